@@ -1,0 +1,216 @@
+"""The Python builder: the same document, the same checks, typed for editors.
+
+    >>> import graphflow as gf
+    >>> w = gf.Workflow(description="an example")
+    >>> w.input("prompt", "text", default="a red ball")
+    Input(name='prompt')
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from graphflow.cache import Store
+from graphflow.device import resolve_device, resolve_dtype
+from graphflow.errors import GraphFlowError, Problem, WorkflowError, nearest
+from graphflow.events import Listener
+from graphflow.flatten import CALL
+from graphflow.graph import Graph, bind
+from graphflow.library import Library
+from graphflow.manifest import Manifest
+from graphflow.node import Node
+from graphflow.plan import Plan, plan
+from graphflow.registry import Registry
+from graphflow.scheduler import Outcome, execute
+from graphflow.types import type_name
+from graphflow.validation import show
+from graphflow.workflow import From, Input, InputDeclaration, NodeEntry, OutputReference, WorkflowDocument
+
+__all__ = ["NodeHandle", "Run", "Workflow", "load", "loads"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHandle:
+    """A node that was added to a workflow; stands for its only or first output on the port of another one."""
+
+    name: str
+
+    def __getitem__(self, output: str) -> From:
+        """A named output of the node."""
+        return From(self.name, output)
+
+
+class Workflow(WorkflowDocument):
+    """A workflow: read from a file with `load`, or built with `input`, `add`, `call` and `output`."""
+
+    def input(self, name: str, type: str, *, default: str | int | float | bool | None = None, description: str = "") -> Input:
+        """Declare an input; give what this returns to a port or parameter. Raises WorkflowError on a second one."""
+        if name in self.inputs:
+            raise WorkflowError([Problem("input.twice", f"there is an input '{name}' already")])
+        fields: dict[str, Any] = {"type": type}
+        if description:
+            fields["description"] = description
+        if default is not None:
+            fields["default"] = default
+        self.inputs[name] = InputDeclaration(**fields)
+        return Input(name)
+
+    def add(self, name: str, node: Node, /, **fields: NodeHandle | From | Input | str | int | float | bool) -> NodeHandle:
+        """Add a node and connect its ports: to another node, to an input, or to a plain value.
+
+        A parameter may be given here too, where it is to come from an input. Raises WorkflowError on a second node of
+        that name and on a value that no file can hold.
+        """
+        given = {key: value for key, value in node.model_dump().items() if key in node.model_fields_set}
+        return self._add(name, NodeEntry(type=node.type_id, **given), fields)
+
+    def call(self, name: str, uses: str, /, **fields: NodeHandle | From | Input | str | int | float | bool) -> NodeHandle:
+        """Add a call of a saved workflow: by name, relative file, or either with a pin ``@sha256:…``."""
+        return self._add(name, NodeEntry(type=CALL, uses=uses), fields)
+
+    def output(self, name: str, source: NodeHandle | From) -> None:
+        """Declare an output."""
+        if name in self.outputs:
+            raise WorkflowError([Problem("output.twice", f"there is an output '{name}' already")])
+        reference = From(source.name) if isinstance(source, NodeHandle) else source
+        self.outputs[name] = OutputReference(**reference.to_json())
+
+    def _add(self, name: str, entry: NodeEntry, fields: Mapping[str, Any]) -> NodeHandle:
+        if name in self.nodes:
+            raise WorkflowError([Problem("node.twice", f"there is a node '{name}' already", hint="names are unique in a workflow")])
+        written = entry.__pydantic_extra__
+        assert written is not None  # NodeEntry allows further fields
+        for key, value in fields.items():
+            written[key] = _written(name, key, value)
+        # through the document's own checks, so that a name no file can hold is refused here already
+        checked = WorkflowDocument.model_validate({"graphflow": 1, "nodes": {name: {"type": entry.type}}})
+        self.nodes[next(iter(checked.nodes))] = entry
+        return NodeHandle(name)
+
+    def bind(self, inputs: Mapping[str, Any] | None = None, *, checking: bool = False, registry: Registry | None = None) -> Graph:
+        """The graph of this workflow; raises WorkflowError with every problem."""
+        return bind(self, inputs, checking=checking, registry=registry)
+
+    def validate(self, **inputs: Any) -> list[Problem]:  # type: ignore[override]
+        """Every problem and warning of the workflow; an empty list means that it can run."""
+        try:
+            return list(plan(self.bind(inputs, checking=True)).warnings)
+        except WorkflowError as error:
+            return list(error.problems)
+
+    def plan(self, *, keep: Collection[str] = (), device: str = "cpu", dtype: str = "auto", **inputs: Any) -> Plan:
+        """What a run with these inputs would do."""
+        return plan(self.bind(inputs), keep=keep, device=device, dtype=resolve_dtype(dtype, device))
+
+    def run(
+        self,
+        *,
+        out: str | PathLike[str] = ".",
+        keep: Collection[str] = (),
+        device: str = "auto",
+        dtype: str = "auto",
+        cache: Store | None = None,
+        listeners: Iterable[Listener] = (),
+        cancel: threading.Event | None = None,
+        registry: Registry | None = None,
+        **inputs: Any,
+    ) -> Run:
+        """Run the workflow in this process.
+
+        ``inputs`` are values for the declared inputs; ``out`` is the folder that files are saved in; ``keep`` names
+        nodes whose values are wanted besides the outputs and what is saved. Raises WorkflowError (nothing has run), or
+        whatever a node raises.
+        """
+        graph = self.bind(inputs, registry=registry)
+        needs_torch = any(bound.node.models() for bound in graph)
+        place = resolve_device(device if needs_torch or device != "auto" else "cpu")
+        kind = resolve_dtype(dtype, place)
+        planned = plan(graph, keep=keep, device=place, dtype=kind)
+        outcome = execute(
+            planned, output_folder=Path(out), device=place, dtype=kind, cache=cache, listeners=listeners, cancel=cancel
+        )
+        return Run(graph, planned, outcome, inputs)
+
+
+class Run(Mapping[str, Any]):
+    """A finished run: kept values by the name of the output or node (latents as pictures), and the files it saved."""
+
+    def __init__(self, graph: Graph, planned: Plan, outcome: Outcome, inputs: Mapping[str, Any]) -> None:
+        self.plan = planned
+        self.outcome = outcome
+        self._graph = graph
+        self._inputs = dict(inputs)
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self.outcome.results[name]
+        except KeyError:
+            if name in self._graph.order:
+                hint = f"its value was dropped after its last use; run(keep=[{name!r}]) keeps it"
+            else:
+                hint = nearest(name, self.outcome.results) or "this run kept no values"
+            raise ResultError(f"the run has no value '{name}': {hint}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.outcome.results)
+
+    def __len__(self) -> int:
+        return len(self.outcome.results)
+
+    @property
+    def files(self) -> list[Path]:
+        """Paths of the files that were saved, in order."""
+        return self.outcome.files
+
+    @property
+    def manifest(self) -> Manifest:
+        """What ran: workflow, inputs, seeds, models, versions, timings, hashes of the files."""
+        return Manifest.of(self._graph, self.plan, self.outcome, self._inputs)
+
+
+class ResultError(GraphFlowError, KeyError):
+    """A run has no value of that name."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def load(path: str | PathLike[str]) -> Workflow:
+    """A workflow from a file, or by the name of a saved one. Raises WorkflowError, or MissingError if there is none."""
+    path = Path(path)
+    if path.suffix != ".json" and path.name == str(path) and not path.exists():
+        found = Library().find(str(path), None)
+        if isinstance(found, Problem):
+            raise WorkflowError.of([found])
+        path = found
+    return Workflow.load(path)
+
+
+def loads(text: str | bytes) -> Workflow:
+    """A workflow from JSON text. Raises WorkflowError with every fault of form."""
+    return Workflow.loads(text)
+
+
+def _written(node: str, key: str, value: Any) -> Any:
+    if isinstance(value, NodeHandle):
+        return {"from": value.name}
+    if isinstance(value, (From, Input)):
+        return value.to_json()
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise WorkflowError(
+        [
+            Problem(
+                "value.unwritable",
+                f"found {type_name(type(value))} ({show(str(value))}), expected a node, an input or a plain value",
+                key,
+                "declare an input of that type and give the value to run()",
+                node=node,
+            )
+        ]
+    )

@@ -1,0 +1,51 @@
+"""Checks that look across nodes: what may connect, who writes which file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+
+from graphflow.errors import Problem
+from graphflow.flatten import FlatNode
+from graphflow.node import Node
+from graphflow.registry import Registry
+from graphflow.types import PortType, accepts
+
+__all__ = ["check_claims", "check_edge"]
+
+
+def check_edge(target: PortType, source: PortType, registry: Registry, origin: str) -> Problem | None:
+    """An error where ``source`` cannot get to ``target``; a warning where it can only through pixels."""
+    if accepts(target, source):
+        return None
+    route = registry.route(source, target)
+    if route is None:
+        hint = ""
+        if target.kind is source.kind and target.space != source.space:
+            hint = "the two latent spaces cannot be converted; decode to an image in between"
+        return Problem("type.mismatch", f"found {source} from {origin}, expected {target}", hint=hint)
+    if source.kind is target.kind and len(route) > 1:
+        steps = " + ".join(node.type_id for node in route)
+        return Problem(
+            "type.hop",
+            f"found {source} from {origin}, expected {target}: converted by {steps}",
+            hint="the two latent spaces are different; the picture goes through pixels and changes a little",
+            severity="warning",
+        )
+    return None
+
+
+def check_claims(nodes: Iterable[tuple[str, Node, FlatNode]]) -> Iterator[Problem]:
+    """Two nodes that would write one file."""
+    owners: dict[str, str] = {}
+    for name, node, flat in nodes:
+        for claim in node.claims() if node.effect else ():
+            key = claim.casefold()
+            if key in owners:
+                yield Problem(
+                    "file.claimed_twice",
+                    f"writes '{claim}', which '{owners[key]}' writes too",
+                    hint="give one of them another name",
+                ).at(node=name, position=flat.position())
+            else:
+                owners[key] = name

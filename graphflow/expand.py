@@ -1,0 +1,160 @@
+"""Steps under construction: expansion of coarse nodes, conversions on edges, merging of equal steps.
+
+Every fine node that is added gets its cache key at once, so that an equal one added before is found and used instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from graphflow.errors import NodeDefinitionError, Problem
+from graphflow.graph import Constant, Loaded, type_of_constant
+from graphflow.hashing import KEY_RECORD, digest
+from graphflow.node import Node, Ref
+from graphflow.registry import Registry, converter_port
+from graphflow.types import PortType, accepts, digest_of
+
+__all__ = ["Draft", "Expansion", "StepBuilder"]
+
+MAXIMUM_DEPTH = 32
+
+
+@dataclass(slots=True)
+class Draft:
+    """A step before pruning and ordering; inputs are Refs to other drafts or constants."""
+
+    name: str
+    node: Node
+    inputs: dict[str, Ref | Constant]
+    input_types: dict[str, PortType]
+    output_types: dict[str, PortType]
+    key: str
+
+
+class StepBuilder:
+    """Collects drafts; the place where steps are converted, keyed and merged."""
+
+    def __init__(self, registry: Registry, environment: Mapping[str, str]) -> None:
+        self.registry = registry
+        self.environment = dict(environment)
+        self.drafts: list[Draft] = []
+        self.warnings: list[Problem] = []
+        self._by_key: dict[str, int] = {}
+        self._names: dict[str, int] = {}
+
+    def type_of(self, value: Any) -> PortType:
+        """Static type of a Ref, or of a value that is known."""
+        if isinstance(value, Ref):
+            return self.drafts[value.step].output_types[value.output]
+        return type_of_constant(value.value if isinstance(value, Constant) else value)
+
+    def add(self, name: str, node: Node, inputs: Mapping[str, Any], depth: int = 0) -> dict[str, Ref]:
+        """Add a node, coarse or fine, and return its outputs."""
+        if node.coarse:
+            return self._expand(name, node, inputs, depth)
+        wanted = node.input_types()
+        connected: dict[str, Ref | Constant] = {}
+        types: dict[str, PortType] = {}
+        for port, value in inputs.items():
+            if isinstance(value, Constant) and isinstance(value.value, Loaded):
+                value = self._loaded(name, port, value.value)
+            found = self.type_of(value)
+            if port not in wanted:
+                raise NodeDefinitionError(f"{node.type_id} has no port '{port}', but '{name}' was given it")
+            if not accepts(wanted[port], found):
+                value = self.convert(name, value, found, wanted[port])
+                found = self.type_of(value)
+            connected[port] = value if isinstance(value, (Ref, Constant)) else Constant(value)
+            types[port] = found
+        for port in node.signature().inputs.values():
+            if port.required and port.name not in connected:
+                raise NodeDefinitionError(f"'{name}': the port '{port.name}' of {node.type_id} was given no value")
+        key = self._key(node, connected)
+        known = None if node.effect else self._by_key.get(key)
+        if known is None:
+            known = len(self.drafts)
+            self._by_key[key] = known
+            self.drafts.append(Draft(self._unique(name), node, connected, types, node.output_types(types), key))
+        return {output: Ref(known, output) for output in node.signature().outputs}
+
+    def convert(self, name: str, value: Any, source: PortType, target: PortType) -> Ref:
+        """Put converters on an edge; `graphflow.checks.check_edge` has seen to it that there are some."""
+        route = self.registry.route(source, target)
+        if route is None:
+            raise NodeDefinitionError(f"'{name}': found {source}, expected {target}, and nothing converts one into the other")
+        for node in route:
+            value = self._only(self.add(f"{name}/{snake(node.type_id)}", node, {converter_port(node): value}))
+        return value  # type: ignore[no-any-return]
+
+    def _loaded(self, name: str, port: str, loaded: Loaded) -> Ref:
+        if loaded.node is None:
+            raise NodeDefinitionError(f"'{name}': the file for '{port}' was not resolved")
+        return self._only(self.add(f"{name}/{port}", loaded.node, {}))
+
+    def _only(self, outputs: dict[str, Ref]) -> Ref:
+        return next(iter(outputs.values()))
+
+    def _expand(self, name: str, node: Node, inputs: Mapping[str, Any], depth: int) -> dict[str, Ref]:
+        if depth >= MAXIMUM_DEPTH:
+            raise NodeDefinitionError(f"'{name}': {node.type_id} expands into coarse nodes more than {MAXIMUM_DEPTH} deep; does it expand into itself?")
+        arguments: dict[str, Any] = {}
+        for port, value in inputs.items():
+            if isinstance(value, Constant):
+                value = self._loaded(name, port, value.value) if isinstance(value.value, Loaded) else value.value
+            arguments[port] = value
+        result = node.expand(Expansion(self, name, depth), **arguments)
+        signature = node.signature()
+        refs = list(result) if signature.multiple else [result]
+        for output, ref in zip(signature.outputs, refs, strict=True):
+            if not isinstance(ref, Ref):
+                raise NodeDefinitionError(f"'{name}': {node.type_id}.expand gave {type(ref).__name__} for '{output}', expected what g.add returned")
+        return dict(zip(signature.outputs, refs, strict=True))
+
+    def _key(self, node: Node, inputs: Mapping[str, Ref | Constant]) -> str:
+        parts: list[Any] = []
+        for port in sorted(inputs):
+            value = inputs[port]
+            if isinstance(value, Ref):
+                parts.append([port, self.drafts[value.step].key, value.output])
+            elif isinstance(value.value, (str, int, float, bool)):
+                parts.append([port, value.value])
+            else:
+                parts.append([port, {"digest": digest_of(value.value)}])
+        return digest([KEY_RECORD, node.type_id, node.version, node.model_dump(), node.identity(), parts, self.environment])
+
+    def _unique(self, name: str) -> str:
+        count = self._names.get(name, 0) + 1
+        self._names[name] = count
+        return name if count == 1 else f"{name}-{count}"
+
+
+class Expansion:
+    """What a coarse node's ``expand`` is given: a place to add the nodes it stands for."""
+
+    def __init__(self, builder: StepBuilder, name: str, depth: int) -> None:
+        self._builder = builder
+        self._name = name
+        self._depth = depth
+
+    def add(self, node: Node, **inputs: Any) -> Any:
+        """Add a node and connect its ports, to what `add` returned before, to the arguments of ``expand``, or to plain
+        values. Returns what stands for its output; for several outputs a NamedTuple of them."""
+        given = {port: value if isinstance(value, Ref) else Constant(value) for port, value in inputs.items() if value is not None}
+        outputs = self._builder.add(f"{self._name}/{snake(node.type_id)}", node, given, self._depth + 1)
+        if not node.signature().multiple:
+            return next(iter(outputs.values()), None)
+        return NamedTuple(f"{node.type_id}Outputs", [(name, Any) for name in outputs])(**outputs)  # type: ignore[misc]
+
+    def type_of(self, value: Any) -> PortType:
+        """What is known of a value before the run: kind, space, size, batch."""
+        return self._builder.type_of(value)
+
+
+def snake(type_id: str) -> str:
+    """``Text2Image`` -> ``text2image``, ``EncodePrompt`` -> ``encode_prompt``, ``pack.Name`` -> ``name``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type_id.rpartition(".")[2]).lower()
+
+

@@ -1,0 +1,390 @@
+"""bind: document + registry -> a networkx DAG of bound nodes, or every problem there is.
+
+`bind` looks node types up, builds the node instances (which checks every parameter), connects the ports, follows the
+static types along the edges in topological order, and asks each node what it can tell before the run. Everything that
+can be known without weights is known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import networkx as nx
+from pydantic import ValidationError
+
+from graphflow import checks
+from graphflow.errors import Problem, WorkflowError, nearest
+from graphflow.flatten import Edge, FlatNode, FlatWorkflow, flatten
+from graphflow.inputs import Given, Literal, Open, literal_problem, resolve_file
+from graphflow.library import Library
+from graphflow.node import Node, Port
+from graphflow.registry import Registry, default_registry
+from graphflow.types import PLAIN_KINDS, PortType, accepts, type_name
+from graphflow.validation import problems_from
+from graphflow.workflow import WorkflowDocument
+
+__all__ = ["BoundNode", "Constant", "Graph", "bind"]
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A value known before the run, on a port."""
+
+    value: Any
+
+
+@dataclass(slots=True)
+class BoundNode:
+    """A node instance with its ports connected and its types known."""
+
+    name: str
+    node: Node
+    inputs: dict[str, Edge | Constant]
+    flat: FlatNode
+    input_types: dict[str, PortType] = field(default_factory=dict)
+    output_types: dict[str, PortType] = field(default_factory=dict)
+    complete: bool = True
+    """False where a fault of its own was already reported, so that its hooks are not asked."""
+
+
+@dataclass(slots=True)
+class Graph:
+    """A workflow that can be planned. ``digraph`` has a `BoundNode` under "bound" on each node, and under "ports" on
+    each edge the (output, port) pairs that it joins; ``order`` is topological and keeps to the document's order."""
+
+    document: WorkflowDocument
+    registry: Registry
+    digraph: nx.DiGraph[str]
+    order: list[str]
+    outputs: dict[str, Edge]
+    warnings: list[Problem]
+    called: dict[str, str]
+
+    def bound(self, name: str) -> BoundNode:
+        """The bound node of that name."""
+        found: BoundNode = self.digraph.nodes[name]["bound"]
+        return found
+
+    def __iter__(self) -> Iterator[BoundNode]:
+        return (self.bound(name) for name in self.order)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+
+def bind(
+    document: WorkflowDocument,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    registry: Registry | None = None,
+    checking: bool = False,
+    library: Library | None = None,
+) -> Graph:
+    """Turn a document into a graph. Raises WorkflowError with all its faults and warnings.
+
+    ``inputs`` are values for the declared inputs. With ``checking``, an input without a value is no fault: the graph can
+    be looked at, not run.
+    """
+    registry = default_registry() if registry is None else registry
+    flat = flatten(document, inputs or {}, checking=checking, library=library)
+    binder = _Binder(flat, registry)
+    graph = binder.bind(document)
+    errors = [problem for problem in binder.problems if problem.severity == "error"]
+    if errors:
+        raise WorkflowError.of(binder.problems)
+    return graph
+
+
+class _Binder:
+    def __init__(self, flat: FlatWorkflow, registry: Registry) -> None:
+        self.flat = flat
+        self.registry = registry
+        self.problems: list[Problem] = list(flat.problems)
+        self.nodes: dict[str, BoundNode] = {}
+
+    def bind(self, document: WorkflowDocument) -> Graph:
+        for flat_node in self.flat.nodes.values():
+            bound = self._instance(flat_node)
+            if bound is not None:
+                self.nodes[bound.name] = bound
+        digraph: nx.DiGraph[str] = nx.DiGraph()
+        for bound in self.nodes.values():
+            digraph.add_node(bound.name, bound=bound)
+        for bound in self.nodes.values():
+            self._connect(bound, digraph)
+        for name, edge in self.flat.outputs.items():
+            self.flat.outputs[name] = self._named(edge, f"outputs.{name}", None) or edge
+        order = self._topological(digraph)
+        self._check_files(order)
+        for name in order:
+            self._follow_types(self.nodes[name])
+        self.problems += checks.check_claims((bound.name, bound.node, bound.flat) for bound in self.nodes.values())
+        if not self.flat.nodes and not self.problems:
+            self.problems.append(Problem("workflow.empty", "the workflow has no nodes", position=document.position()))
+        warnings = [problem for problem in self.problems if problem.severity == "warning"]
+        return Graph(document, self.registry, digraph, order, self.flat.outputs, warnings, self.flat.called)
+
+    def _report(self, flat: FlatNode, problem: Problem) -> None:
+        self.problems.append(problem.at(node=flat.name, position=flat.position(problem.field)))
+
+    # Instances -----------------------------------------------------------------------------------------------------
+
+    def _instance(self, flat: FlatNode) -> BoundNode | None:
+        cls = self.registry.get(flat.entry.type)
+        if cls is None:
+            hint = nearest(flat.entry.type, self.registry) or "`graphflow nodes` lists the node types"
+            problem = Problem("node.unknown", f"unknown node type '{flat.entry.type}'", hint=hint)
+            self.problems.append(problem.at(node=flat.name, position=flat.position("type")))
+            return None
+        ports = cls.signature().inputs
+        parameters: dict[str, Any] = {}
+        inputs: dict[str, Edge | Constant] = {}
+        waiting = False
+        for key, bound in flat.fields.items():
+            if key in cls.model_fields:
+                if isinstance(bound, Literal):
+                    parameters[key] = bound.value
+                elif isinstance(bound, Open):
+                    waiting = True
+                    if bound.type.kind not in PLAIN_KINDS and bound.type.kind is not object:
+                        self._report(flat, Problem("parameter.kind", f"found an input of type {bound.type}, expected a literal", key))
+                else:
+                    hint = "parameters are known before the run; only ports take edges" + _port_hint(cls)
+                    self._report(flat, Problem("parameter.edge", f"found an edge, expected a value for the parameter '{key}'", key, hint))
+                    waiting = True
+            elif key in ports:
+                self._port(flat, ports[key], bound, inputs)
+            else:
+                hint = nearest(key, [*cls.model_fields, *ports])
+                self._report(flat, Problem("field.unknown", f"{cls.type_id} has no field '{key}'", key, hint))
+                waiting = True
+        given = set(flat.fields) | _faulty_references(flat)
+        for port in ports.values():
+            if port.required and port.name not in given:
+                hint = f'add "{port.name}": ' + ('"…"' if port.type.kind is str else '{"from": "a node"}')
+                self._report(flat, Problem("port.missing", f"the port '{port.name}' ({port.type}) of {cls.type_id} is not connected", None, hint))
+        node = self._build(cls, flat, parameters)
+        if node is None:
+            return None
+        return BoundNode(flat.name, node, inputs, flat, complete=not waiting)
+
+    def _port(self, flat: FlatNode, port: Port, bound: Any, inputs: dict[str, Edge | Constant]) -> None:
+        if isinstance(bound, Edge):
+            inputs[port.name] = bound
+        elif isinstance(bound, Open):
+            if bound.type.kind is not object:
+                inputs[port.name] = Constant(bound)
+        elif isinstance(bound, Given):
+            inputs[port.name] = Constant(self._load(flat, port, bound))
+        elif port.type.kind in PLAIN_KINDS:
+            fault = literal_problem(bound.value, port.type.kind)
+            if fault:
+                self._report(flat, Problem(fault[0], fault[1], port.name))
+            else:
+                value = float(bound.value) if port.type.kind is float else bound.value
+                inputs[port.name] = Constant(value)
+        else:
+            hint = f'give {{"from": "node"}}; a file is read by a node' if isinstance(bound.value, str) else 'give {"from": "node"}'
+            self._report(flat, Problem("value.type", f"found a literal, expected an edge of type {port.type}", port.name, hint))
+
+    def _load(self, flat: FlatNode, port: Port, given: Given) -> Any:
+        """A given path becomes the output of a node that loads it, added once for each input value."""
+        if not isinstance(given.value, str):
+            return given.value
+        loader = self.registry.loader(given.kind)
+        if loader is None:
+            message = f"no installed node reads {type_name(given.kind)} from a file"
+            self._report(flat, Problem("input.loader", message, port.name, "give the value itself, from Python"))
+            return Open(port.name, PortType(given.kind))
+        return Loaded(loader, given.value)
+
+    def _build(self, cls: type[Node], flat: FlatNode, parameters: dict[str, Any]) -> Node | None:
+        bad_files = False
+        for key in cls.file_fields():
+            bound = flat.fields.get(key)
+            if isinstance(bound, Literal) and isinstance(bound.value, str):
+                path = resolve_file(bound)
+                if isinstance(path, Problem):
+                    self._report(flat, Problem(path.code, path.message, key, path.hint))
+                    bad_files = True
+                else:
+                    parameters[key] = path
+        try:
+            node = cls.model_validate(parameters)
+        except ValidationError as error:
+            for problem, path in problems_from(error):
+                key = str(path[0]) if path else None
+                if problem.code == "field.missing" and (key in flat.fields or key in _faulty_references(flat)):
+                    continue
+                if problem.code == "field.missing":
+                    problem = Problem("parameter.missing", f"the parameter '{key}' of {cls.type_id} is missing", None, f'add "{key}"')
+                    self._report(flat, problem)
+                else:
+                    self._report(flat, Problem(problem.code, problem.message + _via(flat, key), key, problem.hint))
+            return None
+        return None if bad_files else node
+
+    # Edges ---------------------------------------------------------------------------------------------------------
+
+    def _named(self, edge: Edge, field_name: str, flat: FlatNode | None) -> Edge | None:
+        """The edge with its output spelt out; None where the source is at fault (and that was reported)."""
+        source = self.nodes.get(edge.source)
+        if source is None:
+            return None
+        outputs = source.node.signature().outputs
+        if edge.output is None and outputs:
+            return Edge(edge.source, next(iter(outputs)))
+        if edge.output in outputs:
+            return edge
+        if outputs:
+            message = f"{source.node.type_id} '{edge.source}' has no output '{edge.output}'"
+            problem = Problem("reference.output", message, field_name, nearest(edge.output or "", outputs))
+        else:
+            problem = Problem("reference.output", f"{source.node.type_id} '{edge.source}' gives no value", field_name)
+        if flat is not None:
+            self._report(flat, problem)
+        else:
+            path = (*field_name.split("."), "from")
+            self.problems.append(problem.at(position=source.flat.document.position(*path)))
+        return None
+
+    def _connect(self, bound: BoundNode, digraph: nx.DiGraph[str]) -> None:
+        for port, source in list(bound.inputs.items()):
+            if not isinstance(source, Edge):
+                continue
+            edge = self._named(source, port, bound.flat)
+            if edge is None:
+                del bound.inputs[port]
+                bound.complete = False
+                continue
+            bound.inputs[port] = edge
+            if digraph.has_edge(edge.source, bound.name):
+                digraph.edges[edge.source, bound.name]["ports"].append((edge.output, port))
+            else:
+                digraph.add_edge(edge.source, bound.name, ports=[(edge.output, port)])
+
+    def _topological(self, digraph: nx.DiGraph[str]) -> list[str]:
+        """Topological order; the nodes of cycles are reported and left out, with everything behind them."""
+        try:
+            return list(nx.topological_sort(digraph))
+        except nx.NetworkXUnfeasible:
+            pass
+        in_cycles: set[str] = set()
+        for component in nx.strongly_connected_components(digraph):
+            first = min(component, key=list(self.nodes).index)
+            if len(component) == 1 and not digraph.has_edge(first, first):
+                continue
+            in_cycles |= component
+            cycle = [edge[0] for edge in nx.find_cycle(digraph.subgraph(component), first)]
+            chain = " -> ".join(f"'{name}'" for name in [*cycle, cycle[0]])
+            flat = self.nodes[cycle[0]].flat
+            problem = Problem("graph.cycle", f"the nodes form a cycle: {chain}", hint="a workflow runs forward only; cut one of these edges")
+            self.problems.append(problem.at(node=flat.name, position=flat.position()))
+        behind = set(in_cycles)
+        for name in in_cycles:
+            behind |= nx.descendants(digraph, name)
+        return list(nx.topological_sort(digraph.subgraph(set(digraph) - behind)))
+
+    # Types ---------------------------------------------------------------------------------------------------------
+
+    def _follow_types(self, bound: BoundNode) -> None:
+        node = bound.node
+        wanted = node.input_types()
+        for port, source in bound.inputs.items():
+            found = self._type_of(source)
+            if found is None:
+                bound.complete = False
+                continue
+            problem = checks.check_edge(wanted[port], found, self.registry, self._describe(source))
+            if problem is not None:
+                self._report(bound.flat, Problem(problem.code, problem.message, port, problem.hint, problem.severity))
+                if problem.severity == "error":
+                    bound.complete = False
+                    continue
+            bound.input_types[port] = found
+        bound.output_types = node.signature().outputs  # type: ignore[assignment]
+        if all(port.name in bound.input_types or not port.required for port in node.signature().inputs.values()):
+            bound.output_types = node.output_types(bound.input_types)
+            if bound.complete:
+                for problem in node.check(bound.input_types):
+                    self._report(bound.flat, problem)
+
+    def _type_of(self, source: Edge | Constant) -> PortType | None:
+        if isinstance(source, Constant):
+            return type_of_constant(source.value)
+        bound = self.nodes[source.source]
+        found = bound.output_types.get(source.output or "")
+        return found if found is not None and bound.output_types else None
+
+    def _describe(self, source: Edge | Constant) -> str:
+        return f"'{source.source}'" if isinstance(source, Edge) else "the given value"
+
+    def _check_files(self, order: Iterable[str]) -> None:
+        """Give every path that stands for an input value its loading node."""
+        for name in list(order):
+            bound = self.nodes[name]
+            for port, source in bound.inputs.items():
+                if isinstance(source, Constant) and isinstance(source.value, Loaded):
+                    loaded = source.value
+                    literal = Literal(loaded.path, None)
+                    path = resolve_file(literal)
+                    if isinstance(path, Problem):
+                        self._report(bound.flat, Problem(path.code, path.message, port, path.hint))
+                        continue
+                    loaded.node = loaded.loader(**{loaded.loader.file_fields()[0]: path})
+                    for problem in loaded.node.check({}):
+                        self._report(bound.flat, Problem(problem.code, problem.message, port, problem.hint, problem.severity))
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A file given for a workflow input: the plan puts the loading node in its place."""
+
+    loader: type[Node]
+    path: str
+    node: Node | None = None
+
+    @property
+    def type(self) -> PortType:
+        """Type of what is loaded."""
+        node = self.node
+        outputs = self.loader.signature().outputs if node is None else node.output_types({})
+        return next(iter(outputs.values()))
+
+
+def type_of_constant(value: Any) -> PortType:
+    """The static type of a value that is there already."""
+    if isinstance(value, Open):
+        return value.type
+    if isinstance(value, Loaded):
+        return value.type
+    return PortType(
+        type(value),
+        space=getattr(value, "space", None),
+        model=getattr(value, "model", None),
+        width=getattr(value, "width", None),
+        height=getattr(value, "height", None),
+        batch=len(value) if hasattr(value, "nbytes") and hasattr(value, "__len__") else None,
+    )
+
+
+def _faulty_references(flat: FlatNode) -> set[str]:
+    """Fields that stand in the file but were dropped because their reference is at fault."""
+    return set(flat.entry.fields) - set(flat.fields)
+
+
+def _port_hint(cls: type[Node]) -> str:
+    ports = ", ".join(cls.signature().inputs)
+    return f" ({ports})" if ports else ""
+
+
+def _via(flat: FlatNode, key: str | None) -> str:
+    bound = flat.fields.get(key or "")
+    return f" (from the input '{bound.via}')" if isinstance(bound, Literal) and bound.via else ""
+
+
+def accepts_or_converts(target: PortType, source: PortType, registry: Registry) -> bool:
+    """Whether an edge of these types is legal, with or without a conversion."""
+    return accepts(target, source) or registry.route(source, target) is not None

@@ -1,0 +1,137 @@
+"""Values for the inputs of a workflow: declared types, defaults, and what a caller gives.
+
+A value that stands in a file belongs to the folder of that file: a path in it starts there and may not leave it. A value
+that a person gives (on the command line, in Python) is trusted: its paths start in the current folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graphflow.errors import Position, Problem, nearest
+from graphflow.types import PortType, type_name
+from graphflow.validation import KIND_NAMES, show
+from graphflow.workflow import INPUT_KINDS, InputDeclaration, WorkflowDocument
+
+__all__ = ["Given", "Literal", "Open", "declared_inputs", "literal_problem", "resolve_file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A value with the place it comes from. ``folder`` None: trusted, paths start in the current folder."""
+
+    value: Any
+    folder: Path | None = None
+    position: Position | None = None
+    via: str | None = None
+    """The workflow input it came through, for messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A ready value of a kind that has no literal (an Image, a Latent), or the path from which one is loaded."""
+
+    value: Any
+    kind: type
+    position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """An input without a value, while a workflow is only being checked."""
+
+    name: str
+    type: PortType
+
+
+Binding = Literal | Given | Open
+
+
+def literal_problem(value: Any, kind: type) -> tuple[str, str] | None:
+    """Code and text of what is wrong with a literal for a plain kind; None if it is right. Nothing is converted."""
+    found = type(value)
+    if found is kind or (kind is float and found is int):
+        if found is float and not (-float("inf") < value < float("inf")):
+            return "value.type", f"found {value}, expected a finite number"
+        return None
+    named = KIND_NAMES.get(found, found.__name__)
+    shown = named if found in (dict, list, type(None)) else f"{show(value)} ({named})"
+    return "value.type", f"found {shown}, expected {KIND_NAMES.get(kind, type_name(kind))}"
+
+
+def declared_inputs(
+    document: WorkflowDocument, given: Mapping[str, Any], *, checking: bool, problems: list[Problem]
+) -> dict[str, Binding]:
+    """What each declared input of the outermost workflow is bound to; faults are added to ``problems``."""
+    for name in given:
+        if name not in document.inputs:
+            hint = nearest(name, document.inputs) or "this workflow has no inputs"
+            problems.append(Problem("input.unknown", f"the workflow has no input '{name}'", hint=hint, position=Position(document.name)))
+    bindings: dict[str, Binding] = {}
+    for name, declaration in document.inputs.items():
+        kind = INPUT_KINDS[declaration.type]
+        if name in given:
+            bindings[name] = _given(name, declaration, kind, given[name], document, problems)
+            continue
+        fault = default_problem(declaration)
+        if fault:
+            problems.append(fault.at(position=document.position("inputs", name, "default")))
+            bindings[name] = Open(name, PortType(kind))
+        elif declaration.default is not None:
+            position = document.position("inputs", name, "default")
+            bindings[name] = Literal(declaration.default, document.folder or Path.cwd(), position, name)
+        else:
+            bindings[name] = Open(name, PortType(kind))
+            if not checking:
+                hint = f"give one: --set {name}=…, or run({name}=…)"
+                message = f"the input '{name}' ({declaration.type}) has no value and no default"
+                problems.append(Problem("input.missing", message, hint=hint, position=document.position("inputs", name)))
+    return bindings
+
+
+def default_problem(declaration: InputDeclaration) -> Problem | None:
+    """What is wrong with the default of a declaration, if anything."""
+    kind = INPUT_KINDS[declaration.type]
+    if declaration.default is None:
+        return None
+    if kind not in (str, int, float, bool):
+        return Problem("input.default", f"an input of type {declaration.type} has no literal, so no default", hint="leave the default out")
+    fault = literal_problem(declaration.default, kind)
+    return Problem(fault[0], f"default: {fault[1]}") if fault else None
+
+
+def _given(
+    name: str, declaration: InputDeclaration, kind: type, value: Any, document: WorkflowDocument, problems: list[Problem]
+) -> Binding:
+    if kind in (str, int, float, bool):
+        fault = literal_problem(value, kind)
+        if fault:
+            problems.append(Problem(fault[0], f"input '{name}': {fault[1]}", position=Position(document.name)))
+            return Open(name, PortType(kind))
+        return Literal(value, via=name)
+    if isinstance(value, (kind, str, Path)):
+        return Given(str(value) if isinstance(value, Path) else value, kind)
+    message = f"input '{name}': found {type(value).__name__}, expected {type_name(kind)} or the path of a file"
+    problems.append(Problem("value.type", message, position=Position(document.name)))
+    return Open(name, PortType(kind))
+
+
+def resolve_file(literal: Literal) -> str | Problem:
+    """The absolute path that a file parameter means, or why it may not be read."""
+    text = literal.value
+    if not text or "\0" in text:
+        return Problem("path.empty", f"found {show(text)}, expected the path of a file")
+    if literal.folder is None:
+        return str(Path(text).expanduser().resolve())
+    root = literal.folder.resolve()
+    path = (root / text).resolve()
+    if not path.is_relative_to(root):
+        return Problem(
+            "path.outside",
+            f"{show(text)} is outside of the workflow's folder",
+            hint="a workflow file may read only below its own folder; make it an input and give the path with --set",
+        )
+    return str(path)

@@ -1,0 +1,130 @@
+"""Saved workflows by name: where they are looked for, what they are pinned to.
+
+A name is looked for in the folder of the calling file, the folders of the environment variable ``GRAPHFLOW_PATH``, the
+folder ``workflows`` below the current one, and the workflows that ship with GraphFlow, in this order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from graphflow.errors import Position, Problem, WorkflowError, nearest
+from graphflow.workflow import WorkflowDocument
+
+__all__ = ["Library", "Uses", "parse_uses", "saved_workflows", "search_folders"]
+
+_USES = re.compile(r"(?P<target>[^@]+)(@(?P<pin>sha256:[0-9a-f]{8,64}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """What the ``uses`` of a node says: a name or a relative file, and the hash it is pinned to (hex, 8 to 64 digits)."""
+
+    target: str
+    pin: str | None
+
+
+def parse_uses(text: str) -> Uses | None:
+    """Read ``name``, ``folder/file.json``, or either with ``@sha256:…``; None if it is none of these."""
+    match = _USES.fullmatch(text)
+    if match is None:
+        return None
+    pin = match["pin"]
+    return Uses(match["target"], pin.removeprefix("sha256:") if pin else None)
+
+
+def shipped_folder() -> Path:
+    """Where the workflows that ship with GraphFlow are: in the package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    return next((folder for folder in (package / "workflows", package.parent / "workflows") if folder.is_dir()), package / "workflows")
+
+
+def search_folders(caller: Path | None = None) -> list[Path]:
+    """The workflow path, nearest first."""
+    listed = [Path(part) for part in os.environ.get("GRAPHFLOW_PATH", "").split(os.pathsep) if part]
+    folders = [*([caller] if caller else []), *listed, Path("workflows"), shipped_folder()]
+    return list(dict.fromkeys(folder.resolve() for folder in folders))
+
+
+def saved_workflows(caller: Path | None = None) -> Iterator[tuple[str, Path]]:
+    """Name and file of every workflow on the path; the nearest file of a name wins."""
+    seen: set[str] = set()
+    for folder in search_folders(caller):
+        for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+            if path.stem not in seen and path.is_file():
+                seen.add(path.stem)
+                yield path.stem, path
+
+
+class Library:
+    """Loads workflows once each, and knows their content hashes."""
+
+    def __init__(self) -> None:
+        self._documents: dict[Path, WorkflowDocument] = {}
+        self._hashes: dict[int, str] = {}
+
+    def find(self, target: str, caller: Path | None) -> Path | Problem:
+        """The file that a name or a relative path means for a workflow in the folder ``caller``."""
+        if target.endswith(".json") or "/" in target or "\\" in target:
+            return self._relative(target, caller)
+        for folder in search_folders(caller):
+            path = folder / f"{target}.json"
+            if path.is_file():
+                return path
+        known = [name for name, _ in saved_workflows(caller)]
+        hint = nearest(target, known) or "`graphflow workflows` lists the saved workflows"
+        return Problem("workflow.unknown", f"found no saved workflow '{target}' on the workflow path", hint=hint)
+
+    def _relative(self, target: str, caller: Path | None) -> Path | Problem:
+        if caller is None:
+            message = f"'{target}' is a relative file, but this workflow is not in a folder"
+            return Problem("uses.relative", message, hint="save the workflow first, or call a saved workflow by name")
+        root = caller.resolve()
+        path = (root / target).resolve()
+        if not path.is_relative_to(root) or "\\" in target:
+            hint = "put it into that folder, or call it by name and set GRAPHFLOW_PATH"
+            return Problem("path.outside", f"'{target}' is outside of the folder of the calling workflow", hint=hint)
+        if not path.is_file():
+            hint = nearest(Path(target).name, [item.name for item in path.parent.glob("*.json")] if path.parent.is_dir() else [])
+            return Problem("workflow.unknown", f"found no file '{target}' beside the calling workflow", hint=hint)
+        return path
+
+    def load(self, path: Path) -> WorkflowDocument:
+        """The document in a file; raises WorkflowError for faults of form."""
+        if path not in self._documents:
+            self._documents[path] = WorkflowDocument.load(path)
+        return self._documents[path]
+
+    def hash(self, document: WorkflowDocument) -> str:
+        """SHA-256 (hex) of what a workflow does: its content, and the content of every workflow it calls.
+
+        Description texts do not count. Raises WorkflowError if a called workflow cannot be found or calls itself.
+        """
+        return self._hash(document, ())
+
+    def _hash(self, document: WorkflowDocument, callers: tuple[int, ...]) -> str:
+        if id(document) in self._hashes:
+            return self._hashes[id(document)]
+        if id(document) in callers:
+            raise WorkflowError([Problem("workflow.recursive", "the workflow calls itself", position=Position(document.name))])
+        data = document.to_dict()
+        data.pop("description", None)
+        for declaration in data.get("inputs", {}).values():
+            declaration.pop("description", None)
+        for entry in data["nodes"].values():
+            uses = parse_uses(entry["uses"]) if entry.get("uses") else None
+            if uses is not None:
+                found = self.find(uses.target, document.folder)
+                if isinstance(found, Problem):
+                    raise WorkflowError.of([found.at(position=Position(document.name))])
+                entry["uses"] = self._hash(self.load(found), (*callers, id(document)))
+        digest = hashlib.sha256(b"workflow\n" + orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        self._hashes[id(document)] = digest
+        return digest

@@ -1,0 +1,280 @@
+"""Node: fields are parameters, arguments of ``run`` (or ``expand``) are ports, the return annotation is the output.
+
+A node class is a frozen pydantic model, so an instance is hashable, prints itself and rejects a misspelt parameter::
+
+    class Brighten(Node, version=1):
+        \"\"\"Add light to an image.\"\"\"
+
+        amount: float = Field(0.1, ge=-1, le=1, description="added to every channel")
+
+        def run(self, *, image: Image) -> Image:
+            return Image((image.pixels + self.amount).clamp(0, 1))
+
+A *fine* node has ``run``; a *coarse* node has ``expand`` and is replaced in the plan by the fine nodes it adds. The
+other methods are hooks that tell the engine, before any weight is read, what it cannot see from the signature.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from graphflow.errors import NodeDefinitionError, Problem
+from graphflow.types import INPUT_FILE, MODEL_REF, PLAIN_KINDS, PortType
+
+__all__ = ["Context", "Node", "Port", "Ref"]
+
+REQUIRED: Any = inspect.Parameter.empty
+JsonValue = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One input of a node class: its name, static type, and default (`REQUIRED` where there is none)."""
+
+    name: str
+    type: PortType
+    default: Any = REQUIRED
+
+    @property
+    def required(self) -> bool:
+        """Whether a value must be given."""
+        return self.default is REQUIRED
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """An output of a node that is being planned; what ``Expansion.add`` returns and takes."""
+
+    step: int
+    output: str
+
+
+class Context:
+    """What a running node may ask of the engine. The base class works alone, so that a node can be tried in a test."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    output_folder: Path = Path(".")
+
+    def step(self, done: int, total: int) -> None:
+        """Tell that ``done`` of ``total`` steps are finished; raises Cancelled when the run was asked to stop."""
+
+    def saved(self, path: Path) -> None:
+        """Tell that a file was written."""
+
+    def warn(self, message: str) -> None:
+        """Tell the user something legal but surprising."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The ports and outputs read off a node class."""
+
+    inputs: Mapping[str, Port]
+    outputs: Mapping[str, PortType]
+    takes_context: bool
+    multiple: bool
+    """The return annotation is a NamedTuple: its fields are the outputs."""
+
+
+class Node(BaseModel):
+    """Base class of every node type.
+
+    The class line carries ``version`` (required; raise it when results change), and where needed ``id`` (the stable
+    name in files, by default the class name), ``effect=True`` (does something besides returning a value: always wanted,
+    never merged or cached), ``converts=True`` (the engine may put it on an edge), ``loads=True`` (the engine may build
+    it from a path given for a workflow input of its output kind) and ``abstract=True`` (a base class, not a node type).
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=False
+    )
+
+    type_id: ClassVar[str] = "Node"
+    version: ClassVar[int] = 0
+    effect: ClassVar[bool] = False
+    converts: ClassVar[bool] = False
+    loads: ClassVar[bool] = False
+    abstract: ClassVar[bool] = True
+    coarse: ClassVar[bool] = False
+    _signature: ClassVar[Signature | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__()  # pydantic gives the class line to both hooks; the other one reads it
+
+    @classmethod
+    def __pydantic_init_subclass__(
+        cls,
+        *,
+        version: int | None = None,
+        id: str | None = None,
+        effect: bool = False,
+        converts: bool = False,
+        loads: bool = False,
+        abstract: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        cls.abstract = abstract
+        cls._signature = None
+        if abstract:
+            return
+        name = f"node class {cls.__name__} in {cls.__module__}"
+        if version is None:
+            raise NodeDefinitionError(f"{name}: no version; write class {cls.__name__}(Node, version=1)")
+        cls.type_id = id or cls.__name__
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*", cls.type_id):
+            raise NodeDefinitionError(f"{name}: id {cls.type_id!r} is not a dotted name of letters, digits and _")
+        cls.version, cls.effect, cls.converts, cls.loads = version, effect, converts, loads
+        runs = cls.run is not Node.run
+        cls.coarse = cls.expand is not Node.expand
+        if runs == cls.coarse:
+            raise NodeDefinitionError(f"{name}: has {'both' if runs else 'neither'} run and expand; one is needed")
+        body = inspect.signature(cls.expand if cls.coarse else cls.run)
+        ports = [p.name for p in body.parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        for clash in sorted({*ports} & {*cls.model_fields, "type", "uses"} | {*cls.model_fields} & {"type", "uses"}):
+            raise NodeDefinitionError(f"{name}: '{clash}' is taken; rename the port or the parameter")
+
+    # What the class does -------------------------------------------------------------------------------------------
+
+    def run(self, *args: Any, **inputs: Any) -> Any:
+        """Compute the outputs; ports are keyword-only arguments, ``context: Context`` is optional and not a port."""
+        raise NotImplementedError(f"{self.type_id} does not run: it expands into other nodes")
+
+    def expand(self, *args: Any, **inputs: Any) -> Any:
+        """Add the nodes that this one stands for to the Expansion given first; return a Ref or a NamedTuple of them."""
+        raise NotImplementedError(f"{self.type_id} does not expand: it runs")
+
+    # Hooks, all answered without weights -----------------------------------------------------------------------------
+
+    def input_types(self) -> dict[str, PortType]:
+        """Types of the ports of this instance; override to narrow them, e.g. to the latent space of the model."""
+        return {name: port.type for name, port in self.signature().inputs.items()}
+
+    def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
+        """Types of the outputs, given those of the connected inputs."""
+        return dict(self.signature().outputs)
+
+    def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
+        """Faults and surprises that can be known before the run."""
+        return ()
+
+    def identity(self) -> JsonValue:
+        """What besides parameters and inputs determines the result: a model's digest, a file's hash."""
+        return None
+
+    def models(self) -> tuple[str, ...]:
+        """References of the models that must be loaded to run."""
+        return ()
+
+    def claims(self) -> tuple[str, ...]:
+        """Files that are written, relative to the output folder."""
+        return ()
+
+    def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
+        """How many steps the progress bar will count (denoise steps), None for a node that is one step."""
+        return None
+
+    @classmethod
+    def convert(cls, source: PortType, target: PortType) -> Self | None:
+        """For ``converts=True``: the instance that turns ``source`` into ``target``, None if this class cannot."""
+        return None
+
+    # What the engine reads off the class ---------------------------------------------------------------------------
+
+    @classmethod
+    def signature(cls) -> Signature:
+        """Ports and outputs, read once from the annotations of ``run`` or ``expand``."""
+        if cls._signature is None:
+            cls._signature = _read_signature(cls)
+        return cls._signature
+
+    @classmethod
+    def marked(cls, marker: str) -> tuple[str, ...]:
+        """Names of the parameters marked as a file to read or as a model."""
+        return tuple(name for name, field in cls.model_fields.items() if any(m is marker for m in field.metadata))
+
+    @classmethod
+    def file_fields(cls) -> tuple[str, ...]:
+        """Parameters that are paths of files to read."""
+        return cls.marked(INPUT_FILE)
+
+    @classmethod
+    def model_fields_marked(cls) -> tuple[str, ...]:
+        """Parameters that are model references."""
+        return cls.marked(MODEL_REF)
+
+    @classmethod
+    def summary(cls) -> str:
+        """First sentence of the docstring."""
+        return inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _read_signature(cls: type[Node]) -> Signature:
+    method = cls.expand if cls.coarse else cls.run
+    where = f"node class {cls.__name__} in {cls.__module__}"
+    try:
+        hints = typing.get_type_hints(method)
+    except NameError as error:
+        raise NodeDefinitionError(
+            f"{where}: the annotation {error.name!r} of {method.__name__} is not importable; import it outside TYPE_CHECKING"
+        ) from error
+    inputs: dict[str, Port] = {}
+    takes_context = False
+    for parameter in list(inspect.signature(method).parameters.values())[1:]:
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            if cls.coarse and not inputs and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+                continue  # the Expansion
+            raise NodeDefinitionError(f"{where}: write ports after a *, as keyword-only arguments ({parameter.name})")
+        if parameter.name == "context":
+            takes_context = True
+            continue
+        if parameter.name not in hints:
+            raise NodeDefinitionError(f"{where}: port '{parameter.name}' has no type annotation")
+        kind = _port_kind(hints[parameter.name], f"{where}: port '{parameter.name}'")
+        inputs[parameter.name] = Port(parameter.name, PortType(kind), parameter.default)
+    returned = hints.get("return")
+    if returned is None or returned is type(None):
+        return Signature(inputs, {}, takes_context, multiple=False)
+    if isinstance(returned, type) and issubclass(returned, tuple) and hasattr(returned, "_fields"):
+        fields = typing.get_type_hints(returned)
+        outputs = {name: PortType(_port_kind(kind, f"{where}: output '{name}'")) for name, kind in fields.items()}
+        return Signature(inputs, outputs, takes_context, multiple=True)
+    kind = _port_kind(returned, f"{where}: the return value")
+    return Signature(inputs, {output_name(kind): PortType(kind)}, takes_context, multiple=False)
+
+
+def _port_kind(annotation: Any, where: str) -> type:
+    """The class an annotation stands for; ``X | None`` is an optional X."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        members = [member for member in typing.get_args(annotation) if member is not type(None)]
+        if len(members) == 1:
+            annotation = members[0]
+    if not isinstance(annotation, type):
+        raise NodeDefinitionError(f"{where}: {annotation!r} is not a class; a port has one type")
+    return annotation
+
+
+def output_name(kind: type) -> str:
+    """Name of an only output: ``value`` for plain types, else the class name in snake case."""
+    if kind in PLAIN_KINDS:
+        return "value"
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).lower()
+
+
+def ports_of(node: Node) -> Iterator[Port]:
+    """The ports of an instance, with the types it narrows them to."""
+    narrowed = node.input_types()
+    for port in node.signature().inputs.values():
+        yield Port(port.name, narrowed.get(port.name, port.type), port.default)

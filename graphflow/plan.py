@@ -1,0 +1,182 @@
+"""plan: Graph -> Plan, the static list of steps that will run.
+
+Coarse nodes are expanded, conversions put on edges, equal steps merged, steps that no wanted output needs dropped, the
+rest ordered; for every value it is known after which step nobody needs it any more. A plan is plain data.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from graphflow.errors import Problem, WorkflowError, nearest
+from graphflow.expand import StepBuilder
+from graphflow.flatten import Edge
+from graphflow.graph import Constant, Graph
+from graphflow.node import Node, Ref
+from graphflow.types import Image, Latent, PortType
+
+__all__ = ["Plan", "Step", "plan"]
+
+NUMERIC_LIBRARIES = ("torch", "diffusers", "transformers", "pillow", "numpy")
+"""Libraries whose version may change a result; their versions are part of every cache key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One node to run. ``inputs`` are constants or outputs of earlier steps (by index in the plan)."""
+
+    index: int
+    name: str
+    node: Node
+    inputs: Mapping[str, Ref | Constant]
+    input_types: Mapping[str, PortType]
+    output_types: Mapping[str, PortType]
+    key: str
+    frees: tuple[Ref, ...]
+    """Values that nobody needs after this step."""
+
+    @property
+    def progress_steps(self) -> int | None:
+        """How many steps its progress bar counts."""
+        return self.node.progress_steps(self.input_types)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps of a run in order. ``results`` are the values that are kept for the caller, by name."""
+
+    steps: tuple[Step, ...]
+    results: Mapping[str, Ref]
+    warnings: tuple[Problem, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def models(self) -> tuple[str, ...]:
+        """Model references in the order in which they are first needed."""
+        return tuple(dict.fromkeys(model for step in self.steps for model in step.node.models()))
+
+
+@cache
+def library_versions() -> Mapping[str, str]:
+    """Installed versions of the numeric libraries, read without importing them."""
+    versions = {}
+    for name in NUMERIC_LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def plan(
+    graph: Graph,
+    *,
+    keep: Collection[str] = (),
+    results: bool = True,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> Plan:
+    """Plan a graph.
+
+    Wanted are the declared outputs and every node with an effect; where a workflow has neither, its last nodes. With
+    ``results`` the outputs and what the effects were given are kept for the caller, as pictures where they are latents.
+    ``keep`` names further nodes whose values are kept as they are. Raises WorkflowError if one does not exist.
+    """
+    environment = {"device": device.split(":")[0], "dtype": dtype, **library_versions()}
+    builder = StepBuilder(graph.registry, environment)
+    refs: dict[Edge, Ref] = {}
+    effects: list[int] = []
+    shown: dict[str, Any] = {}
+    for bound in graph:
+        inputs: dict[str, Any] = {}
+        for port, source in bound.inputs.items():
+            inputs[port] = refs[source] if isinstance(source, Edge) else source
+        before = len(builder.drafts)
+        for output, ref in builder.add(bound.name, bound.node, inputs).items():
+            refs[Edge(bound.name, output)] = ref
+        if bound.node.effect:
+            added = [index for index in range(before, len(builder.drafts)) if builder.drafts[index].node.effect]
+            effects += added
+            if results:
+                for port, source in bound.inputs.items():
+                    if isinstance(source, Edge):
+                        # what the effect received is what people see of the node behind it
+                        shown.setdefault(source.source, builder.drafts[added[-1]].inputs[port] if added else refs[source])
+    wanted: dict[str, Ref] = {}
+    for name, edge in graph.outputs.items():
+        wanted[name] = _presented(builder, name, refs[edge]) if results else refs[edge]
+    if not effects and not graph.outputs:
+        for bound in graph:
+            if graph.digraph.out_degree(bound.name) == 0 and bound.output_types:
+                first = refs[Edge(bound.name, next(iter(bound.output_types)))]
+                wanted[bound.name] = _presented(builder, bound.name, first) if results else first
+    if results:
+        for name, edge in graph.outputs.items():
+            shown.setdefault(edge.source, wanted[name])
+        wanted |= {name: ref for name, ref in shown.items() if isinstance(ref, Ref) and name not in wanted}
+    for name in keep:
+        node, _, output = name.partition(".")
+        edges = [edge for edge in refs if edge.source == node and (not output or edge.output == output)]
+        if not edges:
+            hint = nearest(node, graph.order)
+            raise WorkflowError([Problem("keep.unknown", f"there is no value '{name}' to keep", hint=hint)])
+        wanted[name] = refs[edges[0]]
+    steps, numbers = _order(builder, [*[ref.step for ref in wanted.values()], *effects])
+    kept = {name: Ref(numbers[ref.step], ref.output) for name, ref in wanted.items()}
+    warnings = tuple(dict.fromkeys([*graph.warnings, *builder.warnings]))
+    return Plan(_with_last_uses(steps, set(kept.values())), kept, warnings, environment)
+
+
+def _presented(builder: StepBuilder, name: str, ref: Ref) -> Ref:
+    """A latent that leaves the engine as a result becomes a picture; any other value stays what it is."""
+    found = builder.type_of(ref)
+    if found.kind is Latent and builder.registry.route(found, PortType(Image)):
+        return builder.convert(name, ref, found, PortType(Image))
+    return ref
+
+
+def _order(builder: StepBuilder, roots: Iterable[int]) -> tuple[list[Step], dict[int, int]]:
+    """Depth first from the wanted steps, so that few values live at once; what is not reached is dropped."""
+    numbers: dict[int, int] = {}
+    steps: list[Step] = []
+    drafts = builder.drafts
+    for root in sorted(set(roots)):  # in the order of the document, so that a result is saved as soon as it is there
+        stack = [root]
+        while stack:
+            index = stack[-1]
+            if index in numbers:
+                stack.pop()
+                continue
+            draft = drafts[index]
+            waiting = [ref.step for ref in draft.inputs.values() if isinstance(ref, Ref) and ref.step not in numbers]
+            if waiting:
+                stack.extend(reversed(waiting))
+                continue
+            stack.pop()
+            numbers[index] = len(steps)
+            inputs = {
+                port: Ref(numbers[value.step], value.output) if isinstance(value, Ref) else value
+                for port, value in draft.inputs.items()
+            }
+            steps.append(Step(len(steps), draft.name, draft.node, inputs, draft.input_types, draft.output_types, draft.key, ()))
+    return steps, numbers
+
+
+def _with_last_uses(steps: list[Step], kept: set[Ref]) -> tuple[Step, ...]:
+    last: dict[Ref, int] = {}
+    for step in steps:
+        for output in step.output_types:
+            last[Ref(step.index, output)] = step.index
+        for value in step.inputs.values():
+            if isinstance(value, Ref):
+                last[value] = step.index
+    frees: list[list[Ref]] = [[] for _ in steps]
+    for ref, index in last.items():
+        if ref not in kept:
+            frees[index].append(ref)
+    return tuple(
+        Step(s.index, s.name, s.node, s.inputs, s.input_types, s.output_types, s.key, tuple(frees[s.index])) for s in steps
+    )

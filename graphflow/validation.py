@@ -1,0 +1,81 @@
+"""What pydantic found wrong, said in our words: what was found, what was expected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from graphflow.errors import Problem
+
+__all__ = ["problems_from", "show"]
+
+KIND_NAMES = {str: "a text", bool: "true or false", int: "an integer", float: "a number", type(None): "null", dict: "an object", list: "a list"}
+
+_EXPECTED = {
+    "string_type": "a text",
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "finite_number": "a finite number",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "none_required": "null",
+}
+
+_RANGE = {
+    "greater_than": ("gt", "greater than {}"),
+    "greater_than_equal": ("ge", "at least {}"),
+    "less_than": ("lt", "less than {}"),
+    "less_than_equal": ("le", "at most {}"),
+    "multiple_of": ("multiple_of", "a multiple of {}"),
+}
+
+
+def show(value: Any) -> str:
+    """A value as a person would write it in a workflow file, cut where it is long."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "null"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, str):
+        return f'"{value[:60]}…"' if len(value) > 61 else f'"{value}"'
+    if isinstance(value, (dict, list, tuple)):
+        return {dict: "an object"}.get(type(value), "a list")
+    return str(value)
+
+
+def problems_from(error: ValidationError) -> Iterator[tuple[Problem, tuple[str | int, ...]]]:
+    """One Problem for each thing pydantic reports, with the path of the value it is about."""
+    for item in error.errors(include_url=False):
+        kind, path, found = item["type"], item["loc"], item["input"]
+        context = item.get("ctx", {})
+        if kind == "extra_forbidden":
+            yield Problem("field.unknown", f"unknown field '{path[-1]}'"), path
+        elif kind == "missing":
+            yield Problem("field.missing", f"the field '{path[-1]}' is missing"), path
+        elif kind in _RANGE:
+            key, text = _RANGE[kind]
+            yield Problem("value.range", f"found {show(found)}, expected {text.format(context[key])}"), path
+        elif kind in _EXPECTED:
+            yield Problem("value.type", f"found {_show_typed(found)}, expected {_EXPECTED[kind]}"), path
+        elif kind in ("literal_error", "enum"):
+            yield Problem("value.choice", f"found {show(found)}, expected {context['expected']}"), path
+        elif kind == "string_pattern_mismatch" and path and path[-1] == "[key]":
+            rule = "a name: a letter or _, then letters, digits, _ and -"
+            yield Problem("name.form", f"found the name {show(path[-2])}, expected {rule}"), path
+        else:
+            message = item["msg"][:1].lower() + item["msg"][1:].removeprefix("alue error, ")
+            yield Problem("value.invalid", f"found {show(found)}: {message}"), path
+
+
+def _show_typed(value: Any) -> str:
+    kind = KIND_NAMES.get(type(value), type(value).__name__)
+    return kind if kind == show(value) or value is None else f"{show(value)} ({kind})"

@@ -1,0 +1,274 @@
+"""The workflow document: what a JSON file holds and what Python code builds.
+
+A `WorkflowDocument` is data. It knows its own form (names, keys, kinds of reference) and nothing of node types; `graphflow.graph`
+brings the two together. The format is flat and named: a field of a node is a literal, ``{"input": name}`` or
+``{"from": "node"}`` / ``{"from": "node.output"}``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError
+
+from graphflow import json_text
+from graphflow.errors import Position, Problem, WorkflowError, nearest
+from graphflow.json_text import Source
+from graphflow.types import DepthMap, Image, Latent, Mask
+from graphflow.validation import problems_from
+
+if TYPE_CHECKING:
+    from graphflow.node import Node
+
+__all__ = ["FORMAT_VERSION", "From", "Input", "InputDeclaration", "NodeEntry", "WorkflowDocument", "parse_reference"]
+
+FORMAT_VERSION = 1
+
+NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
+Name = Annotated[str, StringConstraints(pattern=rf"^{NAME}$", max_length=100)]
+_NAME = re.compile(NAME)
+
+INPUT_KINDS: dict[str, type] = {
+    "text": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "seed": int,
+    "model": str,
+    "file": str,
+    "image": Image,
+    "latent": Latent,
+    "mask": Mask,
+    "depth_map": DepthMap,
+}
+"""What the ``type`` of a workflow input may be. The last four have no literal: a file, a value or an edge gives them."""
+
+UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET", "__copy__": lambda self: self, "__deepcopy__": lambda self, memo: self})()
+
+
+@dataclass(frozen=True, slots=True)
+class From:
+    """A reference to an output of another node; ``output`` None means its only or first one."""
+
+    node: str
+    output: str | None = None
+
+    def to_json(self) -> dict[str, str]:
+        """The form in a file."""
+        return {"from": self.node if self.output is None else f"{self.node}.{self.output}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A reference to an input of the workflow."""
+
+    name: str
+
+    def to_json(self) -> dict[str, str]:
+        """The form in a file."""
+        return {"input": self.name}
+
+
+def parse_reference(value: Any) -> From | Input | str | None:
+    """The reference that a JSON object stands for; a text says what is wrong with it; None: it is a literal."""
+    if type(value) is not dict:
+        return None
+    if len(value) == 1:
+        key, target = next(iter(value.items()))
+        if key == "from" and type(target) is str:
+            node, dot, output = target.partition(".")
+            if _NAME.fullmatch(node) and (not dot or _NAME.fullmatch(output)):
+                return From(node, output or None)
+            return f"found {target!r} after \"from\", expected \"node\" or \"node.output\""
+        if key == "input" and type(target) is str:
+            return Input(target)
+    return 'found an object, expected a literal, {"input": name} or {"from": "node.output"}'
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class InputDeclaration(_Document):
+    """A named, typed input of a workflow; without a default it must be given."""
+
+    type: Literal["text", "int", "float", "bool", "seed", "model", "file", "image", "latent", "mask", "depth_map"] = Field(
+        description="kind of value; image, latent, mask and depth_map have no default"
+    )
+    description: str = Field("", description="one line for people")
+    default: str | int | float | bool | None = Field(None, description="value when none is given")
+
+    @property
+    def required(self) -> bool:
+        """Whether a run must give it a value."""
+        return self.default is None
+
+
+class NodeEntry(BaseModel):
+    """One node of a workflow: its type, and its parameters and ports as further fields."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: str = Field(description='a node type, or "Workflow" to call a saved workflow')
+    uses: str | None = Field(None, description='for "Workflow": name, relative file, or either with "@sha256:…"')
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Everything besides ``type`` and ``uses``, as it stands in the file."""
+        return self.__pydantic_extra__ or {}
+
+
+class OutputReference(BaseModel):
+    """A named output of the workflow."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+
+    source: str = Field(alias="from", description="node or node.output")
+
+
+class WorkflowDocument(_Document):
+    """A workflow document, read from JSON or built in Python; the two are the same thing."""
+
+    graphflow: Literal[1] = Field(FORMAT_VERSION, description="version of the file format")
+    description: str = Field("", description="what the workflow does, for people")
+    inputs: dict[Name, InputDeclaration] = Field(default_factory=dict, description="named, typed inputs")
+    nodes: dict[Name, NodeEntry] = Field(default_factory=dict, description="nodes by name")
+    outputs: dict[Name, OutputReference] = Field(default_factory=dict, description="named outputs")
+
+    _source: Source | None = PrivateAttr(default=None)
+    _folder: Path | None = PrivateAttr(default=None)
+
+    # Reading and writing -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def loads(cls, text: str | bytes, *, name: str = "<text>", folder: Path | None = None) -> Self:
+        """Read a document from JSON text.
+
+        ``folder`` is where its relative paths start; None means it has none and may name no file. Raises WorkflowError
+        with every fault of form.
+        """
+        if isinstance(text, bytes):
+            try:
+                text = text.decode("utf-8-sig")
+            except UnicodeDecodeError as error:
+                message = f"not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
+                raise WorkflowError([Problem("json.encoding", message, position=Position(name))]) from None
+        source = Source(name, text.removeprefix("\ufeff"))
+        value, problems = json_text.parse(source)
+        if problems:
+            raise WorkflowError(problems)
+        problems = _check_form(value, source)
+        if problems:
+            raise WorkflowError(problems)
+        try:
+            document = cls.model_validate(value)
+        except ValidationError as error:
+            raise WorkflowError(_form_problems(error, source)) from None
+        document._source, document._folder = source, folder
+        return document
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a document from a file. Raises MissingError if there is none, WorkflowError for every fault of form."""
+        path = Path(path)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error.strerror or error).lower()
+            raise WorkflowError.of([Problem("missing.file", f"cannot read the workflow {path}: {reason}")]) from None
+        return cls.loads(data, name=str(path), folder=path.resolve().parent)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document as plain JSON data, as it was written: what was left out stays out."""
+        data: dict[str, Any] = {"graphflow": self.graphflow}
+        if self.description:
+            data["description"] = self.description
+        if self.inputs:
+            data["inputs"] = {name: item.model_dump(exclude_unset=True) for name, item in self.inputs.items()}
+        data["nodes"] = {
+            name: {"type": node.type} | ({"uses": node.uses} if node.uses is not None else {}) | node.fields
+            for name, node in self.nodes.items()
+        }
+        if self.outputs:
+            data["outputs"] = {name: {"from": output.source} for name, output in self.outputs.items()}
+        return data
+
+    def dumps(self) -> str:
+        """The document as JSON text, indented by two spaces, with a newline at the end."""
+        return orjson.dumps(self.to_dict(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+
+    def save(self, path: str | Path) -> Path:
+        """Write the document to a file, whole or not at all; returns the path."""
+        from graphflow.files import write_atomically
+
+        return write_atomically(Path(path), self.dumps().encode())
+
+    # Places --------------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """What messages call it: the file, or "<python>" for one that was built in Python."""
+        return self._source.name if self._source else "<python>"
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its relative paths start."""
+        return self._folder
+
+    def position(self, *path: str | int) -> Position:
+        """Where the value at ``path`` stands."""
+        return self._source.position(path) if self._source else Position(self.name)
+
+
+def _check_form(value: Any, source: Source) -> list[Problem]:
+    """What is better said in our words than in a validator's: what the file is at all, and its format version."""
+    start = source.position()
+    if not isinstance(value, Mapping):
+        found = type(value).__name__
+        return [Problem("format.kind", f"found a JSON {found}, expected a workflow object", position=start)]
+    if "graphflow" in value:
+        version = value["graphflow"]
+        if version == FORMAT_VERSION and type(version) is int:
+            return []
+        newer = type(version) is int and version > FORMAT_VERSION
+        return [
+            Problem(
+                "format.version",
+                f"found format version {version!r}, expected {FORMAT_VERSION}",
+                field="graphflow",
+                hint="install a newer GraphFlow to read it" if newer else f'write "graphflow": {FORMAT_VERSION}',
+                position=source.position(("graphflow",)),
+            )
+        ]
+    if isinstance(value.get("nodes"), list) and "links" in value:
+        found, hint = "a ComfyUI editor file", "it holds widget values by position only; export it with \"Export (API)\""
+    elif value and all(isinstance(node, Mapping) and "class_type" in node for node in value.values()):
+        found, hint = "a ComfyUI API file", "its nodes have other types and ports; write the workflow anew, see the node table"
+    else:
+        found, hint = "no format version", f'begin the file with {{"graphflow": {FORMAT_VERSION}, …}}'
+    return [Problem("format.version", f"found {found}, expected a GraphFlow workflow", hint=hint, position=start)]
+
+
+def _form_problems(error: ValidationError, source: Source) -> list[Problem]:
+    known = {
+        (): tuple(WorkflowDocument.model_fields),
+        ("inputs",): tuple(InputDeclaration.model_fields),
+        ("outputs",): ("from",),
+    }
+    problems = []
+    for problem, path in problems_from(error):
+        node = str(path[1]) if len(path) > 1 and path[0] == "nodes" else None
+        if problem.code == "field.unknown":
+            around = tuple(part for part in path[:-1] if part in ("inputs", "outputs"))
+            problem = Problem(problem.code, problem.message, hint=nearest(str(path[-1]), known.get(around, ())))
+        field = ".".join(str(part) for part in (path[2:] if node else path) if part != "[key]") or None
+        if path and path[-1] == "[key]":
+            path = path[:-1]
+        placed = Problem(problem.code, problem.message, field, problem.hint, node=node, position=source.position(path))
+        problems.append(placed)
+    return problems
