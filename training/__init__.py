@@ -1,0 +1,1 @@
+"""Training of the models that GraphFlow ships; never imported by the package itself."""

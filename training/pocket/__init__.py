@@ -1,0 +1,1 @@
+"""The base pocket model: a tiny Stable Diffusion trained from scratch on rendered scenes with exact captions."""
