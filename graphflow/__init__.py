@@ -7,7 +7,15 @@ from pydantic import Field
 
 from graphflow.build import NodeHandle, Run, Workflow, load, loads
 from graphflow.cache import MemoryCache, Store
-from graphflow.errors import Cancelled, GraphFlowError, MissingError, NodeDefinitionError, Position, Problem, WorkflowError
+from graphflow.errors import (
+    Cancelled,
+    GraphFlowError,
+    MissingError,
+    NodeDefinitionError,
+    Position,
+    Problem,
+    WorkflowError,
+)
 from graphflow.expand import Expansion
 from graphflow.graph import Graph, bind
 from graphflow.node import Context, Node, Port, Ref
@@ -27,8 +35,6 @@ from graphflow.types import (
     Text,
 )
 from graphflow.version import __version__
-
-
 
 __all__ = [
     "Cancelled",

@@ -1,9 +1,9 @@
 """The Python builder: the same document, the same checks, typed for editors.
 
-    >>> import graphflow as gf
-    >>> w = gf.Workflow(description="an example")
-    >>> w.input("prompt", "text", default="a red ball")
-    Input(name='prompt')
+>>> import graphflow as gf
+>>> w = gf.Workflow(description="an example")
+>>> w.input("prompt", "text", default="a red ball")
+Input(name='prompt')
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class NodeHandle:
 class Workflow(WorkflowDocument):
     """A workflow: read from a file with `load`, or built with `input`, `add`, `call` and `output`."""
 
-    def input(self, name: str, type: str, *, default: str | int | float | bool | None = None, description: str = "") -> Input:
+    def input(
+        self, name: str, type: str, *, default: str | int | float | bool | None = None, description: str = ""
+    ) -> Input:
         """Declare an input; give what this returns to a port or parameter. Raises WorkflowError on a second one."""
         if name in self.inputs:
             raise WorkflowError([Problem("input.twice", f"there is an input '{name}' already")])
@@ -60,7 +62,9 @@ class Workflow(WorkflowDocument):
         self.inputs[name] = InputDeclaration(**fields)
         return Input(name)
 
-    def add(self, name: str, node: Node, /, **fields: NodeHandle | From | Input | str | int | float | bool) -> NodeHandle:
+    def add(
+        self, name: str, node: Node, /, **fields: NodeHandle | From | Input | str | int | float | bool
+    ) -> NodeHandle:
         """Add a node and connect its ports: to another node, to an input, or to a plain value.
 
         A parameter may be given here too, where it is to come from an input. Raises WorkflowError on a second node of
@@ -69,7 +73,9 @@ class Workflow(WorkflowDocument):
         given = {key: value for key, value in node.model_dump().items() if key in node.model_fields_set}
         return self._add(name, NodeEntry(type=node.type_id, **given), fields)
 
-    def call(self, name: str, uses: str, /, **fields: NodeHandle | From | Input | str | int | float | bool) -> NodeHandle:
+    def call(
+        self, name: str, uses: str, /, **fields: NodeHandle | From | Input | str | int | float | bool
+    ) -> NodeHandle:
         """Add a call of a saved workflow: by name, relative file, or either with a pin ``@sha256:…``."""
         return self._add(name, NodeEntry(type=CALL, uses=uses), fields)
 
@@ -82,7 +88,9 @@ class Workflow(WorkflowDocument):
 
     def _add(self, name: str, entry: NodeEntry, fields: Mapping[str, Any]) -> NodeHandle:
         if name in self.nodes:
-            raise WorkflowError([Problem("node.twice", f"there is a node '{name}' already", hint="names are unique in a workflow")])
+            raise WorkflowError(
+                [Problem("node.twice", f"there is a node '{name}' already", hint="names are unique in a workflow")]
+            )
         written = entry.__pydantic_extra__
         assert written is not None  # NodeEntry allows further fields
         for key, value in fields.items():
@@ -92,7 +100,9 @@ class Workflow(WorkflowDocument):
         self.nodes[next(iter(checked.nodes))] = entry
         return NodeHandle(name)
 
-    def bind(self, inputs: Mapping[str, Any] | None = None, *, checking: bool = False, registry: Registry | None = None) -> Graph:
+    def bind(
+        self, inputs: Mapping[str, Any] | None = None, *, checking: bool = False, registry: Registry | None = None
+    ) -> Graph:
         """The graph of this workflow; raises WorkflowError with every problem."""
         return bind(self, inputs, checking=checking, registry=registry)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-
 from graphflow.errors import Problem
 from graphflow.flatten import FlatNode
 from graphflow.node import Node

@@ -14,11 +14,13 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 @cache
 def resolve_device(name: str) -> str:
-    """``auto`` becomes ``cuda:0`` or ``cpu``; other names are checked. Raises WorkflowError for one that is not there."""
+    """``auto`` becomes ``cuda:0`` or ``cpu``; other names are checked. Raises WorkflowError for an absent device."""
     if name == "cpu":
         return name
     if name != "auto" and not re.fullmatch(r"cuda(:\d+)?|mps", name):
-        raise WorkflowError([Problem("device.unknown", f"found device '{name}', expected auto, cpu, cuda, cuda:N or mps")])
+        raise WorkflowError(
+            [Problem("device.unknown", f"found device '{name}', expected auto, cpu, cuda, cuda:N or mps")]
+        )
     import torch  # only to look: a run on the CPU by name never pays for it here
 
     if name == "auto":
@@ -28,7 +30,9 @@ def resolve_device(name: str) -> str:
     else:
         there = torch.cuda.is_available() and int(name.partition(":")[2] or 0) < torch.cuda.device_count()
     if not there:
-        raise WorkflowError([Problem("device.missing", f"the device '{name}' is not on this machine", hint="use --device auto or cpu")])
+        raise WorkflowError(
+            [Problem("device.missing", f"the device '{name}' is not on this machine", hint="use --device auto or cpu")]
+        )
     return "cuda:0" if name == "cuda" else name
 
 

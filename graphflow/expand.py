@@ -6,9 +6,10 @@ Every fine node that is added gets its cache key at once, so that an equal one a
 from __future__ import annotations
 
 import re
+from collections import namedtuple
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from graphflow.errors import NodeDefinitionError, Problem
 from graphflow.graph import Constant, Loaded, type_of_constant
@@ -30,7 +31,7 @@ class Draft:
     node: Node
     inputs: dict[str, Ref | Constant]
     input_types: dict[str, PortType]
-    output_types: dict[str, PortType]
+    output_types: Mapping[str, PortType]
     key: str
 
 
@@ -69,22 +70,24 @@ class StepBuilder:
                 found = self.type_of(value)
             connected[port] = value if isinstance(value, (Ref, Constant)) else Constant(value)
             types[port] = found
-        for port in node.signature().inputs.values():
-            if port.required and port.name not in connected:
-                raise NodeDefinitionError(f"'{name}': the port '{port.name}' of {node.type_id} was given no value")
+        signature = node.signature()
+        for port in signature.required - connected.keys():
+            raise NodeDefinitionError(f"'{name}': the port '{port}' of {node.type_id} was given no value")
         key = self._key(node, connected)
         known = None if node.effect else self._by_key.get(key)
         if known is None:
             known = len(self.drafts)
             self._by_key[key] = known
             self.drafts.append(Draft(self._unique(name), node, connected, types, node.output_types(types), key))
-        return {output: Ref(known, output) for output in node.signature().outputs}
+        return {output: Ref(known, output) for output in signature.outputs}
 
     def convert(self, name: str, value: Any, source: PortType, target: PortType) -> Ref:
         """Put converters on an edge; `graphflow.checks.check_edge` has seen to it that there are some."""
         route = self.registry.route(source, target)
         if route is None:
-            raise NodeDefinitionError(f"'{name}': found {source}, expected {target}, and nothing converts one into the other")
+            raise NodeDefinitionError(
+                f"'{name}': found {source}, expected {target}, and nothing converts one into the other"
+            )
         for node in route:
             value = self._only(self.add(f"{name}/{snake(node.type_id)}", node, {converter_port(node): value}))
         return value  # type: ignore[no-any-return]
@@ -99,7 +102,10 @@ class StepBuilder:
 
     def _expand(self, name: str, node: Node, inputs: Mapping[str, Any], depth: int) -> dict[str, Ref]:
         if depth >= MAXIMUM_DEPTH:
-            raise NodeDefinitionError(f"'{name}': {node.type_id} expands into coarse nodes more than {MAXIMUM_DEPTH} deep; does it expand into itself?")
+            raise NodeDefinitionError(
+                f"'{name}': {node.type_id} expands into coarse nodes more than {MAXIMUM_DEPTH} deep; "
+                "does it expand into itself?"
+            )
         arguments: dict[str, Any] = {}
         for port, value in inputs.items():
             if isinstance(value, Constant):
@@ -110,7 +116,10 @@ class StepBuilder:
         refs = list(result) if signature.multiple else [result]
         for output, ref in zip(signature.outputs, refs, strict=True):
             if not isinstance(ref, Ref):
-                raise NodeDefinitionError(f"'{name}': {node.type_id}.expand gave {type(ref).__name__} for '{output}', expected what g.add returned")
+                raise NodeDefinitionError(
+                    f"'{name}': {node.type_id}.expand gave {type(ref).__name__} for '{output}', "
+                    "expected what g.add returned"
+                )
         return dict(zip(signature.outputs, refs, strict=True))
 
     def _key(self, node: Node, inputs: Mapping[str, Ref | Constant]) -> str:
@@ -123,7 +132,9 @@ class StepBuilder:
                 parts.append([port, value.value])
             else:
                 parts.append([port, {"digest": digest_of(value.value)}])
-        return digest([KEY_RECORD, node.type_id, node.version, node.model_dump(), node.identity(), parts, self.environment])
+        return digest(
+            [KEY_RECORD, node.type_id, node.version, node.model_dump(), node.identity(), parts, self.environment]
+        )
 
     def _unique(self, name: str) -> str:
         count = self._names.get(name, 0) + 1
@@ -140,13 +151,19 @@ class Expansion:
         self._depth = depth
 
     def add(self, node: Node, **inputs: Any) -> Any:
-        """Add a node and connect its ports, to what `add` returned before, to the arguments of ``expand``, or to plain
-        values. Returns what stands for its output; for several outputs a NamedTuple of them."""
-        given = {port: value if isinstance(value, Ref) else Constant(value) for port, value in inputs.items() if value is not None}
+        """Add a node and return what stands for its output, or a named tuple for several outputs.
+
+        A port takes what `add` returned before, an argument of ``expand``, or a plain value; None leaves it open.
+        """
+        given = {
+            port: value if isinstance(value, Ref) else Constant(value)
+            for port, value in inputs.items()
+            if value is not None
+        }
         outputs = self._builder.add(f"{self._name}/{snake(node.type_id)}", node, given, self._depth + 1)
         if not node.signature().multiple:
             return next(iter(outputs.values()), None)
-        return NamedTuple(f"{node.type_id}Outputs", [(name, Any) for name in outputs])(**outputs)  # type: ignore[misc]
+        return namedtuple(f"{node.type_id}Outputs", outputs)(**outputs)
 
     def type_of(self, value: Any) -> PortType:
         """What is known of a value before the run: kind, space, size, batch."""
@@ -156,5 +173,3 @@ class Expansion:
 def snake(type_id: str) -> str:
     """``Text2Image`` -> ``text2image``, ``EncodePrompt`` -> ``encode_prompt``, ``pack.Name`` -> ``name``."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type_id.rpartition(".")[2]).lower()
-
-

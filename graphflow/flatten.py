@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphflow.errors import Position, Problem, WorkflowError, nearest
 from graphflow.inputs import Binding, Given, Literal, Open, declared_inputs, default_problem, literal_problem
@@ -24,8 +24,7 @@ CALL = "Workflow"
 """The ``type`` of a node that calls a saved workflow."""
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(NamedTuple):
     """A reference to an output of a node by its flat name; ``output`` None means its only or first one."""
 
     source: str
@@ -65,6 +64,8 @@ class _Frame:
     bindings: Mapping[str, Binding | Edge]
     files: tuple[str, ...]
     """Files being called, outermost first: a file may not call itself."""
+    folder: Path | None
+    """Where the paths that stand in the document start; None: it was built in Python, they are the caller's own."""
 
 
 def flatten(
@@ -80,7 +81,7 @@ def flatten(
     calls: dict[str, list[str]] = {}
     bindings = declared_inputs(document, given, checking=checking, problems=flat.problems)
     top = str(Path(document.name).resolve()) if document.folder else document.name
-    queue = deque([_Frame(document, "", bindings, (top,))])
+    queue = deque([_Frame(document, "", bindings, (top,), document.base_folder)])
     while queue:
         frame = queue.popleft()
         for name, entry in frame.document.nodes.items():
@@ -98,13 +99,13 @@ def flatten(
                 queue.append(called)
                 calls[node.name] = list(called.document.outputs)
                 for output, reference in called.document.outputs.items():
-                    target = _edge_of(called, reference.source)
+                    target = _edge_of(called.document, called.prefix, reference.source)
                     if target is not None:
                         aliases.setdefault(Edge(node.name, None), target)
                         aliases[Edge(node.name, output)] = target
         _check_outputs(frame, flat.problems)
     for output, reference in document.outputs.items():
-        edge = _edge_of(_Frame(document, "", {}, ()), reference.source)
+        edge = _edge_of(document, "", reference.source)
         if edge is not None:
             flat.outputs[output] = edge
     _follow(flat, aliases, calls)
@@ -116,8 +117,7 @@ def _resolve_node(frame: _Frame, name: str, entry: NodeEntry, problems: list[Pro
     for key, value in entry.fields.items():
         reference = parse_reference(value)
         if reference is None:
-            folder = frame.document.folder or (None if frame.document.name == "<python>" else Path.cwd())
-            node.fields[key] = Literal(value, folder)
+            node.fields[key] = Literal(value, frame.folder)
         elif isinstance(reference, str):
             problems.append(Problem("reference.form", reference, key).at(node=node.name, position=node.position(key)))
         elif isinstance(reference, Input):
@@ -137,10 +137,10 @@ def _resolve_node(frame: _Frame, name: str, entry: NodeEntry, problems: list[Pro
     return node
 
 
-def _edge_of(frame: _Frame, text: str) -> Edge | None:
+def _edge_of(document: WorkflowDocument, prefix: str, text: str) -> Edge | None:
     reference = parse_reference({"from": text})
-    if isinstance(reference, From) and reference.node in frame.document.nodes:
-        return Edge(frame.prefix + reference.node, reference.output)
+    if isinstance(reference, From) and reference.node in document.nodes:
+        return Edge(prefix + reference.node, reference.output)
     return None
 
 
@@ -162,7 +162,9 @@ def _call(frame: _Frame, node: FlatNode, library: Library, flat: FlatWorkflow) -
     """The frame of a called workflow with its inputs bound, or None where the call is at fault."""
 
     def report(code: str, message: str, field_name: str | None = "uses", hint: str = "") -> None:
-        flat.problems.append(Problem(code, message, field_name, hint).at(node=node.name, position=node.position(field_name)))
+        flat.problems.append(
+            Problem(code, message, field_name, hint).at(node=node.name, position=node.position(field_name))
+        )
 
     if node.entry.uses is None:
         report("field.missing", "the field 'uses' is missing", None, 'name the workflow to call: "uses": "name"')
@@ -177,7 +179,11 @@ def _call(frame: _Frame, node: FlatNode, library: Library, flat: FlatWorkflow) -
         return None
     if str(found) in frame.files:
         chain = [Path(file).name for file in (*frame.files[frame.files.index(str(found)) :], str(found))]
-        report("workflow.recursive", "the workflow calls itself: " + " -> ".join(chain), hint="a called workflow may not lead back to its caller")
+        report(
+            "workflow.recursive",
+            "the workflow calls itself: " + " -> ".join(chain),
+            hint="a called workflow may not lead back to its caller",
+        )
         return None
     try:
         document = library.load(found)
@@ -199,7 +205,7 @@ def _call(frame: _Frame, node: FlatNode, library: Library, flat: FlatWorkflow) -
             report("field.unknown", f"'{uses.target}' has no input '{key}'", key, nearest(key, document.inputs))
     for name, declaration in document.inputs.items():
         bindings[name] = _argument(node, name, declaration, document, report)
-    return _Frame(document, node.name + "/", bindings, (*frame.files, str(found)))
+    return _Frame(document, node.name + "/", bindings, (*frame.files, str(found)), document.base_folder)
 
 
 def _argument(
@@ -216,7 +222,11 @@ def _argument(
             report(fault[0], fault[1], name)
             return Open(name, PortType(kind))
         return bound
-    if isinstance(bound, Open) and not accepts(PortType(kind), bound.type) and {kind, bound.type.kind} & {str, int, float, bool}:
+    if (
+        isinstance(bound, Open)
+        and not accepts(PortType(kind), bound.type)
+        and {kind, bound.type.kind} & {str, int, float, bool}
+    ):
         report("type.mismatch", f"found an input of type {bound.type}, expected {declaration.type}", name)
     if isinstance(bound, (Edge, Given, Open)):
         return bound
@@ -224,9 +234,14 @@ def _argument(
     if fault_in_default:
         report(fault_in_default.code, f"input '{name}' of {Path(document.name).name}: {fault_in_default.message}")
     elif declaration.default is not None:
-        return Literal(declaration.default, document.folder, document.position("inputs", name, "default"), name)
+        return Literal(declaration.default, document.base_folder, name)
     elif name not in node.entry.fields:
-        report("port.missing", f"the input '{name}' ({declaration.type}) is not given", None, f'add "{name}": a value or {{"from": node}}')
+        report(
+            "port.missing",
+            f"the input '{name}' ({declaration.type}) is not given",
+            None,
+            f'add "{name}": a value or {{"from": node}}',
+        )
     return Open(name, PortType(kind))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import networkx as nx
 from pydantic import ValidationError
@@ -21,15 +21,14 @@ from graphflow.inputs import Given, Literal, Open, literal_problem, resolve_file
 from graphflow.library import Library
 from graphflow.node import Node, Port
 from graphflow.registry import Registry, default_registry
-from graphflow.types import PLAIN_KINDS, PortType, accepts, type_name
+from graphflow.types import PLAIN_KINDS, PortType, type_name
 from graphflow.validation import problems_from
 from graphflow.workflow import WorkflowDocument
 
 __all__ = ["BoundNode", "Constant", "Graph", "bind"]
 
 
-@dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(NamedTuple):
     """A value known before the run, on a port."""
 
     value: Any
@@ -44,15 +43,18 @@ class BoundNode:
     inputs: dict[str, Edge | Constant]
     flat: FlatNode
     input_types: dict[str, PortType] = field(default_factory=dict)
-    output_types: dict[str, PortType] = field(default_factory=dict)
+    output_types: Mapping[str, PortType] = field(default_factory=dict)
     complete: bool = True
     """False where a fault of its own was already reported, so that its hooks are not asked."""
 
 
 @dataclass(slots=True)
 class Graph:
-    """A workflow that can be planned. ``digraph`` has a `BoundNode` under "bound" on each node, and under "ports" on
-    each edge the (output, port) pairs that it joins; ``order`` is topological and keeps to the document's order."""
+    """A workflow that can be planned.
+
+    ``digraph`` has a `BoundNode` under "bound" on each node, and under "ports" on each edge the (output, port) pairs
+    that it joins; ``order`` is topological.
+    """
 
     document: WorkflowDocument
     registry: Registry
@@ -84,8 +86,8 @@ def bind(
 ) -> Graph:
     """Turn a document into a graph. Raises WorkflowError with all its faults and warnings.
 
-    ``inputs`` are values for the declared inputs. With ``checking``, an input without a value is no fault: the graph can
-    be looked at, not run.
+    ``inputs`` are values for the declared inputs. With ``checking``, an input without a value is no fault: the graph
+    can be looked at, not run.
     """
     registry = default_registry() if registry is None else registry
     flat = flatten(document, inputs or {}, checking=checking, library=library)
@@ -138,33 +140,49 @@ class _Binder:
             problem = Problem("node.unknown", f"unknown node type '{flat.entry.type}'", hint=hint)
             self.problems.append(problem.at(node=flat.name, position=flat.position("type")))
             return None
-        ports = cls.signature().inputs
+        signature = cls.signature()
+        ports = signature.inputs
         parameters: dict[str, Any] = {}
         inputs: dict[str, Edge | Constant] = {}
         waiting = False
         for key, bound in flat.fields.items():
-            if key in cls.model_fields:
+            if key in signature.parameters:
                 if isinstance(bound, Literal):
                     parameters[key] = bound.value
                 elif isinstance(bound, Open):
                     waiting = True
                     if bound.type.kind not in PLAIN_KINDS and bound.type.kind is not object:
-                        self._report(flat, Problem("parameter.kind", f"found an input of type {bound.type}, expected a literal", key))
+                        self._report(
+                            flat,
+                            Problem("parameter.kind", f"found an input of type {bound.type}, expected a literal", key),
+                        )
                 else:
                     hint = "parameters are known before the run; only ports take edges" + _port_hint(cls)
-                    self._report(flat, Problem("parameter.edge", f"found an edge, expected a value for the parameter '{key}'", key, hint))
+                    self._report(
+                        flat,
+                        Problem(
+                            "parameter.edge", f"found an edge, expected a value for the parameter '{key}'", key, hint
+                        ),
+                    )
                     waiting = True
             elif key in ports:
                 self._port(flat, ports[key], bound, inputs)
             else:
-                hint = nearest(key, [*cls.model_fields, *ports])
+                hint = nearest(key, [*signature.parameters, *ports])
                 self._report(flat, Problem("field.unknown", f"{cls.type_id} has no field '{key}'", key, hint))
                 waiting = True
-        given = set(flat.fields) | _faulty_references(flat)
         for port in ports.values():
-            if port.required and port.name not in given:
+            if port.required and port.name not in flat.entry.fields:
                 hint = f'add "{port.name}": ' + ('"…"' if port.type.kind is str else '{"from": "a node"}')
-                self._report(flat, Problem("port.missing", f"the port '{port.name}' ({port.type}) of {cls.type_id} is not connected", None, hint))
+                self._report(
+                    flat,
+                    Problem(
+                        "port.missing",
+                        f"the port '{port.name}' ({port.type}) of {cls.type_id} is not connected",
+                        None,
+                        hint,
+                    ),
+                )
         node = self._build(cls, flat, parameters)
         if node is None:
             return None
@@ -186,8 +204,14 @@ class _Binder:
                 value = float(bound.value) if port.type.kind is float else bound.value
                 inputs[port.name] = Constant(value)
         else:
-            hint = f'give {{"from": "node"}}; a file is read by a node' if isinstance(bound.value, str) else 'give {"from": "node"}'
-            self._report(flat, Problem("value.type", f"found a literal, expected an edge of type {port.type}", port.name, hint))
+            hint = (
+                'give {"from": "node"}; a file is read by a node'
+                if isinstance(bound.value, str)
+                else 'give {"from": "node"}'
+            )
+            self._report(
+                flat, Problem("value.type", f"found a literal, expected an edge of type {port.type}", port.name, hint)
+            )
 
     def _load(self, flat: FlatNode, port: Port, given: Given) -> Any:
         """A given path becomes the output of a node that loads it, added once for each input value."""
@@ -202,7 +226,7 @@ class _Binder:
 
     def _build(self, cls: type[Node], flat: FlatNode, parameters: dict[str, Any]) -> Node | None:
         bad_files = False
-        for key in cls.file_fields():
+        for key in cls.signature().file_fields:
             bound = flat.fields.get(key)
             if isinstance(bound, Literal) and isinstance(bound.value, str):
                 path = resolve_file(bound)
@@ -214,12 +238,14 @@ class _Binder:
         try:
             node = cls.model_validate(parameters)
         except ValidationError as error:
-            for problem, path in problems_from(error):
-                key = str(path[0]) if path else None
+            for problem, place in problems_from(error):
+                key = str(place[0]) if place else ""
                 if problem.code == "field.missing" and (key in flat.fields or key in _faulty_references(flat)):
                     continue
                 if problem.code == "field.missing":
-                    problem = Problem("parameter.missing", f"the parameter '{key}' of {cls.type_id} is missing", None, f'add "{key}"')
+                    problem = Problem(
+                        "parameter.missing", f"the parameter '{key}' of {cls.type_id} is missing", None, f'add "{key}"'
+                    )
                     self._report(flat, problem)
                 else:
                     self._report(flat, Problem(problem.code, problem.message + _via(flat, key), key, problem.hint))
@@ -280,7 +306,11 @@ class _Binder:
             cycle = [edge[0] for edge in nx.find_cycle(digraph.subgraph(component), first)]
             chain = " -> ".join(f"'{name}'" for name in [*cycle, cycle[0]])
             flat = self.nodes[cycle[0]].flat
-            problem = Problem("graph.cycle", f"the nodes form a cycle: {chain}", hint="a workflow runs forward only; cut one of these edges")
+            problem = Problem(
+                "graph.cycle",
+                f"the nodes form a cycle: {chain}",
+                hint="a workflow runs forward only; cut one of these edges",
+            )
             self.problems.append(problem.at(node=flat.name, position=flat.position()))
         behind = set(in_cycles)
         for name in in_cycles:
@@ -304,8 +334,9 @@ class _Binder:
                     bound.complete = False
                     continue
             bound.input_types[port] = found
-        bound.output_types = node.signature().outputs  # type: ignore[assignment]
-        if all(port.name in bound.input_types or not port.required for port in node.signature().inputs.values()):
+        signature = node.signature()
+        bound.output_types = signature.outputs
+        if signature.required <= bound.input_types.keys():
             bound.output_types = node.output_types(bound.input_types)
             if bound.complete:
                 for problem in node.check(bound.input_types):
@@ -333,9 +364,11 @@ class _Binder:
                     if isinstance(path, Problem):
                         self._report(bound.flat, Problem(path.code, path.message, port, path.hint))
                         continue
-                    loaded.node = loaded.loader(**{loaded.loader.file_fields()[0]: path})
+                    loaded.node = loaded.loader(**{loaded.loader.signature().file_fields[0]: path})
                     for problem in loaded.node.check({}):
-                        self._report(bound.flat, Problem(problem.code, problem.message, port, problem.hint, problem.severity))
+                        self._report(
+                            bound.flat, Problem(problem.code, problem.message, port, problem.hint, problem.severity)
+                        )
 
 
 @dataclass(slots=True)
@@ -354,11 +387,15 @@ class Loaded:
         return next(iter(outputs.values()))
 
 
+_PLAIN_TYPES = {kind: PortType(kind) for kind in PLAIN_KINDS}
+
+
 def type_of_constant(value: Any) -> PortType:
     """The static type of a value that is there already."""
-    if isinstance(value, Open):
-        return value.type
-    if isinstance(value, Loaded):
+    plain = _PLAIN_TYPES.get(type(value))
+    if plain is not None:
+        return plain
+    if isinstance(value, (Open, Loaded)):
         return value.type
     return PortType(
         type(value),
@@ -383,8 +420,3 @@ def _port_hint(cls: type[Node]) -> str:
 def _via(flat: FlatNode, key: str | None) -> str:
     bound = flat.fields.get(key or "")
     return f" (from the input '{bound.via}')" if isinstance(bound, Literal) and bound.via else ""
-
-
-def accepts_or_converts(target: PortType, source: PortType, registry: Registry) -> bool:
-    """Whether an edge of these types is legal, with or without a conversion."""
-    return accepts(target, source) or registry.route(source, target) is not None

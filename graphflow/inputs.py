@@ -1,7 +1,7 @@
 """Values for the inputs of a workflow: declared types, defaults, and what a caller gives.
 
-A value that stands in a file belongs to the folder of that file: a path in it starts there and may not leave it. A value
-that a person gives (on the command line, in Python) is trusted: its paths start in the current folder.
+A value that stands in a file belongs to the folder of that file: a path in it starts there and may not leave it. A
+value that a person gives (on the command line, in Python) is trusted: its paths start in the current folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ class Literal:
 
     value: Any
     folder: Path | None = None
-    position: Position | None = None
     via: str | None = None
     """The workflow input it came through, for messages."""
 
@@ -36,7 +35,6 @@ class Given:
 
     value: Any
     kind: type
-    position: Position | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,11 @@ def declared_inputs(
     for name in given:
         if name not in document.inputs:
             hint = nearest(name, document.inputs) or "this workflow has no inputs"
-            problems.append(Problem("input.unknown", f"the workflow has no input '{name}'", hint=hint, position=Position(document.name)))
+            problems.append(
+                Problem(
+                    "input.unknown", f"the workflow has no input '{name}'", hint=hint, position=Position(document.name)
+                )
+            )
     bindings: dict[str, Binding] = {}
     for name, declaration in document.inputs.items():
         kind = INPUT_KINDS[declaration.type]
@@ -81,14 +83,15 @@ def declared_inputs(
             problems.append(fault.at(position=document.position("inputs", name, "default")))
             bindings[name] = Open(name, PortType(kind))
         elif declaration.default is not None:
-            position = document.position("inputs", name, "default")
-            bindings[name] = Literal(declaration.default, document.folder or Path.cwd(), position, name)
+            bindings[name] = Literal(declaration.default, document.base_folder, name)
         else:
             bindings[name] = Open(name, PortType(kind))
             if not checking:
                 hint = f"give one: --set {name}=…, or run({name}=…)"
                 message = f"the input '{name}' ({declaration.type}) has no value and no default"
-                problems.append(Problem("input.missing", message, hint=hint, position=document.position("inputs", name)))
+                problems.append(
+                    Problem("input.missing", message, hint=hint, position=document.position("inputs", name))
+                )
     return bindings
 
 
@@ -98,13 +101,22 @@ def default_problem(declaration: InputDeclaration) -> Problem | None:
     if declaration.default is None:
         return None
     if kind not in (str, int, float, bool):
-        return Problem("input.default", f"an input of type {declaration.type} has no literal, so no default", hint="leave the default out")
+        return Problem(
+            "input.default",
+            f"an input of type {declaration.type} has no literal, so no default",
+            hint="leave the default out",
+        )
     fault = literal_problem(declaration.default, kind)
     return Problem(fault[0], f"default: {fault[1]}") if fault else None
 
 
 def _given(
-    name: str, declaration: InputDeclaration, kind: type, value: Any, document: WorkflowDocument, problems: list[Problem]
+    name: str,
+    declaration: InputDeclaration,
+    kind: type,
+    value: Any,
+    document: WorkflowDocument,
+    problems: list[Problem],
 ) -> Binding:
     if kind in (str, int, float, bool):
         fault = literal_problem(value, kind)

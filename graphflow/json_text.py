@@ -20,7 +20,9 @@ __all__ = ["Path", "Source", "parse"]
 Path = tuple[str | int, ...]
 """Keys and indices from the top of a document down to a value."""
 
-_TOKEN = re.compile(r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<punctuation>[{}\[\],:])|(?P<scalar>[^\s{}\[\],:"]+))', re.DOTALL)
+_TOKEN = re.compile(
+    r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<punctuation>[{}\[\],:])|(?P<scalar>[^\s{}\[\],:"]+))', re.DOTALL
+)
 
 
 @dataclass(slots=True)
@@ -123,7 +125,12 @@ def parse(source: Source) -> tuple[Any, list[Problem]]:
         return None, problems
     except RecursionError:
         problems.append(
-            Problem("json.too_deep", "nested too deeply to read", hint="a workflow needs four levels at most", position=Position(source.name))
+            Problem(
+                "json.too_deep",
+                "nested too deeply to read",
+                hint="a workflow needs four levels at most",
+                position=Position(source.name),
+            )
         )
         return None, problems
     except ValueError as error:  # an integer of thousands of digits

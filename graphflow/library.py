@@ -25,7 +25,7 @@ _USES = re.compile(r"(?P<target>[^@]+)(@(?P<pin>sha256:[0-9a-f]{8,64}))?")
 
 @dataclass(frozen=True, slots=True)
 class Uses:
-    """What the ``uses`` of a node says: a name or a relative file, and the hash it is pinned to (hex, 8 to 64 digits)."""
+    """What the ``uses`` of a node says: a name or a relative file, and a hash it is pinned to (8 to 64 hex digits)."""
 
     target: str
     pin: str | None
@@ -43,7 +43,10 @@ def parse_uses(text: str) -> Uses | None:
 def shipped_folder() -> Path:
     """Where the workflows that ship with GraphFlow are: in the package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent
-    return next((folder for folder in (package / "workflows", package.parent / "workflows") if folder.is_dir()), package / "workflows")
+    return next(
+        (folder for folder in (package / "workflows", package.parent / "workflows") if folder.is_dir()),
+        package / "workflows",
+    )
 
 
 def search_folders(caller: Path | None = None) -> list[Path]:
@@ -92,7 +95,9 @@ class Library:
             hint = "put it into that folder, or call it by name and set GRAPHFLOW_PATH"
             return Problem("path.outside", f"'{target}' is outside of the folder of the calling workflow", hint=hint)
         if not path.is_file():
-            hint = nearest(Path(target).name, [item.name for item in path.parent.glob("*.json")] if path.parent.is_dir() else [])
+            hint = nearest(
+                Path(target).name, [item.name for item in path.parent.glob("*.json")] if path.parent.is_dir() else []
+            )
             return Problem("workflow.unknown", f"found no file '{target}' beside the calling workflow", hint=hint)
         return path
 
@@ -113,7 +118,9 @@ class Library:
         if id(document) in self._hashes:
             return self._hashes[id(document)]
         if id(document) in callers:
-            raise WorkflowError([Problem("workflow.recursive", "the workflow calls itself", position=Position(document.name))])
+            raise WorkflowError(
+                [Problem("workflow.recursive", "the workflow calls itself", position=Position(document.name))]
+            )
         data = document.to_dict()
         data.pop("description", None)
         for declaration in data.get("inputs", {}).values():

@@ -64,13 +64,18 @@ class Manifest:
                 "workflow": graph.document.to_dict(),
                 "workflow_file": graph.document.name,
                 "called": graph.called,
-                "inputs": {name: value if isinstance(value, (str, int, float, bool)) else repr(value) for name, value in inputs.items()},
+                "inputs": {
+                    name: value if isinstance(value, (str, int, float, bool)) else repr(value)
+                    for name, value in inputs.items()
+                },
                 "models": list(plan.models()),
                 "seconds": round(outcome.seconds, 4),
                 "warnings": outcome.warnings,
                 "steps": steps,
                 "files": [
-                    {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in outcome.files if path.is_file()
+                    {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+                    for path in outcome.files
+                    if path.is_file()
                 ],
             }
         )

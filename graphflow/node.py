@@ -20,10 +20,10 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -50,9 +50,8 @@ class Port:
         return self.default is REQUIRED
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """An output of a node that is being planned; what ``Expansion.add`` returns and takes."""
+class Ref(NamedTuple):
+    """An output of a step; what ``Expansion.add`` returns and takes."""
 
     step: int
     output: str
@@ -63,7 +62,7 @@ class Context:
 
     device: str = "cpu"
     dtype: str = "float32"
-    output_folder: Path = Path(".")
+    output_folder: Path = Path()
 
     def step(self, done: int, total: int) -> None:
         """Tell that ``done`` of ``total`` steps are finished; raises Cancelled when the run was asked to stop."""
@@ -84,6 +83,13 @@ class Signature:
     takes_context: bool
     multiple: bool
     """The return annotation is a NamedTuple: its fields are the outputs."""
+    input_types: Mapping[str, PortType]
+    required: frozenset[str]
+    parameters: frozenset[str]
+    file_fields: tuple[str, ...]
+    """Parameters that are paths of files to read."""
+    model_fields: tuple[str, ...]
+    """Parameters that are model references."""
 
 
 class Node(BaseModel):
@@ -96,7 +102,12 @@ class Node(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=False
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        use_attribute_docstrings=False,
     )
 
     type_id: ClassVar[str] = "Node"
@@ -156,13 +167,13 @@ class Node(BaseModel):
 
     # Hooks, all answered without weights -----------------------------------------------------------------------------
 
-    def input_types(self) -> dict[str, PortType]:
+    def input_types(self) -> Mapping[str, PortType]:
         """Types of the ports of this instance; override to narrow them, e.g. to the latent space of the model."""
-        return {name: port.type for name, port in self.signature().inputs.items()}
+        return self.signature().input_types
 
-    def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
+    def output_types(self, inputs: Mapping[str, PortType]) -> Mapping[str, PortType]:
         """Types of the outputs, given those of the connected inputs."""
-        return dict(self.signature().outputs)
+        return self.signature().outputs
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
         """Faults and surprises that can be known before the run."""
@@ -199,21 +210,6 @@ class Node(BaseModel):
         return cls._signature
 
     @classmethod
-    def marked(cls, marker: str) -> tuple[str, ...]:
-        """Names of the parameters marked as a file to read or as a model."""
-        return tuple(name for name, field in cls.model_fields.items() if any(m is marker for m in field.metadata))
-
-    @classmethod
-    def file_fields(cls) -> tuple[str, ...]:
-        """Parameters that are paths of files to read."""
-        return cls.marked(INPUT_FILE)
-
-    @classmethod
-    def model_fields_marked(cls) -> tuple[str, ...]:
-        """Parameters that are model references."""
-        return cls.marked(MODEL_REF)
-
-    @classmethod
     def summary(cls) -> str:
         """First sentence of the docstring."""
         return inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
@@ -226,7 +222,8 @@ def _read_signature(cls: type[Node]) -> Signature:
         hints = typing.get_type_hints(method)
     except NameError as error:
         raise NodeDefinitionError(
-            f"{where}: the annotation {error.name!r} of {method.__name__} is not importable; import it outside TYPE_CHECKING"
+            f"{where}: the annotation {error.name!r} of {method.__name__} is not importable; "
+            "import it outside TYPE_CHECKING"
         ) from error
     inputs: dict[str, Port] = {}
     takes_context = False
@@ -242,15 +239,33 @@ def _read_signature(cls: type[Node]) -> Signature:
             raise NodeDefinitionError(f"{where}: port '{parameter.name}' has no type annotation")
         kind = _port_kind(hints[parameter.name], f"{where}: port '{parameter.name}'")
         inputs[parameter.name] = Port(parameter.name, PortType(kind), parameter.default)
+
+    def made(outputs: Mapping[str, PortType], *, multiple: bool = False) -> Signature:
+        return Signature(
+            inputs,
+            outputs,
+            takes_context,
+            multiple,
+            {name: port.type for name, port in inputs.items()},
+            frozenset(name for name, port in inputs.items() if port.required),
+            frozenset(cls.model_fields),
+            _marked(cls, INPUT_FILE),
+            _marked(cls, MODEL_REF),
+        )
+
     returned = hints.get("return")
     if returned is None or returned is type(None):
-        return Signature(inputs, {}, takes_context, multiple=False)
+        return made({})
     if isinstance(returned, type) and issubclass(returned, tuple) and hasattr(returned, "_fields"):
         fields = typing.get_type_hints(returned)
         outputs = {name: PortType(_port_kind(kind, f"{where}: output '{name}'")) for name, kind in fields.items()}
-        return Signature(inputs, outputs, takes_context, multiple=True)
+        return made(outputs, multiple=True)
     kind = _port_kind(returned, f"{where}: the return value")
-    return Signature(inputs, {output_name(kind): PortType(kind)}, takes_context, multiple=False)
+    return made({output_name(kind): PortType(kind)})
+
+
+def _marked(cls: type[Node], marker: str) -> tuple[str, ...]:
+    return tuple(name for name, field in cls.model_fields.items() if any(item is marker for item in field.metadata))
 
 
 def _port_kind(annotation: Any, where: str) -> type:
@@ -271,10 +286,3 @@ def output_name(kind: type) -> str:
     if kind in PLAIN_KINDS:
         return "value"
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).lower()
-
-
-def ports_of(node: Node) -> Iterator[Port]:
-    """The ports of an instance, with the types it narrows them to."""
-    narrowed = node.input_types()
-    for port in node.signature().inputs.values():
-        yield Port(port.name, narrowed.get(port.name, port.type), port.default)

@@ -7,7 +7,7 @@ rest ordered; for every value it is known after which step nobody needs it any m
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -104,7 +104,9 @@ def plan(
                 for port, source in bound.inputs.items():
                     if isinstance(source, Edge):
                         # what the effect received is what people see of the node behind it
-                        shown.setdefault(source.source, builder.drafts[added[-1]].inputs[port] if added else refs[source])
+                        shown.setdefault(
+                            source.source, builder.drafts[added[-1]].inputs[port] if added else refs[source]
+                        )
     wanted: dict[str, Ref] = {}
     for name, edge in graph.outputs.items():
         wanted[name] = _presented(builder, name, refs[edge]) if results else refs[edge]
@@ -124,10 +126,10 @@ def plan(
             hint = nearest(node, graph.order)
             raise WorkflowError([Problem("keep.unknown", f"there is no value '{name}' to keep", hint=hint)])
         wanted[name] = refs[edges[0]]
-    steps, numbers = _order(builder, [*[ref.step for ref in wanted.values()], *effects])
-    kept = {name: Ref(numbers[ref.step], ref.output) for name, ref in wanted.items()}
+    places = _order(builder, [*[ref.step for ref in wanted.values()], *effects])
+    kept = {name: Ref(places[ref.step], ref.output) for name, ref in wanted.items()}
     warnings = tuple(dict.fromkeys([*graph.warnings, *builder.warnings]))
-    return Plan(_with_last_uses(steps, set(kept.values())), kept, warnings, environment)
+    return Plan(tuple(_steps(builder, places, set(kept.values()))), kept, warnings, environment)
 
 
 def _presented(builder: StepBuilder, name: str, ref: Ref) -> Ref:
@@ -138,45 +140,59 @@ def _presented(builder: StepBuilder, name: str, ref: Ref) -> Ref:
     return ref
 
 
-def _order(builder: StepBuilder, roots: Iterable[int]) -> tuple[list[Step], dict[int, int]]:
-    """Depth first from the wanted steps, so that few values live at once; what is not reached is dropped."""
-    numbers: dict[int, int] = {}
-    steps: list[Step] = []
+def _order(builder: StepBuilder, roots: Iterable[int]) -> dict[int, int]:
+    """Depth first from the wanted steps, so that few values live at once; what is not reached is dropped.
+
+    Returns the place in the plan of each draft that is needed, in order.
+    """
+    places: dict[int, int] = {}
     drafts = builder.drafts
     for root in sorted(set(roots)):  # in the order of the document, so that a result is saved as soon as it is there
         stack = [root]
         while stack:
             index = stack[-1]
-            if index in numbers:
+            if index in places:
                 stack.pop()
                 continue
-            draft = drafts[index]
-            waiting = [ref.step for ref in draft.inputs.values() if isinstance(ref, Ref) and ref.step not in numbers]
+            waiting = [
+                ref.step for ref in drafts[index].inputs.values() if isinstance(ref, Ref) and ref.step not in places
+            ]
             if waiting:
                 stack.extend(reversed(waiting))
-                continue
-            stack.pop()
-            numbers[index] = len(steps)
-            inputs = {
-                port: Ref(numbers[value.step], value.output) if isinstance(value, Ref) else value
-                for port, value in draft.inputs.items()
-            }
-            steps.append(Step(len(steps), draft.name, draft.node, inputs, draft.input_types, draft.output_types, draft.key, ()))
-    return steps, numbers
+            else:
+                stack.pop()
+                places[index] = len(places)
+    return places
 
 
-def _with_last_uses(steps: list[Step], kept: set[Ref]) -> tuple[Step, ...]:
+def _steps(builder: StepBuilder, places: Mapping[int, int], kept: set[Ref]) -> Iterator[Step]:
+    """The steps, each with the values that nobody needs after it. ``kept`` are values that stay, by place."""
+    inputs_of: list[dict[str, Ref | Constant]] = []
     last: dict[Ref, int] = {}
-    for step in steps:
-        for output in step.output_types:
-            last[Ref(step.index, output)] = step.index
-        for value in step.inputs.values():
+    for index, place in places.items():
+        draft = builder.drafts[index]
+        inputs: dict[str, Ref | Constant] = {}
+        for port, value in draft.inputs.items():
             if isinstance(value, Ref):
-                last[value] = step.index
-    frees: list[list[Ref]] = [[] for _ in steps]
-    for ref, index in last.items():
+                value = Ref(places[value.step], value.output)
+                last[value] = place
+            inputs[port] = value
+        inputs_of.append(inputs)
+        for output in draft.output_types:
+            last[Ref(place, output)] = place
+    frees: list[list[Ref]] = [[] for _ in places]
+    for ref, place in last.items():
         if ref not in kept:
-            frees[index].append(ref)
-    return tuple(
-        Step(s.index, s.name, s.node, s.inputs, s.input_types, s.output_types, s.key, tuple(frees[s.index])) for s in steps
-    )
+            frees[place].append(ref)
+    for index, place in places.items():
+        draft = builder.drafts[index]
+        yield Step(
+            place,
+            draft.name,
+            draft.node,
+            inputs_of[place],
+            draft.input_types,
+            draft.output_types,
+            draft.key,
+            tuple(frees[place]),
+        )

@@ -50,16 +50,19 @@ class Registry(Mapping[str, type[Node]]):
             if known is not None and known is not cls:
                 raise NodeDefinitionError(
                     f"two node classes have the id '{cls.type_id}': {known.__module__}.{known.__qualname__} and "
-                    f"{cls.__module__}.{cls.__qualname__}; give one of them another id in its class line, id=\"pack.Name\""
+                    f"{cls.__module__}.{cls.__qualname__}; give one of them another id in its class line: "
+                    'id="pack.Name"'
                 )
             if cls.type_id == "Workflow":
-                raise NodeDefinitionError(f"{cls.__module__}.{cls.__qualname__}: the id 'Workflow' means a called workflow")
+                raise NodeDefinitionError(
+                    f"{cls.__module__}.{cls.__qualname__}: the id 'Workflow' means a called workflow"
+                )
             signature = cls.signature()
             if (cls.converts or cls.loads) and len(signature.outputs) != 1:
                 raise NodeDefinitionError(f"{cls.type_id}: converts or loads, so it needs exactly one output")
             if cls.converts and sum(port.required for port in signature.inputs.values()) != 1:
                 raise NodeDefinitionError(f"{cls.type_id}: converts, so it needs exactly one required port")
-            if cls.loads and len(cls.file_fields()) != 1:
+            if cls.loads and len(signature.file_fields) != 1:
                 raise NodeDefinitionError(f"{cls.type_id}: loads, so it needs exactly one InputFile parameter")
             added[cls.type_id] = cls
         self._classes.update(added)

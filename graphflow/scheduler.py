@@ -72,7 +72,7 @@ class RunContext(Context):
 def execute(
     plan: Plan,
     *,
-    output_folder: Path = Path("."),
+    output_folder: Path = Path(),
     device: str = "cpu",
     dtype: str = "float32",
     cache: Store | None = None,
@@ -176,7 +176,8 @@ class _Runner:
         if self.listeners:
             self.emit(events.StepStarted(step.index, step.name, node.type_id, step.progress_steps))
         arguments = {
-            port: value.value if isinstance(value, Constant) else self.values[value] for port, value in step.inputs.items()
+            port: value.value if isinstance(value, Constant) else self.values[value]
+            for port, value in step.inputs.items()
         }
         if signature.takes_context:
             arguments["context"] = RunContext(self, step)
@@ -213,7 +214,9 @@ def _outputs(step: Step, result: Any) -> dict[str, Any]:
         return dict(zip(signature.outputs, result, strict=True))
     for output, kind in signature.outputs.items():
         if not isinstance(result, kind.kind) and not (kind.kind is float and type(result) is int):
-            raise TypeError(f"{step.node.type_id}.run returned {type(result).__name__}, expected {type_name(kind.kind)}")
+            raise TypeError(
+                f"{step.node.type_id}.run returned {type(result).__name__}, expected {type_name(kind.kind)}"
+            )
         return {output: result}
     return {}
 

@@ -149,8 +149,8 @@ class Conditioning:
 class PortType:
     """What is known of a value before it exists. `accepts` looks at ``kind`` and ``space`` only.
 
-    ``space`` None on an input means any. ``model`` is a reference whose VAE encodes and decodes the latent; sizes are in
-    pixels (of the picture, for a latent too); ``batch`` is the number of items. None is "not known before the run".
+    ``space`` None on an input means any. ``model`` is a reference whose VAE encodes and decodes the latent; sizes are
+    in pixels (of the picture, for a latent too); ``batch`` is the number of items. None is "not known before the run".
     """
 
     kind: type
@@ -169,11 +169,11 @@ PLAIN_KINDS: dict[type, str] = {str: "Text", int: "Int", float: "Float", bool: "
 
 def type_name(kind: type) -> str:
     """The name people see: Text, Int, Float, Bool, or the class's own."""
-    return PLAIN_KINDS.get(kind) or getattr(kind, "__name__", str(kind))
+    return PLAIN_KINDS.get(kind) or kind.__name__
 
 
 def accepts(target: PortType, source: PortType) -> bool:
-    """The one rule: may a value of type ``source`` arrive at ``target`` as it is, without a conversion?
+    """Tell whether a value of type ``source`` may arrive at ``target`` as it is: the one rule for what may connect.
 
     Kinds must be equal (or a subclass), an integer may stand for a float, and latent spaces must agree where the target
     names one.
@@ -217,4 +217,3 @@ def digest_of(value: object) -> str:
     else:
         hasher.update(f"{id(value)}".encode())
     return hasher.hexdigest()
-

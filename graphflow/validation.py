@@ -12,7 +12,15 @@ from graphflow.errors import Problem
 
 __all__ = ["problems_from", "show"]
 
-KIND_NAMES = {str: "a text", bool: "true or false", int: "an integer", float: "a number", type(None): "null", dict: "an object", list: "a list"}
+KIND_NAMES = {
+    str: "a text",
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    type(None): "null",
+    dict: "an object",
+    list: "a list",
+}
 
 _EXPECTED = {
     "string_type": "a text",
@@ -48,7 +56,7 @@ def show(value: Any) -> str:
     if isinstance(value, str):
         return f'"{value[:60]}…"' if len(value) > 61 else f'"{value}"'
     if isinstance(value, (dict, list, tuple)):
-        return {dict: "an object"}.get(type(value), "a list")
+        return "an object" if isinstance(value, dict) else "a list"
     return str(value)
 
 

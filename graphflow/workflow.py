@@ -1,8 +1,8 @@
 """The workflow document: what a JSON file holds and what Python code builds.
 
-A `WorkflowDocument` is data. It knows its own form (names, keys, kinds of reference) and nothing of node types; `graphflow.graph`
-brings the two together. The format is flat and named: a field of a node is a literal, ``{"input": name}`` or
-``{"from": "node"}`` / ``{"from": "node.output"}``.
+A `WorkflowDocument` is data. It knows its own form (names, keys, kinds of reference) and nothing of node types;
+`graphflow.graph` brings the two together. The format is flat and named: a field of a node is a literal,
+``{"input": name}`` or ``{"from": "node"}`` / ``{"from": "node.output"}``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError
@@ -20,14 +20,11 @@ from graphflow import json_text
 from graphflow.errors import Position, Problem, WorkflowError, nearest
 from graphflow.json_text import Source
 from graphflow.types import DepthMap, Image, Latent, Mask
-from graphflow.validation import problems_from
-
-if TYPE_CHECKING:
-    from graphflow.node import Node
+from graphflow.validation import KIND_NAMES, problems_from
 
 __all__ = ["FORMAT_VERSION", "From", "Input", "InputDeclaration", "NodeEntry", "WorkflowDocument", "parse_reference"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
 
 NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
 Name = Annotated[str, StringConstraints(pattern=rf"^{NAME}$", max_length=100)]
@@ -46,9 +43,7 @@ INPUT_KINDS: dict[str, type] = {
     "mask": Mask,
     "depth_map": DepthMap,
 }
-"""What the ``type`` of a workflow input may be. The last four have no literal: a file, a value or an edge gives them."""
-
-UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET", "__copy__": lambda self: self, "__deepcopy__": lambda self, memo: self})()
+"""What the ``type`` of a workflow input may be. The last four have no literal: a file, a value or an edge gives one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +79,7 @@ def parse_reference(value: Any) -> From | Input | str | None:
             node, dot, output = target.partition(".")
             if _NAME.fullmatch(node) and (not dot or _NAME.fullmatch(output)):
                 return From(node, output or None)
-            return f"found {target!r} after \"from\", expected \"node\" or \"node.output\""
+            return f'found {target!r} after "from", expected "node" or "node.output"'
         if key == "input" and type(target) is str:
             return Input(target)
     return 'found an object, expected a literal, {"input": name} or {"from": "node.output"}'
@@ -97,8 +92,8 @@ class _Document(BaseModel):
 class InputDeclaration(_Document):
     """A named, typed input of a workflow; without a default it must be given."""
 
-    type: Literal["text", "int", "float", "bool", "seed", "model", "file", "image", "latent", "mask", "depth_map"] = Field(
-        description="kind of value; image, latent, mask and depth_map have no default"
+    type: Literal["text", "int", "float", "bool", "seed", "model", "file", "image", "latent", "mask", "depth_map"] = (
+        Field(description="kind of value; image, latent, mask and depth_map have no default")
     )
     description: str = Field("", description="one line for people")
     default: str | int | float | bool | None = Field(None, description="value when none is given")
@@ -179,7 +174,11 @@ class WorkflowDocument(_Document):
         try:
             data = path.read_bytes()
         except OSError as error:
-            reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error.strerror or error).lower()
+            reason = (
+                "there is no such file"
+                if isinstance(error, FileNotFoundError)
+                else str(error.strerror or error).lower()
+            )
             raise WorkflowError.of([Problem("missing.file", f"cannot read the workflow {path}: {reason}")]) from None
         return cls.loads(data, name=str(path), folder=path.resolve().parent)
 
@@ -220,6 +219,11 @@ class WorkflowDocument(_Document):
         """Where its relative paths start."""
         return self._folder
 
+    @property
+    def base_folder(self) -> Path | None:
+        """Where the paths in it start and stay; None for one built in Python, whose paths are the caller's own."""
+        return self._folder or (Path.cwd() if self._source else None)
+
     def position(self, *path: str | int) -> Position:
         """Where the value at ``path`` stands."""
         return self._source.position(path) if self._source else Position(self.name)
@@ -227,10 +231,9 @@ class WorkflowDocument(_Document):
 
 def _check_form(value: Any, source: Source) -> list[Problem]:
     """What is better said in our words than in a validator's: what the file is at all, and its format version."""
-    start = source.position()
     if not isinstance(value, Mapping):
-        found = type(value).__name__
-        return [Problem("format.kind", f"found a JSON {found}, expected a workflow object", position=start)]
+        found = KIND_NAMES.get(type(value), "something else")
+        return [Problem("format.kind", f"found {found}, expected a workflow object", position=source.position())]
     if "graphflow" in value:
         version = value["graphflow"]
         if version == FORMAT_VERSION and type(version) is int:
@@ -246,12 +249,19 @@ def _check_form(value: Any, source: Source) -> list[Problem]:
             )
         ]
     if isinstance(value.get("nodes"), list) and "links" in value:
-        found, hint = "a ComfyUI editor file", "it holds widget values by position only; export it with \"Export (API)\""
+        found, hint = "a ComfyUI editor file", 'it holds widget values by position only; export it with "Export (API)"'
     elif value and all(isinstance(node, Mapping) and "class_type" in node for node in value.values()):
-        found, hint = "a ComfyUI API file", "its nodes have other types and ports; write the workflow anew, see the node table"
+        found, hint = (
+            "a ComfyUI API file",
+            "its nodes have other types and ports; write the workflow anew, see the node table",
+        )
     else:
         found, hint = "no format version", f'begin the file with {{"graphflow": {FORMAT_VERSION}, …}}'
-    return [Problem("format.version", f"found {found}, expected a GraphFlow workflow", hint=hint, position=start)]
+    return [
+        Problem(
+            "format.version", f"found {found}, expected a GraphFlow workflow", hint=hint, position=source.position()
+        )
+    ]
 
 
 def _form_problems(error: ValidationError, source: Source) -> list[Problem]:
