@@ -14,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from training.pocket import vae as autoencoder
 from training.pocket.data import chunks_of
-from training.pocket.distributed import Trainer, flat_then_linear
+from training.pocket.distributed import Trainer, flat_then_linear, save_folder
 from training.pocket.tokenizer import LENGTH, encode
 
 WIDTH = 128
@@ -175,8 +175,13 @@ def train(
 
 def save_parts(unet: UNet2DConditionModel, text_encoder: CLIPTextModel, out: Path) -> None:
     """Saves the two models in the subfolders that a pipeline has."""
-    unet.save_pretrained(out / "unet")
-    text_encoder.save_pretrained(out / "text_encoder")
+
+
+    def save(folder: Path) -> None:
+        unet.save_pretrained(folder / "unet")
+        text_encoder.save_pretrained(folder / "text_encoder")
+
+    save_folder(out, save)
 
 
 def save_checkpoint_as_parts(checkpoint: Path, tokenizer_folder: Path, out: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -48,6 +49,15 @@ def save_atomically(value: object, path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     torch.save(value, partial)
     partial.replace(path)
+
+
+def save_folder(path: Path, save: Callable[[Path], object]) -> None:
+    """Lets `save` write a folder under another name, then gives it its name: it is there whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    save(partial)
+    shutil.rmtree(path, ignore_errors=True)
+    partial.rename(path)
 
 
 class Trainer:

@@ -28,7 +28,8 @@ def build(words: list[str], folder: Path) -> CLIPTokenizer:
         vocab_size=100_000, min_frequency=1, end_of_word_suffix=WORD_END, show_progress=False
     )
     trained.train_from_iterator(sorted(set(words)) * 2, trainer)
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in json.loads(trained.to_str())["model"]["merges"]]
+    learned = json.loads(trained.to_str())["model"]["merges"]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in learned]
     symbols = sorted(ByteLevel.alphabet())
     entries = symbols + [symbol + WORD_END for symbol in symbols] + [merge.replace(" ", "") for merge in merges]
     vocabulary = {entry: number for number, entry in enumerate(dict.fromkeys([*entries, START, END]))}

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor
 
 from training.pocket.data import load_images
-from training.pocket.distributed import Trainer, flat_then_linear
+from training.pocket.distributed import Trainer, flat_then_linear, save_folder
 
 BLOCKS = (16, 48, 64)
 LATENT_STD = 12.0
@@ -103,7 +104,7 @@ def train(rank: int, world: int, data: Path, minutes: float, out: Path, seed: in
     trainer.use_ema()
     if rank == 0:
         normalise_latents(vae, images[:: max(1, len(images) // 2000)])
-        vae.save_pretrained(out)
+        save_folder(out, vae.save_pretrained)
 
 
 @torch.no_grad()
@@ -143,3 +144,39 @@ def decibels(vae: AutoencoderKL, images: NDArray[np.uint8]) -> float:
     output = decode(vae, encode(vae, images)).clamp(-1, 1)
     square = (output - target).square().mean((1, 2, 3))
     return float((10 * torch.log10(4 / square)).mean())
+
+
+def train_decoder(
+    rank: int, world: int, data: Path, prepared: Path, vae_folder: Path, minutes: float, out: Path, seed: int
+) -> None:
+    """Trains the decoder alone on for a few minutes and saves the autoencoder in `out`.
+
+    The encoder stays, so latents and everything that was trained on them stay true. A little noise on the latents
+    makes the decoder forgive small errors of the denoiser.
+    """
+    torch.manual_seed(seed)
+    vae = AutoencoderKL.from_pretrained(vae_folder).to(memory_format=torch.channels_last)
+    vae.requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    vae.post_quant_conv.requires_grad_(True)
+    trainer = Trainer(
+        [vae], rank=rank, world=world, minutes=minutes, rate=RATE / 2, schedule=flat_then_linear(0.1, 0.01),
+        ema_decay=0.995, checkpoint=out.with_suffix(".checkpoint"), seed=seed, betas=(0.9, 0.98), weight_decay=1e-4,
+    )  # fmt: skip
+    images, latents = load_images(data), load_file(prepared)["latents"]
+    rng = np.random.default_rng((seed, rank, trainer.steps))
+    while trainer.running:
+        chosen = rng.integers(0, len(images), 8)
+        target = to_tensor(images[chosen])
+        clean = latents[torch.from_numpy(chosen)].float()
+        noisy = clean + 0.03 * torch.randn(clean.shape, generator=trainer.generator)
+        loss, square = difference(vae.decode(noisy / SCALING_FACTOR).sample, target)
+        trainer.step(loss, len(chosen))
+        trainer.save_every(2)
+        if rank == 0 and trainer.steps % 100 == 0:
+            decibels = -10 * np.log10(float(square) / 4)
+            print(f"decoder step {trainer.steps} minute {trainer.elapsed / 60:.1f} train {decibels:.2f} dB", flush=True)
+    trainer.save()
+    if rank == 0:
+        trainer.use_ema()
+        save_folder(out, vae.save_pretrained)
