@@ -15,6 +15,7 @@ import networkx as nx
 from pydantic import ValidationError
 
 from graphflow import checks
+from graphflow.collector import paused_collection
 from graphflow.errors import Problem, WorkflowError, nearest
 from graphflow.flatten import Edge, FlatNode, FlatWorkflow, flatten
 from graphflow.inputs import Given, Literal, Open, literal_problem, resolve_file
@@ -76,6 +77,7 @@ class Graph:
         return len(self.order)
 
 
+@paused_collection()
 def bind(
     document: WorkflowDocument,
     inputs: Mapping[str, Any] | None = None,

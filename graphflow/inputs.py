@@ -13,7 +13,7 @@ from typing import Any
 
 from graphflow.errors import Position, Problem, nearest
 from graphflow.types import PortType, type_name
-from graphflow.validation import KIND_NAMES, show
+from graphflow.validation import KIND_NAMES, show, show_typed
 from graphflow.workflow import INPUT_KINDS, InputDeclaration, WorkflowDocument
 
 __all__ = ["Given", "Literal", "Open", "declared_inputs", "literal_problem", "resolve_file"]
@@ -55,9 +55,7 @@ def literal_problem(value: Any, kind: type) -> tuple[str, str] | None:
         if found is float and not (-float("inf") < value < float("inf")):
             return "value.type", f"found {value}, expected a finite number"
         return None
-    named = KIND_NAMES.get(found, found.__name__)
-    shown = named if found in (dict, list, type(None)) else f"{show(value)} ({named})"
-    return "value.type", f"found {shown}, expected {KIND_NAMES.get(kind, type_name(kind))}"
+    return "value.type", f"found {show_typed(value)}, expected {KIND_NAMES.get(kind, type_name(kind))}"
 
 
 def declared_inputs(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from graphflow.collector import paused_collection
 from graphflow.errors import Problem, WorkflowError, nearest
 from graphflow.expand import StepBuilder
 from graphflow.flatten import Edge
@@ -71,6 +72,7 @@ def library_versions() -> Mapping[str, str]:
     return versions
 
 
+@paused_collection()
 def plan(
     graph: Graph,
     *,

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from graphflow.errors import Problem
 
-__all__ = ["problems_from", "show"]
+__all__ = ["problems_from", "show", "show_typed"]
 
 KIND_NAMES = {
     str: "a text",
@@ -73,7 +73,7 @@ def problems_from(error: ValidationError) -> Iterator[tuple[Problem, tuple[str |
             key, text = _RANGE[kind]
             yield Problem("value.range", f"found {show(found)}, expected {text.format(context[key])}"), path
         elif kind in _EXPECTED:
-            yield Problem("value.type", f"found {_show_typed(found)}, expected {_EXPECTED[kind]}"), path
+            yield Problem("value.type", f"found {show_typed(found)}, expected {_EXPECTED[kind]}"), path
         elif kind in ("literal_error", "enum"):
             yield Problem("value.choice", f"found {show(found)}, expected {context['expected']}"), path
         elif kind == "string_pattern_mismatch" and path and path[-1] == "[key]":
@@ -84,6 +84,8 @@ def problems_from(error: ValidationError) -> Iterator[tuple[Problem, tuple[str |
             yield Problem("value.invalid", f"found {show(found)}: {message}"), path
 
 
-def _show_typed(value: Any) -> str:
-    kind = KIND_NAMES.get(type(value), type(value).__name__)
-    return kind if kind == show(value) or value is None else f"{show(value)} ({kind})"
+def show_typed(value: Any) -> str:
+    """A value with its kind, where its text alone does not tell."""
+    if isinstance(value, (bool, dict, list, tuple)) or value is None:
+        return show(value)
+    return f"{show(value)} ({KIND_NAMES.get(type(value), type(value).__name__)})"

@@ -17,6 +17,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError
 
 from graphflow import json_text
+from graphflow.collector import paused_collection
 from graphflow.errors import Position, Problem, WorkflowError, nearest
 from graphflow.json_text import Source
 from graphflow.types import DepthMap, Image, Latent, Mask
@@ -141,6 +142,7 @@ class WorkflowDocument(_Document):
     # Reading and writing -----------------------------------------------------------------------------------------
 
     @classmethod
+    @paused_collection()
     def loads(cls, text: str | bytes, *, name: str = "<text>", folder: Path | None = None) -> Self:
         """Read a document from JSON text.
 

@@ -1,0 +1,43 @@
+# make demo    install what is needed into .venv, draw a first picture, print its path
+# make test    run the tests
+# make check   lint, types, import rules
+# make bench   measure, and print the tables of benchmarks/README.md
+# make clean   remove the environment and everything that was made
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test check bench install clean
+
+# torch comes first and alone: a pinned torch that is there already keeps pip from choosing another build of it
+$(VENV)/runtime: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "GraphFlow needs Python 3.11 or newer; say which with: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/develop: $(VENV)/runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/develop
+
+demo: $(VENV)/runtime
+	@$(BIN)/graphflow run workflows/text_to_image.json --out out
+
+test: $(VENV)/develop
+	$(BIN)/python -m pytest
+
+check: $(VENV)/develop
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/develop
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) out build *.egg-info
