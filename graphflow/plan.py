@@ -128,7 +128,8 @@ def plan(
             hint = nearest(node, graph.order)
             raise WorkflowError([Problem("keep.unknown", f"there is no value '{name}' to keep", hint=hint)])
         wanted[name] = refs[edges[0]]
-    places = _order(builder, [*[ref.step for ref in wanted.values()], *effects])
+    # effects first, so that a result is saved as soon as it is there
+    places = _order(builder, [*effects, *sorted({ref.step for ref in wanted.values()})])
     kept = {name: Ref(places[ref.step], ref.output) for name, ref in wanted.items()}
     warnings = tuple(dict.fromkeys([*graph.warnings, *builder.warnings]))
     return Plan(tuple(_steps(builder, places, set(kept.values()))), kept, warnings, environment)
@@ -149,7 +150,7 @@ def _order(builder: StepBuilder, roots: Iterable[int]) -> dict[int, int]:
     """
     places: dict[int, int] = {}
     drafts = builder.drafts
-    for root in sorted(set(roots)):  # in the order of the document, so that a result is saved as soon as it is there
+    for root in roots:
         stack = [root]
         while stack:
             index = stack[-1]

@@ -17,7 +17,13 @@ from graphflow.json_text import Source, parse
 Find = Callable[..., list[gf.Problem]]
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,8}", fullmatch=True)
-LITERALS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+LITERALS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+)
 
 
 @st.composite
@@ -27,7 +33,9 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     inputs = draw(st.lists(NAMES, max_size=3, unique=True))
     reference = st.sampled_from(names).map(lambda name: {"from": name}) if names else st.nothing()
     declared = st.sampled_from(inputs).map(lambda name: {"input": name}) if inputs else st.nothing()
-    fields = st.dictionaries(NAMES.filter(lambda n: n not in ("type", "uses")), LITERALS | reference | declared, max_size=4)
+    fields = st.dictionaries(
+        NAMES.filter(lambda n: n not in ("type", "uses")), LITERALS | reference | declared, max_size=4
+    )
     document: dict[str, Any] = {"graphflow": 1}
     if draw(st.booleans()):
         document["description"] = draw(st.text(min_size=1))

@@ -1,0 +1,207 @@
+"""A saved workflow is a function: called by reference, with ports, nested to any depth, pinned, never recursive."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import graphflow as gf
+from graphflow.library import Library
+from tests.engine.pack import REGISTRY
+
+Write = Callable[..., Path]
+
+INCREASE: dict[str, Any] = {
+    "inputs": {"value": {"type": "int"}, "by": {"type": "int", "default": 1}},
+    "nodes": {"sum": {"type": "Add", "left": {"input": "value"}, "by": {"input": "by"}}},
+    "outputs": {"result": {"from": "sum"}},
+}
+
+
+def run(path: Path, **inputs: Any) -> dict[str, Any]:
+    return dict(gf.load(path).run(registry=REGISTRY, **inputs))
+
+
+def codes(path: Path, **inputs: Any) -> list[str]:
+    with pytest.raises(gf.WorkflowError) as caught:
+        gf.bind(gf.load(path), inputs, registry=REGISTRY)
+    return [problem.code for problem in caught.value.problems]
+
+
+def call(uses: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "Workflow", "uses": uses, **fields}
+
+
+def test_a_call_takes_literals_edges_and_defaults_and_gives_its_outputs(write: Write) -> None:
+    write("increase.json", INCREASE)
+    path = write(
+        "main.json",
+        {
+            "nodes": {
+                "two": call("increase", value=1),
+                "seven": call("increase", value={"from": "two"}, by=5),
+                "last": {"type": "Add", "left": {"from": "seven.result"}, "right": {"from": "two"}},
+            },
+            "outputs": {"total": {"from": "last"}},
+        },
+    )
+    assert run(path)["total"] == 9
+
+
+def test_inner_nodes_are_named_after_the_call(write: Write) -> None:
+    write("increase.json", INCREASE)
+    path = write("main.json", {"nodes": {"two": call("increase.json", value=1)}})
+    assert gf.bind(gf.load(path), registry=REGISTRY).order == ["two/sum"]
+
+
+def test_calls_nest_and_pass_the_callers_inputs_down(write: Write) -> None:
+    write("increase.json", INCREASE)
+    write(
+        "twice.json",
+        {
+            "inputs": {"value": {"type": "int"}},
+            "nodes": {
+                "one": call("increase", value={"input": "value"}),
+                "two": call("increase", value={"from": "one"}),
+            },
+            "outputs": {"result": {"from": "two.result"}},
+        },
+    )
+    path = write(
+        "main.json",
+        {
+            "inputs": {"start": {"type": "int", "default": 10}},
+            "nodes": {"four": call("twice", value={"input": "start"})},
+            "outputs": {"result": {"from": "four"}},
+        },
+    )
+    assert run(path)["result"] == 12
+    assert run(path, start=0)["result"] == 2
+
+
+def test_a_hundred_levels_of_calls_cost_no_recursion(write: Write) -> None:
+    write("level0.json", INCREASE)
+    for level in range(1, 100):
+        write(
+            f"level{level}.json",
+            {
+                "inputs": {"value": {"type": "int"}},
+                "nodes": {"inner": call(f"level{level - 1}", value={"input": "value"})},
+                "outputs": {"result": {"from": "inner"}},
+            },
+        )
+    path = write("main.json", {"nodes": {"top": call("level99", value=1)}, "outputs": {"result": {"from": "top"}}})
+    assert run(path)["result"] == 2
+
+
+def test_equal_calls_are_computed_once(write: Write) -> None:
+    write("increase.json", INCREASE)
+    path = write("main.json", {"nodes": {"a": call("increase", value=1), "b": call("increase", value=1)}})
+    planned = gf.plan(gf.bind(gf.load(path), registry=REGISTRY))
+    assert len(planned.steps) == 1
+    assert set(planned.results) == {"a/sum", "b/sum"}
+
+
+@pytest.mark.parametrize("uses", ["self", "self.json"])
+def test_a_workflow_that_calls_itself_is_refused(write: Write, uses: str) -> None:
+    assert codes(write("self.json", {"nodes": {"again": call(uses)}})) == ["workflow.recursive"]
+
+
+def test_a_loop_over_two_files_names_the_files(write: Write) -> None:
+    write("b.json", {"nodes": {"to_a": call("a")}})
+    path = write("a.json", {"nodes": {"to_b": call("b")}})
+    with pytest.raises(gf.WorkflowError, match=re.escape("a.json -> b.json -> a.json")):
+        gf.bind(gf.load(path), registry=REGISTRY)
+
+
+@pytest.mark.parametrize(
+    ("node", "code"),
+    [
+        ({"type": "Workflow"}, "field.missing"),
+        (call("incraese", value=1), "workflow.unknown"),
+        (call("folder/increase.json", value=1), "workflow.unknown"),
+        (call("../increase.json", value=1), "path.outside"),
+        (call("increase@md5:12", value=1), "uses.form"),
+        (call("increase@sha256:" + "0" * 64, value=1), "workflow.pin"),
+        (call("increase"), "port.missing"),
+        (call("increase", value="1"), "value.type"),
+        (call("increase", value=1, byy=2), "field.unknown"),
+        (call("increase", value=1, by=5000), "value.range"),
+    ],
+)
+def test_a_faulty_call_has_its_code_and_place(write: Write, node: dict[str, Any], code: str) -> None:
+    write("increase.json", INCREASE)
+    path = write("main.json", {"nodes": {"bad": node}})
+    with pytest.raises(gf.WorkflowError) as caught:
+        gf.bind(gf.load(path), registry=REGISTRY)
+    (problem,) = caught.value.problems
+    assert problem.code == code
+    assert problem.position is not None and problem.position.line > 0
+
+
+def test_faults_inside_a_called_file_are_told_with_that_files_place(write: Write) -> None:
+    inner = write("inner.json", {"nodes": {"a": {"type": "Add", "left": 1, "by": -1}}})
+    path = write("main.json", {"nodes": {"x": call("inner")}})
+    with pytest.raises(gf.WorkflowError) as caught:
+        gf.bind(gf.load(path), registry=REGISTRY)
+    (problem,) = caught.value.problems
+    assert problem.node == "x/a"
+    assert problem.position is not None and problem.position.file == str(inner)
+
+
+def test_an_output_that_a_called_workflow_lacks_is_named(write: Write) -> None:
+    write("increase.json", INCREASE)
+    write("silent.json", {"nodes": {"a": {"type": "Number"}}})
+    path = write(
+        "main.json",
+        {
+            "nodes": {
+                "one": call("increase", value=1),
+                "two": {"type": "Add", "left": {"from": "one.resutl"}},
+                "three": call("silent"),
+                "four": {"type": "Add", "left": {"from": "three"}},
+            }
+        },
+    )
+    with pytest.raises(gf.WorkflowError) as caught:
+        gf.bind(gf.load(path), registry=REGISTRY)
+    assert [problem.code for problem in caught.value.problems] == ["reference.output"] * 2
+    assert "did you mean 'result'?" in str(caught.value)
+
+
+class TestPins:
+    def test_a_right_pin_whole_or_short_is_accepted(self, write: Write) -> None:
+        increase = write("increase.json", INCREASE)
+        whole = Library().hash(gf.load(increase))
+        for pin in (whole, whole[:8], whole[:16]):
+            path = write("main.json", {"nodes": {"a": call(f"increase@sha256:{pin}", value=1)}})
+            assert run(path) == {"a/sum": 2}
+
+    def test_descriptions_and_layout_do_not_count_but_content_does(self, write: Write) -> None:
+        plain = Library().hash(gf.load(write("increase.json", INCREASE)))
+        told = Library().hash(gf.load(write("increase.json", {"description": "adds", **INCREASE})))
+        changed = {**INCREASE, "nodes": {"sum": {"type": "Add", "left": {"input": "value"}, "by": 2}}}
+        assert plain == told != Library().hash(gf.load(write("increase.json", changed)))
+
+    def test_a_change_in_a_file_called_deeper_breaks_the_pin(self, write: Write) -> None:
+        write("increase.json", INCREASE)
+        outer = write("outer.json", {"nodes": {"a": call("increase", value=1)}})
+        pin = Library().hash(gf.load(outer))
+        path = write("main.json", {"nodes": {"x": call(f"outer@sha256:{pin}")}})
+        run(path)
+        write("increase.json", {**INCREASE, "outputs": {}})
+        assert codes(path) == ["workflow.pin"]
+
+
+def test_the_workflow_path_of_the_environment_is_searched(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("library/increase.json", INCREASE)
+    monkeypatch.setenv("GRAPHFLOW_PATH", str(tmp_path / "library"))
+    path = write("project/main.json", {"nodes": {"a": call("increase", value=1)}})
+    assert run(path) == {"a/sum": 2}
+    assert gf.load("increase").inputs["value"].type == "int"
