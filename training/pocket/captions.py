@@ -36,8 +36,8 @@ PRAISE = ("high quality", "sharp", "detailed", "best quality", "sharp, high qual
 BLAME = ("blurry, low quality", "blurry", "low quality", "blurry, low quality, noisy", "bad quality")
 EXTRA_WORDS = (
     "the with scene large tiny little middle centre left right top bottom front behind next near above below one two "
-    "three gray colored colours red green house tree cat dog man woman car worst ugly photo photograph drawing painting "
-    "beautiful bright empty background landscape nothing object objects no not without"
+    "three gray colored colours red green house tree cat dog man woman car worst ugly photo photograph drawing "
+    "painting beautiful bright empty background landscape nothing object objects no not without"
 )
 """Words that no caption has but that people type: each gets a token of its own, if an untrained one."""
 
@@ -118,7 +118,7 @@ def caption(scene: Scene, rng: np.random.Generator, *, full: bool = False) -> st
     if not scene.things:
         text = _bare(scene, rng)
     else:
-        named_ground = full or chance < 0.80 or 0.92 <= chance
+        named_ground = full or chance < 0.80 or chance >= 0.92
         named_sky = full or chance < 0.86
         if 0.86 <= chance < 0.92 and not full:
             named_ground = named_sky = False

@@ -176,7 +176,6 @@ def train(
 def save_parts(unet: UNet2DConditionModel, text_encoder: CLIPTextModel, out: Path) -> None:
     """Saves the two models in the subfolders that a pipeline has."""
 
-
     def save(folder: Path) -> None:
         unet.save_pretrained(folder / "unet")
         text_encoder.save_pretrained(folder / "text_encoder")

@@ -1,4 +1,4 @@
-"""Training loops over several single-thread processes: averaged gradients, EMA, checkpoints, a schedule by the clock."""
+"""Training loops over several single-thread processes: mean gradients, EMA, checkpoints, a schedule by the clock."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def _rays(samples: int) -> tuple[Vector, Array]:
 
 @lru_cache(maxsize=4)
 def _light_spread(samples: int) -> tuple[Array, Array]:
-    """Each of the 3 x 3 samples of a pixel sees the light elsewhere: their mean has soft shadows. (samples, samples)."""
+    """Each of a pixel's 3 x 3 samples sees the light elsewhere: their mean has soft shadows. (samples, samples)."""
     steps = np.arange(samples) % SUPERSAMPLING - (SUPERSAMPLING - 1) / 2
     spread = (steps * 0.13).astype(np.float32)
     shape = (samples, samples)
@@ -162,7 +162,9 @@ def _ground(scene: Scene, x: Array, z: Array, distance: Array, rng: np.random.Ge
     return base * (1 + (0.075 if kind == "sand" else 0.04) * fade * ripple)[:, None]
 
 
-def _shade(scene: Scene, points: Vector, normals: Vector, ray: Vector, spread: Vector, hit: Array, albedo: Array) -> Array:
+def _shade(
+    scene: Scene, points: Vector, normals: Vector, ray: Vector, spread: Vector, hit: Array, albedo: Array
+) -> Array:
     """Light that n surface points send to the camera, (n, 3). `hit` is 0 on the ground, n on the n-th thing."""
     night = scene.sky == "night"
     lx, ly, lz = np.float32(scene.light) + spread[0], np.float32(1.25), np.float32(-1.15) + spread[1]
@@ -203,7 +205,7 @@ def render(scene: Scene, size: int = 64) -> Rendering:
     ray, axial = _rays(samples)
     rng = np.random.default_rng(scene.seed)
     image = _sky(scene, ray, rng).astype(np.float32)
-    dx, dy, dz = ray
+    dy = ray[1]
     camera = tuple(np.float32(value) for value in CAMERA)
     distance = np.where(dy < -1e-3, -camera[1] / np.minimum(dy, -1e-3), MISS).astype(np.float32)
     hit = np.where(distance < 200, 0, -1).astype(np.int8)

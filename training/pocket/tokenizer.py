@@ -24,9 +24,7 @@ def build(words: list[str], folder: Path) -> CLIPTokenizer:
     """
     trained = Tokenizer(models.BPE(end_of_word_suffix=WORD_END))
     trained.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.BpeTrainer(
-        vocab_size=100_000, min_frequency=1, end_of_word_suffix=WORD_END, show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=100_000, min_frequency=1, end_of_word_suffix=WORD_END, show_progress=False)
     trained.train_from_iterator(sorted(set(words)) * 2, trainer)
     learned = json.loads(trained.to_str())["model"]["merges"]
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in learned]

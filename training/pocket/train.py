@@ -51,9 +51,7 @@ def main() -> None:
     _stage("vae", first_vae, lambda: run_processes(processes, vae.train, rendered, minutes["vae"], first_vae, seed))
     if not (out / "vae.txt").exists():
         _report_vae(first_vae, out / "vae.txt", seed)
-    _stage(
-        "latents", latents, lambda: run_processes(processes, diffusion.prepare, rendered, first_vae, words, latents)
-    )
+    _stage("latents", latents, lambda: run_processes(processes, diffusion.prepare, rendered, first_vae, words, latents))
     _stage(
         "denoiser",
         parts,

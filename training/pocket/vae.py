@@ -92,13 +92,13 @@ def train(rank: int, world: int, data: Path, minutes: float, out: Path, seed: in
         loss, square = difference(vae.decode(latents).sample, batch)
         divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
         trainer.step(loss + 2e-4 * divergence, len(batch))
-        recent.append(float(square))
+        recent.append(float(square.detach()))
         trainer.save_every(3)
         if rank == 0 and trainer.steps % 100 == 0:
             decibels = -10 * np.log10(np.mean(recent[-100:]) / 4)
             print(
                 f"vae step {trainer.steps} minute {trainer.elapsed / 60:.1f} seen {trainer.seen} "
-                f"train {decibels:.2f} dB divergence {float(divergence):.2f}", flush=True
+                f"train {decibels:.2f} dB divergence {float(divergence.detach()):.2f}", flush=True
             )  # fmt: skip
     trainer.save()
     trainer.use_ema()
@@ -174,7 +174,7 @@ def train_decoder(
         trainer.step(loss, len(chosen))
         trainer.save_every(2)
         if rank == 0 and trainer.steps % 100 == 0:
-            decibels = -10 * np.log10(float(square) / 4)
+            decibels = -10 * np.log10(float(square.detach()) / 4)
             print(f"decoder step {trainer.steps} minute {trainer.elapsed / 60:.1f} train {decibels:.2f} dB", flush=True)
     trainer.save()
     if rank == 0:
