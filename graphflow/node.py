@@ -149,7 +149,9 @@ class Node(BaseModel):
         runs = cls.run is not Node.run
         cls.coarse = cls.expand is not Node.expand
         if runs == cls.coarse:
-            XX
+            raise NodeDefinitionError(
+                f"{name}: has {'both run and' if runs else 'neither run nor'} expand; one is needed"
+            )
         body = inspect.signature(cls.expand if cls.coarse else cls.run)
         ports = [p.name for p in body.parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
         for clash in sorted({*ports} & {*cls.model_fields, "type", "uses"} | {*cls.model_fields} & {"type", "uses"}):

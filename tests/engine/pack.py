@@ -1,4 +1,4 @@
-"""Small nodes for the tests of the engine: numbers instead of pictures, so that every rule can be tried in microseconds."""
+"""Small nodes for the tests of the engine: numbers instead of pictures, so that every rule is tried in microseconds."""
 
 from __future__ import annotations
 

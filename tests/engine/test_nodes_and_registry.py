@@ -52,7 +52,7 @@ def test_a_class_without_version_is_refused() -> None:
 
 
 def test_a_class_with_neither_or_both_of_run_and_expand_is_refused() -> None:
-    with pytest.raises(gf.NodeDefinitionError, match="neither run and expand"):
+    with pytest.raises(gf.NodeDefinitionError, match="neither run nor expand"):
 
         class A(gf.Node, version=1):
             """Nothing."""
