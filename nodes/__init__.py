@@ -1,0 +1,36 @@
+"""The node types that come with GraphFlow. Importing them imports no torch.
+
+Coarse nodes read as people think and stand for fine ones: `Text2Image`, `Image2Image`. The fine ones are what runs, is
+cached and merged: `EncodePrompt`, `EmptyLatent`, `Denoise`, `EncodeImage`, `DecodeLatent`, `ResizeImage`, `LoadImage`,
+`SaveImage`.
+"""
+
+if __name__ != "graphflow.nodes":
+    raise ImportError(
+        f"this folder is the package graphflow.nodes, but it was imported as {__name__!r}, which would make a second "
+        "copy of every node class; write `from graphflow.nodes import …`"
+    )
+
+from graphflow.nodes.decode_latent import DecodeLatent
+from graphflow.nodes.denoise import Denoise
+from graphflow.nodes.empty_latent import EmptyLatent
+from graphflow.nodes.encode_image import EncodeImage
+from graphflow.nodes.encode_prompt import EncodePrompt
+from graphflow.nodes.image2image import Image2Image
+from graphflow.nodes.load_image import LoadImage
+from graphflow.nodes.resize_image import ResizeImage
+from graphflow.nodes.save_image import SaveImage
+from graphflow.nodes.text2image import Text2Image
+
+__all__ = [
+    "DecodeLatent",
+    "Denoise",
+    "EmptyLatent",
+    "EncodeImage",
+    "EncodePrompt",
+    "Image2Image",
+    "LoadImage",
+    "ResizeImage",
+    "SaveImage",
+    "Text2Image",
+]

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+from graphflow import Context, Image, Latent, PortType
+from graphflow.nodes.diffusion.model_info import require_model
+from graphflow.nodes.diffusion.model_node import ModelNode
+
+__all__ = ["DecodeLatent"]
+
+
+class DecodeLatent(ModelNode, version=1, converts=True):
+    """Turn latents into pictures with the VAE of a model.
+
+    The engine puts this node where a picture is wanted and latents come; its model is then the one that made them.
+    """
+
+    def input_types(self) -> dict[str, PortType]:
+        """Latents in the model's space."""
+        return {"latent": self.latent_type()}
+
+    def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
+        """As many pictures of the same size."""
+        latent = inputs.get("latent", PortType(Latent))
+        return {"image": PortType(Image, width=latent.width, height=latent.height, batch=latent.batch)}
+
+    @classmethod
+    def convert(cls, source: PortType, target: PortType) -> Self | None:
+        """From latents that say which model reads them."""
+        return cls(model=source.model) if source.model else None
+
+    def run(self, *, latent: Latent, context: Context) -> Image:
+        """Decode each picture by itself. Raises ValueError for latents of another space, or that are not clean."""
+        space = require_model(self.model).space
+        if latent.space != space:
+            raise ValueError(f'found latents of the space "{latent.space}", expected "{space}"')
+        if latent.noise:
+            raise ValueError(
+                f"found latents that are noisy at {latent.noise:g}, expected clean ones; denoise them first"
+            )
+        return Image(self.adapter(context).decode(latent.data))

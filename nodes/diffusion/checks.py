@@ -1,0 +1,60 @@
+"""Checks and arithmetic that several nodes share. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from graphflow import PortType, Problem
+from graphflow.nodes.diffusion.model_info import ModelInfo
+
+__all__ = ["check_size", "check_strength", "denoise_steps", "floored"]
+
+
+def denoise_steps(steps: int, strength: float) -> int:
+    """How many steps image-to-image runs: ``min(int(steps * strength), steps)``, as diffusers computes it.
+
+    The product is cut, not rounded: 50 steps at 0.58 are 28, because 50 * 0.58 is 28.999… in binary.
+    """
+    return min(int(steps * strength), steps)
+
+
+def check_strength(steps: int, strength: float) -> Iterator[Problem]:
+    """An error where nothing would be denoised; a warning where a step is lost to binary fractions."""
+    count = denoise_steps(steps, strength)
+    if count == 0:
+        near = math.floor(1 / strength)
+        enough = next(number for number in range(near, near + 4) if denoise_steps(number, strength))
+        least = math.ceil(100 / steps) / 100
+        hint = f"use at least {enough} steps with this strength, or a strength of at least {least:g} with {steps} steps"
+        if denoise_steps(steps, least) == 0 or least > 1:
+            hint = f"use at least {enough} steps with this strength"
+        message = (
+            f"found strength {strength:g} with {steps} steps, which is int({steps} * {strength:g}) = 0 denoise steps; "
+            "expected at least 1"
+        )
+        yield Problem("value.strength_steps", message, field="strength", hint=hint)
+    elif round(steps * strength, 9) >= count + 1:
+        message = f"strength {strength:g} of {steps} steps runs {count} denoise steps, one less than asked for"
+        hint = f"the product is cut, not rounded; strength {strength + 0.1 / steps:.4g} runs {count + 1}"
+        yield Problem("value.strength_share", message, field="strength", hint=hint, severity="warning")
+
+
+def check_size(info: ModelInfo, width: int | None, height: int | None) -> Iterator[Problem]:
+    """Errors for a width or height (pixels) that the model cannot make from noise."""
+    multiple = info.size_multiple
+    for name, value in (("width", width), ("height", height)):
+        if value is not None and value % multiple:
+            below, above = value // multiple * multiple, (value // multiple + 1) * multiple
+            message = f'found {name} {value}, expected a multiple of {multiple} for the model "{info.reference}"'
+            hint = f"use {below} or {above}" if below else f"use {above}"
+            yield Problem("value.size_multiple", message, field=name, hint=hint)
+
+
+def floored(info: ModelInfo, source: PortType) -> tuple[int, int] | None:
+    """The size (width, height) a picture is cut down to, to fill whole latent cells; None if it does, or is unknown."""
+    if source.width is None or source.height is None:
+        return None
+    cell = info.pixels_per_cell
+    size = (source.width // cell * cell, source.height // cell * cell)
+    return None if size == (source.width, source.height) else size

@@ -1,0 +1,54 @@
+"""What every node with a model has in common. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from graphflow import Context, Field, Latent, ModelRef, Node, PortType, Problem
+from graphflow.nodes.diffusion.families import Adapter, adapter
+from graphflow.nodes.diffusion.model_info import ModelInfo, find_model, require_model
+
+__all__ = ["ModelNode"]
+
+
+class ModelNode(Node, abstract=True):
+    """Base class of nodes with the parameter ``model``.
+
+    A model that is not there must not hide the other faults of a workflow, so the hooks for types answer with less
+    rather than fail: `known` is None then, and `check` tells what is wrong.
+    """
+
+    model: ModelRef = Field("pocket", description='"pocket", a hub id with optional @revision, or a folder')
+
+    @property
+    def known(self) -> ModelInfo | None:
+        """What is known of the model, None if it cannot be used."""
+        found = find_model(self.model)
+        return found if isinstance(found, ModelInfo) else None
+
+    def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
+        """What is wrong with the model; then what `check_with` finds."""
+        found = find_model(self.model)
+        return [found] if isinstance(found, Problem) else self.check_with(found, inputs)
+
+    def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
+        """Faults of the other parameters, given the model."""
+        return ()
+
+    def identity(self) -> str:
+        """The digest of the model's files."""
+        return require_model(self.model).digest
+
+    def models(self) -> tuple[str, ...]:
+        """The model."""
+        return (self.model,)
+
+    def latent_type(self, source: PortType | None = None) -> PortType:
+        """Latents of this model, with the size and batch of ``source``."""
+        info = self.known
+        size = source or PortType(Latent)
+        return PortType(Latent, info.space if info else None, self.model, size.width, size.height, size.batch)
+
+    def adapter(self, context: Context) -> Adapter:
+        """What runs the model. Imports torch; raises WorkflowError if the model cannot be used."""
+        return adapter(require_model(self.model), context.device, context.dtype)

@@ -1,0 +1,120 @@
+"""Components of models, loaded once and shared by every node and pipeline that uses them.
+
+A component is known by the digest of its files, so two models with the same VAE hold it once. Weights are read from
+safetensors files on the disk only: nothing is downloaded and nothing unpickled. Schedulers keep state while they
+run, so they are made anew for each use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from graphflow.nodes.diffusion.model_info import ModelInfo
+from graphflow.nodes.diffusion.pool import Pool
+from graphflow.nodes.diffusion.samplers import DEFAULT, SAMPLERS
+
+__all__ = ["load_component", "load_tokenizer", "make_scheduler", "pool", "quiet"]
+
+pool = Pool()
+"""The one pool of this process."""
+
+_quiet = threading.RLock()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep diffusers and transformers from writing bars and advice to stderr; their settings are put back."""
+    ours: Any = diffusers.utils.logging
+    theirs: Any = transformers.utils.logging
+    with _quiet:
+        levels = ours.get_verbosity(), theirs.get_verbosity()
+        bars = ours.is_progress_bar_enabled(), theirs.is_progress_bar_enabled()
+        ours.set_verbosity_error()
+        theirs.set_verbosity_error()
+        ours.disable_progress_bar()
+        theirs.disable_progress_bar()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            ours.set_verbosity(levels[0])
+            theirs.set_verbosity(levels[1])
+            if bars[0]:
+                ours.enable_progress_bar()
+            if bars[1]:
+                theirs.enable_progress_bar()
+
+
+with quiet():  # these names are looked up lazily, and some of what they import has advice to give
+    _CLASSES: dict[str, Any] = {
+        "AutoencoderKL": diffusers.AutoencoderKL,
+        "CLIPTextModel": transformers.CLIPTextModel,
+        "UNet2DConditionModel": diffusers.UNet2DConditionModel,
+    }
+
+
+def load_component(info: ModelInfo, name: str, device: str, dtype: str) -> Any:
+    """A component with weights ("unet", "vae", "text_encoder") on a device, in evaluation mode, from the pool."""
+    component = info.components[name]
+
+    def load() -> torch.nn.Module:
+        cls = _CLASSES[info.family.classes[name]]
+        with quiet():
+            module: torch.nn.Module = cls.from_pretrained(
+                str(component.folder),
+                dtype=getattr(torch, dtype),
+                variant=component.variant,
+                use_safetensors=True,
+                local_files_only=True,
+            )
+        return module.to(device).eval().requires_grad_(False)
+
+    return pool.get(device, (component.digest, info.family.classes[name], dtype), load, _module_bytes)
+
+
+def _module_bytes(module: torch.nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
+
+
+def load_tokenizer(info: ModelInfo) -> Any:
+    """The tokenizer of a model, from the pool."""
+
+    def load() -> Any:
+        with quiet():
+            return transformers.CLIPTokenizer.from_pretrained(str(info.folder / "tokenizer"), local_files_only=True)
+
+    return pool.get("cpu", (str(info.folder), "tokenizer"), load, lambda _: 1 << 20)
+
+
+def make_scheduler(info: ModelInfo, sampler: str) -> Any:
+    """A fresh scheduler: the model's own, or another by name with the model's configuration."""
+    config = dict(info.scheduler_config)
+    # What the pipelines of diffusers set right, with a warning, in configurations from before these two were fixed.
+    if config.get("steps_offset", 1) != 1:
+        config["steps_offset"] = 1
+    if config.get("clip_sample") is True:
+        config["clip_sample"] = False
+    if sampler == DEFAULT:
+        name = str(config["_class_name"])
+    else:
+        name = SAMPLERS[sampler].scheduler
+        config.update(SAMPLERS[sampler].config)
+    cls: Any = getattr(diffusers, name, None)
+    known: Any = diffusers.SchedulerMixin
+    if not (isinstance(cls, type) and issubclass(cls, known)):
+        raise ValueError(
+            f'the model "{info.reference}" names the scheduler {name}, which diffusers {diffusers.__version__} does '
+            "not have; choose a sampler"
+        )
+    with quiet():
+        made: Any = cls
+        return made.from_config(config)

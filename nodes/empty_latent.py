@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from graphflow import Context, Field, Latent, PortType, Problem
+from graphflow.nodes.diffusion.checks import check_size
+from graphflow.nodes.diffusion.model_info import ModelInfo, require_model
+from graphflow.nodes.diffusion.model_node import ModelNode
+
+__all__ = ["EmptyLatent"]
+
+
+class EmptyLatent(ModelNode, version=1):
+    """Set the size of pictures that are made from noise.
+
+    The latents hold zeros and are marked as pure noise (``noise`` 1.0): the noise itself is drawn by `Denoise`, from
+    its seed.
+    """
+
+    width: int | None = Field(None, ge=8, le=16384, description="pixels; default: the size the model was trained at")
+    height: int | None = Field(None, ge=8, le=16384, description="pixels; default: the size the model was trained at")
+    batch_size: int = Field(1, ge=1, le=4096, description="number of pictures")
+
+    def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
+        """Latents of the model with this size."""
+        info = self.known
+        width, height = (info.native_width, info.native_height) if info else (None, None)
+        size = PortType(Latent, width=self.width or width, height=self.height or height, batch=self.batch_size)
+        return {"latent": self.latent_type(size)}
+
+    def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
+        """Sizes that the model cannot make."""
+        return check_size(info, self.width, self.height)
+
+    def run(self, *, context: Context) -> Latent:
+        """Make zeros (batch, channels, height / cell, width / cell)."""
+        import torch
+
+        info = require_model(self.model)
+        for problem in check_size(info, self.width, self.height):
+            raise ValueError(problem.message)
+        rows = (self.height or info.native_height) // info.pixels_per_cell
+        columns = (self.width or info.native_width) // info.pixels_per_cell
+        dtype = getattr(torch, context.dtype)
+        data = torch.zeros(self.batch_size, info.latent_channels, rows, columns, dtype=dtype, device=context.device)
+        return Latent(data, info.space, self.model, noise=1.0)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Self
+
+from graphflow import Context, Field, Image, Latent, PortType, Problem, Seed
+from graphflow.nodes.diffusion.checks import floored
+from graphflow.nodes.diffusion.model_info import ModelInfo, require_model
+from graphflow.nodes.diffusion.model_node import ModelNode
+
+__all__ = ["EncodeImage"]
+
+
+class EncodeImage(ModelNode, version=1, converts=True):
+    """Turn pictures into latents with the VAE of a model.
+
+    A VAE answers with a distribution. Without a seed its mode is taken, the same for every use; with a seed a sample,
+    as the image-to-image pipelines of diffusers take it (item i from ``seed + i``): then give `Denoise` the same seed
+    and ``after_encoding``. The engine puts this node, without a seed, where latents are wanted and a picture comes.
+    """
+
+    seed: Seed | None = Field(None, description="draw a sample with this seed; default: the mode of the distribution")
+
+    def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
+        """Latents of the model with the size of the image."""
+        return {"latent": self.latent_type(inputs.get("image"))}
+
+    def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
+        """An image that does not fill whole latent cells."""
+        image = inputs.get("image")
+        size = floored(info, image) if image else None
+        if image and size:
+            cell = info.pixels_per_cell
+            message = f"found an image of {image.width} x {image.height} pixels, expected multiples of {cell}"
+            hint = f"put a ResizeImage with multiple {cell} before it ({size[0]} x {size[1]})"
+            return [Problem("value.image_size", message, hint=hint)]
+        return ()
+
+    @classmethod
+    def convert(cls, source: PortType, target: PortType) -> Self | None:
+        """To latents of the model that the target names."""
+        return cls(model=target.model) if target.model else None
+
+    def run(self, *, image: Image, context: Context) -> Latent:
+        """Encode each picture by itself. Raises ValueError for a size that does not fill whole latent cells."""
+        data = self.adapter(context).encode_image(image.pixels, self.seed)
+        return Latent(data, require_model(self.model).space, self.model)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from graphflow import Expansion, Field, Latent, PortType, Problem, Seed, Text
+from graphflow.nodes.denoise import Denoise
+from graphflow.nodes.diffusion.checks import check_size
+from graphflow.nodes.diffusion.model_info import ModelInfo, require_model
+from graphflow.nodes.diffusion.model_node import ModelNode
+from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
+from graphflow.nodes.empty_latent import EmptyLatent
+from graphflow.nodes.encode_prompt import EncodePrompt
+
+__all__ = ["Text2Image"]
+
+
+class Text2Image(ModelNode, version=1):
+    """Draw what a prompt says.
+
+    Stands for EncodePrompt (twice), EmptyLatent and Denoise. Item i of a batch is drawn from ``seed + i`` and equals
+    the same picture made alone.
+    """
+
+    width: int | None = Field(None, ge=8, le=16384, description="pixels; default: the size the model was trained at")
+    height: int | None = Field(None, ge=8, le=16384, description="pixels; default: the size the model was trained at")
+    steps: int | None = Field(None, ge=1, le=1000, description="denoise steps; default: the model's own")
+    guidance_scale: float | None = Field(
+        None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
+    )
+    seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
+    sampler: str = Field(DEFAULT, description="ddim, euler, euler_a, dpm++_2m, …; default: the model's own")
+    batch_size: int = Field(1, ge=1, le=4096, description="number of pictures")
+
+    def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
+        """Latents of the model with this size."""
+        return self._empty().output_types({})
+
+    def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
+        """Sizes that the model cannot make, and an unknown sampler."""
+        yield from check_size(info, self.width, self.height)
+        problem = check_sampler(self.sampler)
+        if problem:
+            yield problem
+
+    def expand(self, g: Expansion, *, prompt: Text, negative_prompt: Text = "") -> Latent:
+        """Encode the prompts, then denoise from nothing but noise."""
+        defaults = require_model(self.model).defaults
+        guidance_scale = defaults.guidance_scale if self.guidance_scale is None else self.guidance_scale
+        guided = guidance_scale > 1  # without guidance the negative prompt is never looked at
+        latent: Latent = g.add(
+            Denoise(
+                model=self.model,
+                steps=self.steps or defaults.steps,
+                guidance_scale=guidance_scale,
+                seed=self.seed,
+                sampler=self.sampler,
+            ),
+            latent=g.add(self._empty()),
+            positive=g.add(EncodePrompt(model=self.model), text=prompt),
+            negative=g.add(EncodePrompt(model=self.model), text=negative_prompt) if guided else None,
+        )
+        return latent
+
+    def _empty(self) -> EmptyLatent:
+        return EmptyLatent(model=self.model, width=self.width, height=self.height, batch_size=self.batch_size)
