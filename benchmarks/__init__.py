@@ -1,0 +1,1 @@
+"""What GraphFlow claims about speed and memory, as commands: ``python -m benchmarks [NAME]…``."""

@@ -1,0 +1,30 @@
+"""Run the benchmarks and print their tables: all of them, or those named."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from benchmarks import engine, memory, startup
+
+TABLES: dict[str, Callable[[], None]] = {
+    "engine": engine.main,
+    "memory": memory.main,
+    "startup": startup.main,
+}
+
+
+def main(names: list[str]) -> int:
+    """Print the tables of the named benchmarks; returns the exit status."""
+    unknown = [name for name in names if name not in TABLES]
+    if unknown:
+        print(f"unknown: {', '.join(unknown)}; there are {', '.join(TABLES)}", file=sys.stderr)
+        return 2
+    for name in names or TABLES:
+        TABLES[name]()
+        print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
