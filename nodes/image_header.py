@@ -293,8 +293,8 @@ _OTHERS = (
     (rb".{4}ftyp", "a video"),
     (rb"\x1a\x45\xdf\xa3", "a video"),
     (rb"8BPS", "a Photoshop file, which is not read here"),
-    (rb"\0\0\1\0", "an icon, which is not read here"),
-    (rb"PK\3\4", "a zip archive"),
+    (rb"\x00\x00\x01\x00", "an icon, which is not read here"),
+    (rb"PK\x03\x04", "a zip archive"),
     (rb"\x1f\x8b", "a gzip archive"),
     (rb"version https://git-lfs", "a Git LFS pointer; the real file was not fetched"),
 )
