@@ -98,7 +98,9 @@ class Node(BaseModel):
     The class line carries ``version`` (required; raise it when results change), and where needed ``id`` (the stable
     name in files, by default the class name), ``effect=True`` (does something besides returning a value: always wanted,
     never merged or cached), ``converts=True`` (the engine may put it on an edge), ``loads=True`` (the engine may build
-    it from a path given for a workflow input of its output kind) and ``abstract=True`` (a base class, not a node type).
+    it from a path given for a workflow input of its output kind), ``saves=True`` (the command line may add it for an
+    output of the kind of its one required port; its parameter ``name`` is the file) and ``abstract=True`` (a base
+    class, not a node type).
     """
 
     model_config = ConfigDict(
@@ -115,6 +117,7 @@ class Node(BaseModel):
     effect: ClassVar[bool] = False
     converts: ClassVar[bool] = False
     loads: ClassVar[bool] = False
+    saves: ClassVar[bool] = False
     abstract: ClassVar[bool] = True
     coarse: ClassVar[bool] = False
     _signature: ClassVar[Signature | None] = None
@@ -131,6 +134,7 @@ class Node(BaseModel):
         effect: bool = False,
         converts: bool = False,
         loads: bool = False,
+        saves: bool = False,
         abstract: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -145,7 +149,7 @@ class Node(BaseModel):
         cls.type_id = id or cls.__name__
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*", cls.type_id):
             raise NodeDefinitionError(f"{name}: id {cls.type_id!r} is not a dotted name of letters, digits and _")
-        cls.version, cls.effect, cls.converts, cls.loads = version, effect, converts, loads
+        cls.version, cls.effect, cls.converts, cls.loads, cls.saves = version, effect, converts, loads, saves
         runs = cls.run is not Node.run
         cls.coarse = cls.expand is not Node.expand
         if runs == cls.coarse:

@@ -86,6 +86,8 @@ def plan(
     Wanted are the declared outputs and every node with an effect; where a workflow has neither, its last nodes. With
     ``results`` the outputs and what the effects were given are kept for the caller, as pictures where they are latents.
     ``keep`` names further nodes whose values are kept as they are. Raises WorkflowError if one does not exist.
+
+    Of a graph that was bound for checking, what waits for a parameter that is not given yet is left out.
     """
     environment = {"device": device.split(":")[0], "dtype": dtype, **library_versions()}
     builder = StepBuilder(graph.registry, environment)
@@ -93,9 +95,15 @@ def plan(
     effects: list[int] = []
     shown: dict[str, Any] = {}
     for bound in graph:
+        if not bound.complete:
+            continue
         inputs: dict[str, Any] = {}
         for port, source in bound.inputs.items():
-            inputs[port] = refs[source] if isinstance(source, Edge) else source
+            found = refs.get(source) if isinstance(source, Edge) else source
+            if found is not None:
+                inputs[port] = found
+        if len(inputs) < len(bound.inputs):
+            continue
         before = len(builder.drafts)
         for output, ref in builder.add(bound.name, bound.node, inputs).items():
             refs[Edge(bound.name, output)] = ref
@@ -111,15 +119,18 @@ def plan(
                         )
     wanted: dict[str, Ref] = {}
     for name, edge in graph.outputs.items():
-        wanted[name] = _presented(builder, name, refs[edge]) if results else refs[edge]
+        if edge in refs:
+            wanted[name] = _presented(builder, name, refs[edge]) if results else refs[edge]
     if not effects and not graph.outputs:
         for bound in graph:
-            if graph.digraph.out_degree(bound.name) == 0 and bound.output_types:
-                first = refs[Edge(bound.name, next(iter(bound.output_types)))]
+            last = graph.digraph.out_degree(bound.name) == 0 and bound.output_types
+            first = refs.get(Edge(bound.name, next(iter(bound.output_types)))) if last else None
+            if first is not None:
                 wanted[bound.name] = _presented(builder, bound.name, first) if results else first
     if results:
         for name, edge in graph.outputs.items():
-            shown.setdefault(edge.source, wanted[name])
+            if name in wanted:
+                shown.setdefault(edge.source, wanted[name])
         wanted |= {name: ref for name, ref in shown.items() if isinstance(ref, Ref) and name not in wanted}
     for name in keep:
         node, _, output = name.partition(".")

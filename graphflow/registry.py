@@ -64,6 +64,14 @@ class Registry(Mapping[str, type[Node]]):
                 raise NodeDefinitionError(f"{cls.type_id}: converts, so it needs exactly one required port")
             if cls.loads and len(signature.file_fields) != 1:
                 raise NodeDefinitionError(f"{cls.type_id}: loads, so it needs exactly one InputFile parameter")
+            if cls.saves and (
+                not cls.effect
+                or "name" not in signature.parameters
+                or sum(port.required for port in signature.inputs.values()) != 1
+            ):
+                raise NodeDefinitionError(
+                    f"{cls.type_id}: saves, so it needs effect=True, exactly one required port and a parameter 'name'"
+                )
             added[cls.type_id] = cls
         self._classes.update(added)
 
@@ -101,6 +109,15 @@ class Registry(Mapping[str, type[Node]]):
         for cls in self._classes.values():
             if cls.loads and next(iter(cls.signature().outputs.values())).kind is kind:
                 return cls
+        return None
+
+    def saver(self, source: PortType) -> type[Node] | None:
+        """The node class that writes a value of type ``source`` to a file, as it is or converted, if there is one."""
+        for cls in self._classes.values():
+            if cls.saves:
+                wanted = next(port for port in cls.signature().inputs.values() if port.required).type
+                if accepts(wanted, source) or self.route(source, wanted) is not None:
+                    return cls
         return None
 
     @property
