@@ -17,7 +17,7 @@ _OWN_SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
-class SaveImage(Node, version=1, effect=True):
+class SaveImage(Node, version=1, effect=True, saves=True):
     """Write pictures into the output folder.
 
     A file appears whole or not at all, and nothing is ever lost: where the same picture is there already it is left
