@@ -1,0 +1,80 @@
+"""The FILE of a command, and the values for its inputs."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from graphflow.build import Workflow, load
+from graphflow.workflow import INPUT_KINDS, WorkflowDocument
+
+__all__ = ["add_file", "add_values", "input_values", "read_workflow", "stem_of"]
+
+
+def add_file(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """The argument FILE, or FILE…."""
+    parser.add_argument(
+        "files" if several else "file",
+        metavar="FILE",
+        nargs="+" if several else None,
+        help="a workflow: path, name of a saved workflow, or - for stdin",
+    )
+
+
+def add_values(parser: argparse.ArgumentParser) -> None:
+    """The option ``--set``."""
+    parser.add_argument(
+        "--set",
+        dest="values",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_assignment,
+        help="value of an input of the workflow, may be given often; for an image, the path of a file "
+        "(`graphflow workflows FILE` lists the inputs)",
+    )
+
+
+def read_workflow(file: str) -> Workflow:
+    """The workflow that FILE means. Raises WorkflowError."""
+    if file == "-":
+        return Workflow.loads(sys.stdin.buffer.read(), name="<stdin>")
+    return load(file)
+
+
+def stem_of(document: WorkflowDocument) -> str:
+    """What files made from a workflow are called after: the name of its file, kept to letters safe in paths."""
+    name = re.split(r"[\\/]", document.name)[-1].removesuffix(".json")
+    return re.sub(r"[^\w-]+", "-", name, flags=re.ASCII).strip("-")[:80] or "workflow"
+
+
+def input_values(document: WorkflowDocument, assignments: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """The given texts as values of the declared types.
+
+    A text that is none of its type is passed on as it stands: binding reports it together with every other fault, as it
+    does for a name that is no input.
+    """
+    return {name: _value(document, name, text) for name, text in assignments}
+
+
+def _value(document: WorkflowDocument, name: str, text: str) -> Any:
+    declaration = document.inputs.get(name)
+    kind = INPUT_KINDS[declaration.type] if declaration else str
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if kind is int:
+        # the length bound keeps Python's own limit on digits away from the user
+        return int(text) if re.fullmatch(r"[+-]?[0-9]{1,400}", text) else text
+    if kind is float:
+        return float(text) if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text) else text
+    return text
+
+
+def _assignment(word: str) -> tuple[str, str]:
+    name, equals, text = word.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"found '{word}', expected name=value")
+    return name, text

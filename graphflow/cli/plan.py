@@ -1,0 +1,128 @@
+"""Show the steps that a run would take, in order, without running any of them.
+
+A step takes its inputs from the results of earlier steps (#1 is the result of step 1) or as plain values. Its key tells
+equal work: two steps with one key have one result.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphflow.cli.files import add_file, add_values, input_values, read_workflow
+from graphflow.cli.parser import Options, Parser
+from graphflow.cli.report import count, report_problems
+from graphflow.cli.saving import bound_with_saved_outputs
+from graphflow.cli.table import line_width, wrapped
+from graphflow.graph import Constant
+from graphflow.node import Ref
+from graphflow.plan import Plan, Step, plan
+from graphflow.validation import show
+
+__all__ = ["add_arguments", "run"]
+
+KEY_DIGITS = 8
+
+
+def add_arguments(parser: Parser) -> None:
+    """The options of ``graphflow plan``."""
+    add_file(parser)
+    add_values(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: Options) -> int:
+    """Print the plan; warnings go to stderr."""
+    workflow = read_workflow(options.file)
+    planned = plan(bound_with_saved_outputs(workflow, input_values(workflow, options.values)), results=False)
+    if planned.warnings:
+        report_problems(planned.warnings)
+    if options.json:
+        import orjson
+
+        print(orjson.dumps(_data(planned), option=orjson.OPT_INDENT_2).decode())
+    else:
+        print(_text(planned))
+    return 0
+
+
+def _text(planned: Plan) -> str:
+    width = line_width()
+    number_width = len(str(len(planned.steps)))
+    indent = number_width + 3
+    lines = []
+    for step in planned.steps:
+        size = f", {count(step.progress_steps, 'step')}" if step.progress_steps else ""
+        head = f"{'#' + str(step.index + 1):>{number_width + 1}}  {step.name}"
+        kind = f"{step.node.type_id}{size}"
+        key = step.key[:KEY_DIGITS]
+        gap = max(width - len(head) - len(kind) - len(key) - 4, 0)
+        lines.append(f"{head}  {kind}{' ' * gap}  {key}")
+        details = [f"{port}={_source(planned, value)}" for port, value in step.inputs.items()]
+        details += [f"model={model}" for model in step.node.models()]
+        if details:
+            lines.append(wrapped("  ".join(details), indent=indent, width=width))
+        freed = [_result(planned, ref) for ref in step.frees if ref.step != step.index]
+        if freed:
+            lines.append(wrapped("frees " + ", ".join(freed), indent=indent, width=width))
+    lines += ["", _totals(planned)]
+    return "\n".join(lines)
+
+
+def _totals(planned: Plan) -> str:
+    denoise = sum(step.progress_steps or 0 for step in planned.steps)
+    models = planned.models()
+    parts = [count(len(planned.steps), "step")]
+    if denoise:
+        parts.append(count(denoise, "denoise step"))
+    parts.append(count(len(models), "model") + (f" ({', '.join(models)})" if models else ""))
+    files = [claim for step in planned.steps if step.node.effect for claim in step.node.claims()]
+    if files:
+        parts.append("saves " + ", ".join(files))
+    return ", ".join(parts)
+
+
+def _source(planned: Plan, value: Ref | Constant) -> str:
+    if isinstance(value, Ref):
+        return _result(planned, value)
+    return show(value.value) if isinstance(value.value, (str, int, float, bool)) else repr(value.value)
+
+
+def _result(planned: Plan, ref: Ref) -> str:
+    several = len(planned.steps[ref.step].output_types) > 1
+    return f"#{ref.step + 1}.{ref.output}" if several else f"#{ref.step + 1}"
+
+
+def _data(planned: Plan) -> dict[str, Any]:
+    return {
+        "steps": [_step_data(step) for step in planned.steps],
+        "results": {name: {"step": ref.step, "output": ref.output} for name, ref in planned.results.items()},
+        "models": list(planned.models()),
+        "denoise_steps": sum(step.progress_steps or 0 for step in planned.steps),
+        "files": [claim for step in planned.steps if step.node.effect for claim in step.node.claims()],
+        "environment": dict(planned.environment),
+        "warnings": [problem.to_dict() for problem in planned.warnings],
+    }
+
+
+def _step_data(step: Step) -> dict[str, Any]:
+    inputs: dict[str, Any] = {}
+    for port, value in step.inputs.items():
+        if isinstance(value, Ref):
+            inputs[port] = {"step": value.step, "output": value.output}
+        else:
+            plain = isinstance(value.value, (str, int, float, bool))
+            inputs[port] = {"value": value.value if plain else repr(value.value)}
+    return {
+        "index": step.index,
+        "name": step.name,
+        "type": step.node.type_id,
+        "version": step.node.version,
+        "parameters": step.node.model_dump(mode="json"),
+        "inputs": inputs,
+        "outputs": {name: str(kind) for name, kind in step.output_types.items()},
+        "denoise_steps": step.progress_steps,
+        "models": list(step.node.models()),
+        "effect": step.node.effect,
+        "frees": [{"step": ref.step, "output": ref.output} for ref in step.frees],
+        "key": step.key,
+    }

@@ -1,0 +1,40 @@
+"""What a person is told on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from graphflow.errors import Problem
+
+__all__ = ["count", "report_problems", "tell"]
+
+
+def tell(text: str) -> None:
+    """Write to stderr, whatever its encoding holds."""
+    stream = sys.stderr
+    try:
+        print(text, file=stream, flush=True)
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+
+
+def count(number: int, noun: str) -> str:
+    """``1 step``, ``2 steps``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def summary(problems: Iterable[Problem]) -> str:
+    """``2 errors, 1 warning``."""
+    severities = [problem.severity for problem in problems]
+    parts = [(severities.count("error"), "error"), (severities.count("warning"), "warning")]
+    return ", ".join(count(number, noun) for number, noun in parts if number) or "no problems"
+
+
+def report_problems(problems: Iterable[Problem], *, ending: str = "") -> None:
+    """Every problem on stderr, then how many there were."""
+    problems = list(problems)
+    for problem in problems:
+        tell(str(problem))
+    tell(summary(problems) + (f"; {ending}" if ending else ""))

@@ -1,0 +1,176 @@
+"""Run a workflow. The paths of the files it saves go to stdout, one a line, and everything else to stderr.
+
+A picture among the outputs that no node of the workflow saves is saved as <workflow>-<output>.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import secrets
+import sys
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from graphflow.build import Run
+from graphflow.cli.files import add_file, add_values, input_values, read_workflow, stem_of
+from graphflow.cli.interrupt import Interruption
+from graphflow.cli.parser import Options, Parser
+from graphflow.cli.progress import JsonLines, PathPrinter, Progress, progress_for
+from graphflow.cli.report import count, tell
+from graphflow.cli.saving import bound_with_saved_outputs
+from graphflow.device import DTYPES, resolve_device, resolve_dtype
+from graphflow.errors import Cancelled, WorkflowError
+from graphflow.events import Event, Listener, StepFailed
+from graphflow.graph import Graph
+from graphflow.plan import Plan, plan
+from graphflow.scheduler import Outcome, execute
+
+__all__ = ["add_arguments", "run"]
+
+NODE_FAILED = 4
+
+
+def add_arguments(parser: Parser) -> None:
+    """The options of ``graphflow run``."""
+    add_file(parser)
+    add_values(parser)
+    parser.add_argument("--out", metavar="DIR", default="out", help="folder for what is saved (default: out)")
+    parser.add_argument(
+        "--device",
+        metavar="DEVICE",
+        type=_device,
+        default="auto",
+        help="auto, cpu, cuda, cuda:N or mps (default: auto, the first GPU or the CPU)",
+    )
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="auto", help="numbers to compute with (default: float32 on the CPU)"
+    )
+    parser.add_argument(
+        "--events", metavar="FILE", help="write what happens as JSON lines; - for stdout, instead of the paths"
+    )
+    parser.add_argument("--quiet", action="store_true", help="only errors and warnings on stderr")
+    parser.add_argument("--no-manifest", action="store_true", help="write no record of the run to DIR/manifests")
+
+
+def run(options: Options) -> int:
+    """Run FILE; the status tells how it went."""
+    workflow = read_workflow(options.file)
+    values = input_values(workflow, _once(options.values))
+    graph = bound_with_saved_outputs(workflow, values)
+    # whether there is a GPU is asked only where a model runs: asking imports torch
+    needs_torch = options.device != "auto" or any(bound.node.models() for bound in graph)
+    device = resolve_device(options.device if needs_torch else "cpu")
+    dtype = resolve_dtype(options.dtype, device)
+    planned = plan(graph, results=False, device=device, dtype=dtype)
+    return _Execution(options, graph, planned, device, dtype, values).run()
+
+
+class _Execution:
+    """One run with its listeners, and what is told about it at the end."""
+
+    def __init__(
+        self, options: Options, graph: Graph, planned: Plan, device: str, dtype: str, values: dict[str, Any]
+    ) -> None:
+        self.options, self.graph, self.planned, self.values = options, graph, planned, values
+        self.device, self.dtype = device, dtype
+        self.output_folder = Path(options.out)
+        self.failed: str | None = None
+        self.progress: Progress = progress_for(planned, quiet=options.quiet)
+        self.paths: PathPrinter | None = None
+
+    def run(self) -> int:
+        """Execute the plan and say what came of it."""
+        with ExitStack() as stack:
+            listeners: list[Listener] = [self._notice, self.progress]
+            if self.options.events:
+                listeners.append(stack.enter_context(JsonLines(self.options.events)))
+            if self.options.events != "-":
+                self.paths = PathPrinter(hold=self.progress.live and sys.stdout.isatty())
+                listeners.append(self.paths)
+            writers = frozenset(step.index for step in self.planned.steps if step.node.effect)
+            interruption = stack.enter_context(Interruption(writers))
+            listeners.append(interruption)
+            try:
+                with self.progress:
+                    outcome = execute(
+                        self.planned,
+                        output_folder=self.output_folder,
+                        device=self.device,
+                        dtype=self.dtype,
+                        listeners=listeners,
+                        cancel=interruption.cancel,
+                    )
+            except (KeyboardInterrupt, Cancelled):
+                self._release_paths()
+                tell(self.progress.interruption())
+                return Cancelled.exit_code
+            except BrokenPipeError:
+                raise
+            except Exception as error:
+                self._release_paths()
+                if self.failed is None or isinstance(error, WorkflowError):
+                    raise
+                return self._node_failed(error)
+            self._release_paths()
+            interruption.hold()  # the record of the run is written whole
+            self._finish(outcome)
+        return 0
+
+    def _notice(self, event: Event) -> None:
+        if isinstance(event, StepFailed):
+            self.failed = event.step
+
+    def _release_paths(self) -> None:
+        if self.paths is not None:
+            self.paths.release()
+
+    def _node_failed(self, error: Exception) -> int:
+        if self.options.debug:
+            import traceback
+
+            tell("".join(traceback.format_exception(error)).rstrip())
+            return NODE_FAILED
+        tell(f"{type(error).__name__}: {error}")
+        for note in getattr(error, "__notes__", ()):
+            tell(f"    {note}")
+        tell("run again with --debug for the traceback")
+        return NODE_FAILED
+
+    def _finish(self, outcome: Outcome) -> None:
+        manifest = None
+        if not self.options.no_manifest:
+            stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+            name = f"{stem_of(self.graph.document)}-{stamp}-{secrets.token_hex(3)}.json"
+            record = Run(self.graph, self.planned, outcome, self.values).manifest
+            manifest = record.save(self.output_folder / "manifests" / name)
+        if self.options.quiet:
+            return
+        for name, value in outcome.results.items():
+            if isinstance(value, (str, int, float, bool)):
+                tell(f"{name}: {value}")
+        tell(self.progress.summary(len(outcome.files)))
+        if manifest is not None:
+            tell(f"manifest: {manifest}")
+
+
+def _once(assignments: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The assignments; raises WorkflowError where two of them are for one input."""
+    from graphflow.errors import Problem
+
+    names = [name for name, _ in assignments]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise WorkflowError(
+            Problem("input.twice", f"--set gives '{name}' {count(names.count(name), 'time')}", hint="give it once")
+            for name in twice
+        )
+    return assignments
+
+
+def _device(word: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", word):
+        raise argparse.ArgumentTypeError(f"found '{word}', expected auto, cpu, cuda, cuda:N or mps")
+    return word
