@@ -8,7 +8,7 @@ from graphflow.errors import Problem
 from graphflow.flatten import FlatNode
 from graphflow.node import Node
 from graphflow.registry import Registry
-from graphflow.types import PortType, accepts
+from graphflow.types import PLAIN_KINDS, PortType, accepts, type_name
 
 __all__ = ["check_claims", "check_edge"]
 
@@ -19,7 +19,7 @@ def check_edge(target: PortType, source: PortType, registry: Registry, origin: s
         return None
     route = registry.route(source, target)
     if route is None:
-        hint = ""
+        hint = _givers(target, registry)
         if target.kind is source.kind and target.space != source.space:
             hint = "the two latent spaces cannot be converted; decode to an image in between"
         return Problem("type.mismatch", f"found {source} from {origin}, expected {target}", hint=hint)
@@ -32,6 +32,18 @@ def check_edge(target: PortType, source: PortType, registry: Registry, origin: s
             severity="warning",
         )
     return None
+
+
+def _givers(target: PortType, registry: Registry) -> str:
+    """A hint that names node types whose output would fit."""
+    if target.kind in PLAIN_KINDS:
+        return f"write the value itself, or connect a node that gives {target}"
+    names = [
+        type_id
+        for type_id, node_class in registry.items()
+        if any(kind.kind is target.kind for kind in node_class.signature().outputs.values())
+    ]
+    return f"{type_name(target.kind)} is what {', '.join(sorted(names)[:6])} give" if names else ""
 
 
 def check_claims(nodes: Iterable[tuple[str, Node, FlatNode]]) -> Iterator[Problem]:

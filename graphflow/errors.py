@@ -107,12 +107,15 @@ class GraphFlowError(Exception):
 
 
 class WorkflowError(GraphFlowError):
-    """A workflow that cannot run. ``problems`` holds every fault and warning that was found, errors first."""
+    """A workflow that cannot run.
+
+    ``problems`` holds every fault and warning that was found: errors first, then by their place, file after file.
+    """
 
     exit_code = 2
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems: tuple[Problem, ...] = tuple(sorted(problems, key=lambda problem: problem.severity != "error"))
+        self.problems: tuple[Problem, ...] = in_reading_order(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     @staticmethod
@@ -137,6 +140,21 @@ class Cancelled(GraphFlowError):  # noqa: N818 - being told to stop is no error
     """The run was cancelled by its caller."""
 
     exit_code = 130
+
+
+def in_reading_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Errors before warnings, and both as a person reads the files; what has no place comes first."""
+    given = list(problems)
+    files: dict[str, int] = {}
+    for problem in given:
+        if problem.position is not None:
+            files.setdefault(problem.position.file, len(files))
+
+    def place(problem: Problem) -> tuple[bool, int, int, int]:
+        at = problem.position
+        return (problem.severity != "error", files[at.file] if at else -1, at.line if at else 0, at.column if at else 0)
+
+    return tuple(sorted(given, key=place))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,9 +41,9 @@ class FlatNode:
     document: WorkflowDocument
     path: tuple[str, ...]
 
-    def position(self, field_name: str | None = None) -> Position:
-        """Where the node, or one of its fields, stands."""
-        return self.document.position(*self.path, *((field_name,) if field_name else ()))
+    def position(self, field_name: str | None = None, *, key: bool = False) -> Position:
+        """Where the node, or the value of one of its fields, stands; with ``key``, the name before that."""
+        return self.document.position(*self.path, *((field_name,) if field_name else ()), key=key)
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ def flatten(
                 if entry.uses is not None:
                     hint = f'only a node of type "{CALL}" calls a saved workflow'
                     problem = Problem("field.unknown", "unknown field 'uses'", "uses", hint)
-                    flat.problems.append(problem.at(node=node.name, position=node.position("uses")))
+                    flat.problems.append(problem.at(node=node.name, position=node.position("uses", key=True)))
                 flat.nodes[node.name] = node
                 continue
             calls[node.name] = []
@@ -108,7 +108,7 @@ def flatten(
         edge = _edge_of(document, "", reference.source)
         if edge is not None:
             flat.outputs[output] = edge
-    _follow(flat, aliases, calls)
+    _follow(flat, aliases, calls, document)
     return flat
 
 
@@ -162,9 +162,8 @@ def _call(frame: _Frame, node: FlatNode, library: Library, flat: FlatWorkflow) -
     """The frame of a called workflow with its inputs bound, or None where the call is at fault."""
 
     def report(code: str, message: str, field_name: str | None = "uses", hint: str = "") -> None:
-        flat.problems.append(
-            Problem(code, message, field_name, hint).at(node=node.name, position=node.position(field_name))
-        )
+        place = node.position(field_name, key=code == "field.unknown")
+        flat.problems.append(Problem(code, message, field_name, hint).at(node=node.name, position=place))
 
     if node.entry.uses is None:
         report("field.missing", "the field 'uses' is missing", None, 'name the workflow to call: "uses": "name"')
@@ -204,12 +203,17 @@ def _call(frame: _Frame, node: FlatNode, library: Library, flat: FlatWorkflow) -
         if key not in document.inputs:
             report("field.unknown", f"'{uses.target}' has no input '{key}'", key, nearest(key, document.inputs))
     for name, declaration in document.inputs.items():
-        bindings[name] = _argument(node, name, declaration, document, report)
+        bindings[name] = _argument(node, name, declaration, document, report, flat.problems)
     return _Frame(document, node.name + "/", bindings, (*frame.files, str(found)), document.base_folder)
 
 
 def _argument(
-    node: FlatNode, name: str, declaration: InputDeclaration, document: WorkflowDocument, report: Any
+    node: FlatNode,
+    name: str,
+    declaration: InputDeclaration,
+    document: WorkflowDocument,
+    report: Any,
+    problems: list[Problem],
 ) -> Binding | Edge:
     """What an input of a called workflow is bound to: what the call gives, else the default."""
     kind = INPUT_KINDS[declaration.type]
@@ -221,7 +225,7 @@ def _argument(
         if fault:
             report(fault[0], fault[1], name)
             return Open(name, PortType(kind))
-        return bound
+        return replace(bound, via=bound.via or name, origin=bound.origin or node.position(name))
     if (
         isinstance(bound, Open)
         and not accepts(PortType(kind), bound.type)
@@ -230,9 +234,9 @@ def _argument(
         report("type.mismatch", f"found an input of type {bound.type}, expected {declaration.type}", name)
     if isinstance(bound, (Edge, Given, Open)):
         return bound
-    fault_in_default = default_problem(declaration)
+    fault_in_default = default_problem(name, declaration, document)
     if fault_in_default:
-        report(fault_in_default.code, f"input '{name}' of {Path(document.name).name}: {fault_in_default.message}")
+        problems.append(fault_in_default)
     elif declaration.default is not None:
         return Literal(declaration.default, document.base_folder, name)
     elif name not in node.entry.fields:
@@ -245,7 +249,9 @@ def _argument(
     return Open(name, PortType(kind))
 
 
-def _follow(flat: FlatWorkflow, aliases: Mapping[Edge, Edge], calls: Mapping[str, list[str]]) -> None:
+def _follow(
+    flat: FlatWorkflow, aliases: Mapping[Edge, Edge], calls: Mapping[str, list[str]], document: WorkflowDocument
+) -> None:
     """Replace references to outputs of calls by references to the nodes inside."""
 
     def target(edge: Edge) -> Edge:
@@ -269,7 +275,8 @@ def _follow(flat: FlatWorkflow, aliases: Mapping[Edge, Edge], calls: Mapping[str
         end = target(edge)
         if end.source in calls:
             if flat.called.get(end.source):
-                flat.problems.append(_no_output(end, calls[end.source], f"outputs.{name}"))
+                problem = _no_output(end, calls[end.source], f"outputs.{name}")
+                flat.problems.append(problem.at(position=document.position("outputs", name, "from")))
             del flat.outputs[name]
         else:
             flat.outputs[name] = end

@@ -23,7 +23,7 @@ from graphflow.library import Library
 from graphflow.node import Node, Port
 from graphflow.registry import Registry, default_registry
 from graphflow.types import PLAIN_KINDS, PortType, type_name
-from graphflow.validation import problems_from
+from graphflow.validation import problems_from, show_typed
 from graphflow.workflow import WorkflowDocument
 
 __all__ = ["BoundNode", "Constant", "Graph", "bind"]
@@ -131,7 +131,11 @@ class _Binder:
         return Graph(document, self.registry, digraph, order, self.flat.outputs, warnings, self.flat.called)
 
     def _report(self, flat: FlatNode, problem: Problem) -> None:
-        self.problems.append(problem.at(node=flat.name, position=flat.position(problem.field)))
+        bound = flat.fields.get(problem.field or "")
+        position = bound.origin if isinstance(bound, Literal) else None
+        if position is None:
+            position = flat.position(problem.field, key=problem.code == "field.unknown")
+        self.problems.append(problem.at(node=flat.name, position=position))
 
     # Instances -----------------------------------------------------------------------------------------------------
 
@@ -156,7 +160,12 @@ class _Binder:
                     if bound.type.kind not in PLAIN_KINDS and bound.type.kind is not object:
                         self._report(
                             flat,
-                            Problem("parameter.kind", f"found an input of type {bound.type}, expected a literal", key),
+                            Problem(
+                                "parameter.kind",
+                                f"found an input of type {bound.type}, expected a value for the parameter '{key}'",
+                                key,
+                                "declare the input as text, int, float, bool, seed, model or file",
+                            ),
                         )
                 else:
                     hint = "parameters are known before the run; only ports take edges" + _port_hint(cls)
@@ -206,14 +215,26 @@ class _Binder:
                 value = float(bound.value) if port.type.kind is float else bound.value
                 inputs[port.name] = Constant(value)
         else:
-            hint = (
-                'give {"from": "node"}; a file is read by a node'
-                if isinstance(bound.value, str)
-                else 'give {"from": "node"}'
-            )
+            hint = self._connection_hint(port, bound.value)
             self._report(
-                flat, Problem("value.type", f"found a literal, expected an edge of type {port.type}", port.name, hint)
+                flat,
+                Problem(
+                    "value.type",
+                    f"found {show_typed(bound.value)}, expected an edge of type {port.type}",
+                    port.name,
+                    hint,
+                ),
             )
+
+    def _connection_hint(self, port: Port, value: Any) -> str:
+        """What to write instead of a literal on a port that takes edges only."""
+        if isinstance(value, str):
+            loaders = [cls for cls in self.registry.values() if cls.loads]
+            loader = self.registry.loader(port.type.kind) or next(iter(loaders), None)
+            if loader is not None:
+                return f'a file is read by a node, for example {loader.type_id}; connect it: {{"from": "its name"}}'
+        named = value[0] if isinstance(value, list) and value and isinstance(value[0], str) else "a node"
+        return f'connect a node: {{"from": "{named}"}}'
 
     def _load(self, flat: FlatNode, port: Port, given: Given) -> Any:
         """A given path becomes the output of a node that loads it, added once for each input value."""
@@ -245,12 +266,14 @@ class _Binder:
                 if problem.code == "field.missing" and (key in flat.fields or key in _faulty_references(flat)):
                     continue
                 if problem.code == "field.missing":
-                    problem = Problem(
-                        "parameter.missing", f"the parameter '{key}' of {cls.type_id} is missing", None, f'add "{key}"'
-                    )
-                    self._report(flat, problem)
+                    told = cls.model_fields[key].description
+                    hint = f'add "{key}"' + (f": {told}" if told else "")
+                    message = f"the parameter '{key}' of {cls.type_id} is missing"
+                    self._report(flat, Problem("parameter.missing", message, None, hint))
                 else:
-                    self._report(flat, Problem(problem.code, problem.message + _via(flat, key), key, problem.hint))
+                    told = cls.model_fields[key].description if key in cls.model_fields else None
+                    hint = problem.hint or (f"{key}: {told}" if told and problem.code not in _PLAIN_FAULTS else "")
+                    self._report(flat, Problem(problem.code, problem.message + _via(flat, key), key, hint))
             return None
         return None if bad_files else node
 
@@ -270,7 +293,8 @@ class _Binder:
             message = f"{source.node.type_id} '{edge.source}' has no output '{edge.output}'"
             problem = Problem("reference.output", message, field_name, nearest(edge.output or "", outputs))
         else:
-            problem = Problem("reference.output", f"{source.node.type_id} '{edge.source}' gives no value", field_name)
+            message = f"{source.node.type_id} '{edge.source}' gives no value"
+            problem = Problem("reference.output", message, field_name, "connect the node before it")
         if flat is not None:
             self._report(flat, problem)
         else:
@@ -308,12 +332,15 @@ class _Binder:
             cycle = [edge[0] for edge in nx.find_cycle(digraph.subgraph(component), first)]
             chain = " -> ".join(f"'{name}'" for name in [*cycle, cycle[0]])
             flat = self.nodes[cycle[0]].flat
-            problem = Problem(
-                "graph.cycle",
-                f"the nodes form a cycle: {chain}",
-                hint="a workflow runs forward only; cut one of these edges",
-            )
-            self.problems.append(problem.at(node=flat.name, position=flat.position()))
+            port = digraph.edges[cycle[-1], cycle[0]]["ports"][0][1]
+            if len(cycle) == 1:
+                problem = Problem(
+                    "graph.cycle", f"the node takes its own output: {chain}", port, "connect another node"
+                )
+            else:
+                hint = "a workflow runs forward only; cut one of these edges"
+                problem = Problem("graph.cycle", f"the nodes form a cycle: {chain}", port, hint)
+            self._report(flat, problem)
         behind = set(in_cycles)
         for name in in_cycles:
             behind |= nx.descendants(digraph, name)
@@ -352,7 +379,9 @@ class _Binder:
         return found if found is not None and bound.output_types else None
 
     def _describe(self, source: Edge | Constant) -> str:
-        return f"'{source.source}'" if isinstance(source, Edge) else "the given value"
+        if isinstance(source, Edge):
+            return f"'{source.source}'"
+        return f"the input '{source.value.name}'" if isinstance(source.value, Open) else "the given value"
 
     def _check_files(self, order: Iterable[str]) -> None:
         """Give every path that stands for an input value its loading node."""
@@ -388,6 +417,9 @@ class Loaded:
         outputs = self.loader.signature().outputs if node is None else node.output_types({})
         return next(iter(outputs.values()))
 
+
+_PLAIN_FAULTS = ("value.type", "value.range", "value.choice")
+"""Faults that say all there is to say; for others the description of the parameter helps."""
 
 _PLAIN_TYPES = {kind: PortType(kind) for kind in PLAIN_KINDS}
 

@@ -27,6 +27,8 @@ class Literal:
     folder: Path | None = None
     via: str | None = None
     """The workflow input it came through, for messages."""
+    origin: Position | None = None
+    """Where it was written, if not in the field that it stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,9 @@ def declared_inputs(
         if name in given:
             bindings[name] = _given(name, declaration, kind, given[name], document, problems)
             continue
-        fault = default_problem(declaration)
+        fault = default_problem(name, declaration, document)
         if fault:
-            problems.append(fault.at(position=document.position("inputs", name, "default")))
+            problems.append(fault)
             bindings[name] = Open(name, PortType(kind))
         elif declaration.default is not None:
             bindings[name] = Literal(declaration.default, document.base_folder, name)
@@ -93,19 +95,21 @@ def declared_inputs(
     return bindings
 
 
-def default_problem(declaration: InputDeclaration) -> Problem | None:
+def default_problem(name: str, declaration: InputDeclaration, document: WorkflowDocument) -> Problem | None:
     """What is wrong with the default of a declaration, if anything."""
     kind = INPUT_KINDS[declaration.type]
     if declaration.default is None:
         return None
-    if kind not in (str, int, float, bool):
-        return Problem(
-            "input.default",
-            f"an input of type {declaration.type} has no literal, so no default",
-            hint="leave the default out",
-        )
-    fault = literal_problem(declaration.default, kind)
-    return Problem(fault[0], f"default: {fault[1]}") if fault else None
+    fault: tuple[str, str] | None
+    if kind in (str, int, float, bool):
+        fault, hint = literal_problem(declaration.default, kind), ""
+    else:
+        fault = "input.default", f"found a default, but an input of type {declaration.type} has no literal"
+        hint = f"leave the default out; a run gives the path of a file: --set {name}=…"
+    if fault is None:
+        return None
+    position = document.position("inputs", name, "default")
+    return Problem(fault[0], fault[1], f"inputs.{name}.default", hint, position=position)
 
 
 def _given(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -36,6 +38,15 @@ class _Open:
     keys: set[str] = field(default_factory=set)
 
 
+@dataclass(slots=True)
+class _Places:
+    """Offsets of the values and of the keys before them, and of the keys that stand twice."""
+
+    values: dict[Path, int] = field(default_factory=dict)
+    keys: dict[Path, int] = field(default_factory=dict)
+    duplicates: list[tuple[Path, int]] = field(default_factory=list)
+
+
 @dataclass
 class Source:
     """A named JSON text that can tell where a value stands in it."""
@@ -43,17 +54,28 @@ class Source:
     name: str
     text: str
 
-    def position(self, path: Path = ()) -> Position:
-        """Line and column of the value at ``path``, or of the nearest value around it that exists."""
-        places, _ = self._places
+    def position(self, path: Path = (), *, key: bool = False) -> Position:
+        """Line and column of the value at ``path``, or of the nearest value around it that exists.
+
+        With ``key`` it is that of the key before the value.
+        """
+        places = self._places
+        if key and path in places.keys:
+            return self.at_offset(places.keys[path])
         for length in range(len(path), -1, -1):
-            if path[:length] in places:
-                return self.at_offset(places[path[:length]])
+            if path[:length] in places.values:
+                return self.at_offset(places.values[path[:length]])
         return Position(self.name)
 
     def duplicates(self) -> list[tuple[Path, Position]]:
         """Every key that stands twice in one object: its path, and where it stands for the second time."""
-        return [(path, self.at_offset(offset)) for path, offset in self._places[1]]
+        return [(path, self.at_offset(offset)) for path, offset in self._places.duplicates]
+
+    def scalars(self) -> Iterator[tuple[str, Position]]:
+        """Every number and bare word with its place; what stands inside of texts is none."""
+        for match in _TOKEN.finditer(self.text):
+            if match["scalar"]:
+                yield match["scalar"], self.at_offset(match.start("scalar"))
 
     def at_offset(self, offset: int) -> Position:
         """Line and column of a character."""
@@ -61,9 +83,8 @@ class Source:
         return Position(self.name, self.text.count("\n", 0, offset) + 1, offset - line_start + 1)
 
     @cached_property
-    def _places(self) -> tuple[dict[Path, int], list[tuple[Path, int]]]:
-        places: dict[Path, int] = {}
-        duplicates: list[tuple[Path, int]] = []
+    def _places(self) -> _Places:
+        places = _Places()
         stack: list[_Open] = []
         for match in _TOKEN.finditer(self.text):
             kind = match.lastgroup or ""
@@ -77,15 +98,16 @@ class Source:
                     top.index, top.key = top.index + 1, None
             elif kind == "string" and top is not None and top.kind == "{" and top.key is None:
                 top.key = str(json.loads(token, strict=False))
+                places.keys.setdefault((*top.path, top.key), start)
                 if top.key in top.keys:
-                    duplicates.append(((*top.path, top.key), start))
+                    places.duplicates.append(((*top.path, top.key), start))
                 top.keys.add(top.key)
             else:
                 path: Path = () if top is None else (*top.path, top.index if top.kind == "[" else (top.key or ""))
-                places.setdefault(path, start)
+                places.values.setdefault(path, start)
                 if kind == "punctuation":
                     stack.append(_Open(token, path))
-        return places, duplicates
+        return places
 
 
 def parse(source: Source) -> tuple[Any, list[Problem]]:
@@ -95,7 +117,7 @@ def parse(source: Source) -> tuple[Any, list[Problem]]:
     """
     problems: list[Problem] = []
     repeated = False
-    numbers: list[str] = []
+    numbers: set[str] = set()
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         nonlocal repeated
@@ -104,7 +126,7 @@ def parse(source: Source) -> tuple[Any, list[Problem]]:
         return made
 
     def constant(text: str) -> float:
-        numbers.append(text)
+        numbers.add(text)
         return 0.0
 
     def real(text: str) -> float:
@@ -114,15 +136,7 @@ def parse(source: Source) -> tuple[Any, list[Problem]]:
     try:
         value = json.loads(source.text, object_pairs_hook=pairs, parse_constant=constant, parse_float=real)
     except json.JSONDecodeError as error:
-        problems.append(
-            Problem(
-                "json.syntax",
-                f"not valid JSON: {error.msg[0].lower()}{error.msg[1:]}",
-                hint=_syntax_hint(source.text, error.pos),
-                position=Position(source.name, error.lineno, error.colno),
-            )
-        )
-        return None, problems
+        return None, [_syntax_problem(source, error)]
     except RecursionError:
         problems.append(
             Problem(
@@ -133,19 +147,29 @@ def parse(source: Source) -> tuple[Any, list[Problem]]:
             )
         )
         return None, problems
-    except ValueError as error:  # an integer of thousands of digits
-        problems.append(Problem("json.number", f"unreadable number: {error}", position=Position(source.name)))
-        return None, problems
-    for text in numbers:
-        found = re.search(rf"(?<![\w.\"+-]){re.escape(text)}(?![\w.\"])", source.text)
-        problems.append(
+    except ValueError:  # an integer of thousands of digits
+        return None, [
+            Problem(
+                "json.number",
+                f"found a number of {len(text.lstrip('-'))} digits, expected a shorter one",
+                position=place,
+            )
+            for text, place in source.scalars()
+            if len(text) > sys.get_int_max_str_digits() and text.lstrip("-").isdigit()
+        ]
+    if numbers:
+        problems += [
             Problem(
                 "json.number",
                 f"found {text}, expected a finite number",
-                hint="JSON has neither NaN nor infinity",
-                position=source.at_offset(found.start()) if found else Position(source.name),
+                hint="the largest number is about 1.8e308"
+                if text[-1].isdigit()
+                else "JSON has neither NaN nor infinity",
+                position=place,
             )
-        )
+            for text, place in source.scalars()
+            if text in numbers
+        ]
     if repeated:
         problems += [
             Problem(
@@ -159,7 +183,45 @@ def parse(source: Source) -> tuple[Any, list[Problem]]:
     return value, problems
 
 
-def _syntax_hint(text: str, offset: int) -> str:
+_EXPECTED = {
+    "Expecting value": "a value",
+    "Expecting property name enclosed in double quotes": "a name in double quotes",
+    "Expecting ',' delimiter": "a comma or the closing bracket",
+    "Expecting ':' delimiter": "a colon",
+    "Extra data": "the end of the file",
+    "Unterminated string starting at": "its closing quote",
+    "Invalid control character at": "the closing quote of the text before",
+}
+"""What the parser says, and what it means; the wording of the parser differs between versions of Python."""
+
+
+def _syntax_problem(source: Source, error: json.JSONDecodeError) -> Problem:
+    text, offset, said = source.text, error.pos, error.msg
+    if said.startswith("Illegal trailing comma"):  # newer Pythons point at the comma, older ones behind it
+        offset += 1 + len(text[offset + 1 :]) - len(text[offset + 1 :].lstrip())
+        said = "Expecting property name enclosed in double quotes" if text[offset] == "}" else "Expecting value"
+    if said in _EXPECTED:
+        message = f"not valid JSON: found {_found(text, offset)}, expected {_EXPECTED[said]}"
+    else:
+        message = f"not valid JSON: {said[:1].lower()}{said[1:].removesuffix(' at')}"
+    return Problem(
+        "json.syntax", message, hint=_syntax_hint(text, offset, said), position=source.at_offset(min(offset, len(text)))
+    )
+
+
+def _found(text: str, offset: int) -> str:
+    if offset >= len(text):
+        return "the end of the file"
+    if text[offset] in "\r\n":
+        return "the end of the line"
+    if text[offset] == '"':
+        written = re.compile(r'"[^"\n]{0,40}"?').match(text, offset)
+        return written[0] if written else '"'
+    token = re.compile(r"\w+|.", re.DOTALL).match(text, offset)
+    return repr(token[0][:40]) if token else "nothing"
+
+
+def _syntax_hint(text: str, offset: int, said: str) -> str:
     before = text[:offset].rstrip()
     rest = text[offset:].lstrip()
     if not text.strip():
@@ -167,9 +229,17 @@ def _syntax_hint(text: str, offset: int) -> str:
     if before.endswith(",") and rest[:1] in ("}", "]"):
         return "remove the comma before it"
     if rest.startswith("'"):
-        return 'strings are written in double quotes: "…"'
+        return 'texts are written in double quotes: "…"'
     if rest.startswith(("//", "/*", "#")):
         return 'JSON has no comments; use "description"'
     if text.lstrip()[:1] == "<":
         return "this looks like a web page, not a workflow"
+    if said == "Expecting ',' delimiter" and rest[:1] in ('"', "{", "["):
+        return "is a comma missing before it?"
+    if said == "Invalid control character at":
+        return "a line break inside of a text is written \\n"
+    if said.startswith("Invalid \\escape"):
+        return "a backslash inside of a text is written twice: \\\\"
+    if not rest:
+        return "was the file cut short?"
     return ""

@@ -56,6 +56,14 @@ def search_folders(caller: Path | None = None) -> list[Path]:
     return list(dict.fromkeys(folder.resolve() for folder in folders))
 
 
+def _shown(path: Path) -> str:
+    """A file as messages call it: from the current folder where it is below that."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)
+
+
 def saved_workflows(caller: Path | None = None) -> Iterator[tuple[str, Path]]:
     """Name and file of every workflow on the path; the nearest file of a name wins."""
     seen: set[str] = set()
@@ -95,16 +103,16 @@ class Library:
             hint = "put it into that folder, or call it by name and set GRAPHFLOW_PATH"
             return Problem("path.outside", f"'{target}' is outside of the folder of the calling workflow", hint=hint)
         if not path.is_file():
-            hint = nearest(
-                Path(target).name, [item.name for item in path.parent.glob("*.json")] if path.parent.is_dir() else []
-            )
+            folder = Path(target).parent
+            beside = [str(folder / item.name) for item in path.parent.glob("*.json")] if path.parent.is_dir() else []
+            hint = nearest(target, beside)
             return Problem("workflow.unknown", f"found no file '{target}' beside the calling workflow", hint=hint)
         return path
 
     def load(self, path: Path) -> WorkflowDocument:
         """The document in a file; raises WorkflowError for faults of form."""
         if path not in self._documents:
-            self._documents[path] = WorkflowDocument.load(path)
+            self._documents[path] = WorkflowDocument.load(path, name=_shown(path))
         return self._documents[path]
 
     def hash(self, document: WorkflowDocument) -> str:

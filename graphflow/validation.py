@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic import ValidationError
 
-from graphflow.errors import Problem
+from graphflow.errors import Problem, nearest
 
 __all__ = ["problems_from", "show", "show_typed"]
 
@@ -71,17 +72,33 @@ def problems_from(error: ValidationError) -> Iterator[tuple[Problem, tuple[str |
             yield Problem("field.missing", f"the field '{path[-1]}' is missing"), path
         elif kind in _RANGE:
             key, text = _RANGE[kind]
-            yield Problem("value.range", f"found {show(found)}, expected {text.format(context[key])}"), path
+            yield Problem("value.range", f"found {show(found)}, expected {text.format(_bound(context[key]))}"), path
         elif kind in _EXPECTED:
             yield Problem("value.type", f"found {show_typed(found)}, expected {_EXPECTED[kind]}"), path
         elif kind in ("literal_error", "enum"):
-            yield Problem("value.choice", f"found {show(found)}, expected {context['expected']}"), path
+            choices = re.findall(r"'([^']*)'", context["expected"])
+            hint = nearest(found, choices) if isinstance(found, str) and len(choices) < 50 else ""
+            hint = hint if hint.startswith("did") else ""  # the message lists them all
+            yield Problem("value.choice", f"found {show(found)}, expected {context['expected']}", hint=hint), path
         elif kind == "string_pattern_mismatch" and path and path[-1] == "[key]":
-            rule = "a name: a letter or _, then letters, digits, _ and -"
-            yield Problem("name.form", f"found the name {show(path[-2])}, expected {rule}"), path
+            rule = "a letter or _, then letters, digits, _ and -"
+            fitting = re.sub(r"^(?=[\d-])", "_", re.sub(r"[^A-Za-z0-9_-]+", "_", str(path[-2])))
+            hint = f'for example "{fitting}"' if fitting.strip("_") and len(fitting) <= 40 else ""
+            yield Problem("name.form", f"found the name {show(path[-2])}, expected {rule}", hint=hint), path
+        elif kind == "string_pattern_mismatch":
+            yield Problem("value.form", f"found {show(found)}, expected a text of the form {context['pattern']}"), path
+        elif kind in ("string_too_short", "string_too_long", "too_short", "too_long"):
+            bound = "at least" if kind.endswith("short") else "at most"
+            length = context.get("min_length", context.get("max_length"))
+            unit = "characters" if kind.startswith("string") else "items"
+            yield Problem("value.length", f"found {show(found)}, expected {bound} {length} {unit}"), path
         else:
             message = item["msg"][:1].lower() + item["msg"][1:].removeprefix("alue error, ")
             yield Problem("value.invalid", f"found {show(found)}: {message}"), path
+
+
+def _bound(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else show(value)
 
 
 def show_typed(value: Any) -> str:

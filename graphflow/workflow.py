@@ -21,7 +21,7 @@ from graphflow.collector import paused_collection
 from graphflow.errors import Position, Problem, WorkflowError, nearest
 from graphflow.json_text import Source
 from graphflow.types import DepthMap, Image, Latent, Mask
-from graphflow.validation import KIND_NAMES, problems_from
+from graphflow.validation import KIND_NAMES, problems_from, show
 
 __all__ = ["FORMAT_VERSION", "From", "Input", "InputDeclaration", "NodeEntry", "WorkflowDocument", "parse_reference"]
 
@@ -30,6 +30,8 @@ FORMAT_VERSION: Final = 1
 NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
 Name = Annotated[str, StringConstraints(pattern=rf"^{NAME}$", max_length=100)]
 _NAME = re.compile(NAME)
+
+BEGINNING: Final = f'begin the file with {{"graphflow": {FORMAT_VERSION}, "nodes": {{…}}}}'
 
 INPUT_KINDS: dict[str, type] = {
     "text": str,
@@ -153,8 +155,11 @@ class WorkflowDocument(_Document):
             try:
                 text = text.decode("utf-8-sig")
             except UnicodeDecodeError as error:
-                message = f"not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
-                raise WorkflowError([Problem("json.encoding", message, position=Position(name))]) from None
+                before = error.object[: error.start]
+                message = f"found the byte {error.object[error.start]:#04x}, expected UTF-8 text"
+                place = Position(name, before.count(b"\n") + 1, error.start - before.rfind(b"\n"))
+                hint = "save the file as UTF-8"
+                raise WorkflowError([Problem("json.encoding", message, hint=hint, position=place)]) from None
         source = Source(name, text.removeprefix("\ufeff"))
         value, problems = json_text.parse(source)
         if problems:
@@ -170,8 +175,11 @@ class WorkflowDocument(_Document):
         return document
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read a document from a file. Raises MissingError if there is none, WorkflowError for every fault of form."""
+    def load(cls, path: str | Path, *, name: str | None = None) -> Self:
+        """Read a document from a file, which messages call ``name``, by default its path as it was given.
+
+        Raises MissingError if there is none, WorkflowError for every fault of form.
+        """
         path = Path(path)
         try:
             data = path.read_bytes()
@@ -182,7 +190,7 @@ class WorkflowDocument(_Document):
                 else str(error.strerror or error).lower()
             )
             raise WorkflowError.of([Problem("missing.file", f"cannot read the workflow {path}: {reason}")]) from None
-        return cls.loads(data, name=str(path), folder=path.resolve().parent)
+        return cls.loads(data, name=name or str(path), folder=path.resolve().parent)
 
     def to_dict(self) -> dict[str, Any]:
         """The document as plain JSON data, as it was written: what was left out stays out."""
@@ -226,16 +234,17 @@ class WorkflowDocument(_Document):
         """Where the paths in it start and stay; None for one built in Python, whose paths are the caller's own."""
         return self._folder or (Path.cwd() if self._source else None)
 
-    def position(self, *path: str | int) -> Position:
-        """Where the value at ``path`` stands."""
-        return self._source.position(path) if self._source else Position(self.name)
+    def position(self, *path: str | int, key: bool = False) -> Position:
+        """Where the value at ``path`` stands; with ``key``, the name before it."""
+        return self._source.position(path, key=key) if self._source else Position(self.name)
 
 
 def _check_form(value: Any, source: Source) -> list[Problem]:
     """What is better said in our words than in a validator's: what the file is at all, and its format version."""
     if not isinstance(value, Mapping):
         found = KIND_NAMES.get(type(value), "something else")
-        return [Problem("format.kind", f"found {found}, expected a workflow object", position=source.position())]
+        message, hint = f"found {found}, expected a workflow object", BEGINNING
+        return [Problem("format.kind", message, hint=hint, position=source.position())]
     if "graphflow" in value:
         version = value["graphflow"]
         if version == FORMAT_VERSION and type(version) is int:
@@ -244,21 +253,19 @@ def _check_form(value: Any, source: Source) -> list[Problem]:
         return [
             Problem(
                 "format.version",
-                f"found format version {version!r}, expected {FORMAT_VERSION}",
+                f"found format version {show(version)}, expected {FORMAT_VERSION}",
                 field="graphflow",
                 hint="install a newer GraphFlow to read it" if newer else f'write "graphflow": {FORMAT_VERSION}',
                 position=source.position(("graphflow",)),
             )
         ]
+    hint = "its node types are others than those here; write the workflow anew, `graphflow nodes` lists what there is"
     if isinstance(value.get("nodes"), list) and "links" in value:
-        found, hint = "a ComfyUI editor file", 'it holds widget values by position only; export it with "Export (API)"'
+        found = "a ComfyUI editor file"
     elif value and all(isinstance(node, Mapping) and "class_type" in node for node in value.values()):
-        found, hint = (
-            "a ComfyUI API file",
-            "its nodes have other types and ports; write the workflow anew, see the node table",
-        )
+        found = "a ComfyUI API file"
     else:
-        found, hint = "no format version", f'begin the file with {{"graphflow": {FORMAT_VERSION}, …}}'
+        found, hint = "no format version", BEGINNING
     return [
         Problem(
             "format.version", f"found {found}, expected a GraphFlow workflow", hint=hint, position=source.position()
@@ -275,12 +282,30 @@ def _form_problems(error: ValidationError, source: Source) -> list[Problem]:
     problems = []
     for problem, path in problems_from(error):
         node = str(path[1]) if len(path) > 1 and path[0] == "nodes" else None
+        hint, about_key = problem.hint, problem.code == "field.unknown"
+        if path and path[-1] == "[key]":
+            path, about_key, node = path[:-1], True, None
+        field = ".".join(str(part) for part in (path[2:] if node else path)) or None
         if problem.code == "field.unknown":
             around = tuple(part for part in path[:-1] if part in ("inputs", "outputs"))
-            problem = Problem(problem.code, problem.message, hint=nearest(str(path[-1]), known.get(around, ())))
-        field = ".".join(str(part) for part in (path[2:] if node else path) if part != "[key]") or None
-        if path and path[-1] == "[key]":
-            path = path[:-1]
-        placed = Problem(problem.code, problem.message, field, problem.hint, node=node, position=source.position(path))
-        problems.append(placed)
+            hint = nearest(str(path[-1]), known.get(around, ()))
+        elif problem.code == "field.missing":
+            hint, field = f"add {_FORMS[str(path[-1])]}", None if node else ".".join(str(part) for part in path[:-1])
+        elif problem.message.endswith("an object"):
+            hint = f"write {_FORMS[str(path[0])] if len(path) == 1 else _ENTRIES[str(path[0])]}"
+        place = source.position(path, key=about_key)
+        problems.append(Problem(problem.code, problem.message, field, hint, node=node, position=place))
     return problems
+
+
+_ENTRIES = {"nodes": '{"type": "…"}', "inputs": '{"type": "text"}', "outputs": '{"from": "a node"}'}
+"""What the entries of a document look like, for hints."""
+
+_FORMS = {
+    "type": '"type": "…"',
+    "from": '"from": "a node"',
+    "nodes": f'the nodes by name: {{"name": {_ENTRIES["nodes"]}}}',
+    "inputs": f'the inputs by name: {{"name": {_ENTRIES["inputs"]}}}',
+    "outputs": f'the outputs by name: {{"name": {_ENTRIES["outputs"]}}}',
+}
+"""What the parts of a document look like, for hints."""
