@@ -1,4 +1,4 @@
-"""Trains the base pocket model from nothing: `python -m training.pocket.train --out DIR --minutes 110`.
+"""Trains the base pocket model from nothing: `python -m training.pocket.train --out DIR --minutes 113`.
 
 Stages: data, tokenizer, autoencoder, latents, denoiser and text encoder, decoder, export. Each is skipped where its
 result lies in DIR already, and training stages go on from their last checkpoint: run the same command again to resume.
@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from diffusers import AutoencoderKL
+
 from training.pocket import captions, data, diffusion, export, tokenizer, vae
 from training.pocket.distributed import run_processes
 
-SHARES = {"vae": 0.21, "denoiser": 0.745, "decoder": 0.045}
+SHARES = {"vae": 0.205, "denoiser": 0.725, "decoder": 0.07}
 """How the training stages share the minutes."""
 
 
@@ -31,7 +33,7 @@ def main() -> None:
     """Reads the command line and runs the stages."""
     parser = argparse.ArgumentParser(prog="python -m training.pocket.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for data, checkpoints and the model")
-    parser.add_argument("--minutes", type=float, default=110, help="minutes of training, data and latents apart")
+    parser.add_argument("--minutes", type=float, default=113, help="minutes of training, data and latents apart")
     parser.add_argument("--chunks", type=int, default=32, help=f"training scenes, in chunks of {data.CHUNK}")
     parser.add_argument("--batch", type=int, default=16, help="scenes in a denoiser step of one process, doubled later")
     parser.add_argument("--processes", type=int, default=2, help="processes, of one thread each")
@@ -72,7 +74,7 @@ def main() -> None:
 
 def _report_vae(folder: Path, report: Path, seed: int) -> None:
     """Measures the autoencoder on scenes kept out of training and writes the figure beside it."""
-    model = vae.AutoencoderKL.from_pretrained(folder).eval()
+    model = AutoencoderKL.from_pretrained(folder).eval()
     line = f"{vae.decibels(model, data.held_out_images(200, seed)):.2f} dB on 200 renders kept out of training"
     report.write_text(line + "\n", encoding="utf-8")
     print(f"{folder.name}: {line}", flush=True)

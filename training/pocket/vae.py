@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.pocket.data import load_images
+from training.pocket.data import chunks_of, load_images
 from training.pocket.distributed import Trainer, flat_then_linear, save_folder
 
 BLOCKS = (16, 48, 64)
@@ -20,6 +21,8 @@ SCALING_FACTOR = 0.08333
 """What the x4 upscaling pipeline of diffusers presumes of every autoencoder: so latents get a deviation of 12."""
 CROP = 32
 RATE = 2e-3
+STYLE_WEIGHTS = {"pixel art": 3.0, "pencil sketch": 2.0, "cartoon": 1.5}
+"""How much more often the decoder's last training sees styles with fine structure, which it learns last."""
 
 
 def build() -> AutoencoderKL:
@@ -164,9 +167,12 @@ def train_decoder(
         ema_decay=0.995, checkpoint=out.with_suffix(".checkpoint"), seed=seed, betas=(0.9, 0.98), weight_decay=1e-4,
     )  # fmt: skip
     images, latents = load_images(data), load_file(prepared)["latents"]
+    styles = [scene["style"] for chunk in chunks_of(data) for scene in json.loads(str(chunk["scenes"]))]
+    chances = np.array([STYLE_WEIGHTS.get(style, 1.0) for style in styles])
+    chances /= chances.sum()
     rng = np.random.default_rng((seed, rank, trainer.steps))
     while trainer.running:
-        chosen = rng.integers(0, len(images), 8)
+        chosen = rng.choice(len(images), 8, p=chances)
         target = to_tensor(images[chosen])
         clean = latents[torch.from_numpy(chosen)].float()
         noisy = clean + 0.03 * torch.randn(clean.shape, generator=trainer.generator)
