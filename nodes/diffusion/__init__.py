@@ -3,3 +3,9 @@
 `model_info`, `samplers`, `checks` and `families` (the package itself) know models by their JSON files and import no
 torch; `pool`, `models` and the modules inside `families` do the work.
 """
+
+import os
+
+# OpenMP's threads spin while they wait for one another, unless told otherwise before torch starts them. On a processor that
+# anything else uses too, a run took more than ten times as long so (benchmarks/README.md). What the user set stays.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

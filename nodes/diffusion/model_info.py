@@ -145,7 +145,7 @@ def _locate(reference: str) -> Path | Problem:
             f'the model "{reference}" is a single file; expected "pocket", a hub id, or a folder of diffusers',
             "convert it once: StableDiffusionPipeline.from_single_file(file).save_pretrained(folder)",
         )
-    if path.is_dir():
+    if reference and path.is_dir():
         return path.resolve()
     if re.match(r"[./~\\]|[A-Za-z]:", reference) or (reference.count("/") > 1 and "@" not in reference):
         return _problem(

@@ -109,12 +109,10 @@ def make_scheduler(info: ModelInfo, sampler: str) -> Any:
         name = SAMPLERS[sampler].scheduler
         config.update(SAMPLERS[sampler].config)
     cls: Any = getattr(diffusers, name, None)
-    known: Any = diffusers.SchedulerMixin
-    if not (isinstance(cls, type) and issubclass(cls, known)):
+    if not hasattr(cls, "set_timesteps"):
         raise ValueError(
             f'the model "{info.reference}" names the scheduler {name}, which diffusers {diffusers.__version__} does '
             "not have; choose a sampler"
         )
     with quiet():
-        made: Any = cls
-        return made.from_config(config)
+        return cls.from_config(config)
