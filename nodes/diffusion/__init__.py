@@ -6,6 +6,6 @@ torch; `pool`, `models` and the modules inside `families` do the work.
 
 import os
 
-# OpenMP's threads spin while they wait for one another, unless told otherwise before torch starts them. On a processor that
-# anything else uses too, a run took more than ten times as long so (benchmarks/README.md). What the user set stays.
+# OpenMP's threads spin while they wait for one another, unless told otherwise before torch starts them: on a processor
+# that anything else uses too, a run took ten times as long. What the user has set stays.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
