@@ -27,6 +27,9 @@ _TOKEN = re.compile(
 )
 
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+
+
 @dataclass(slots=True)
 class _Open:
     """A container whose end has not been read yet."""
@@ -82,6 +85,15 @@ class Source:
         line_start = self.text.rfind("\n", 0, offset) + 1
         return Position(self.name, self.text.count("\n", 0, offset) + 1, offset - line_start + 1)
 
+    def broken_texts(self) -> Iterator[Position]:
+        """Every text that holds half of a surrogate pair, which no encoding can write."""
+        for match in _TOKEN.finditer(self.text):
+            if match["string"] and _SURROGATE.search(match["string"]):
+                try:
+                    json.loads(match["string"], strict=False).encode()
+                except UnicodeEncodeError:
+                    yield self.at_offset(match.start("string"))
+
     @cached_property
     def _places(self) -> _Places:
         places = _Places()
@@ -113,7 +125,8 @@ class Source:
 def parse(source: Source) -> tuple[Any, list[Problem]]:
     """Read a JSON text; the value is meaningless if there is any problem.
 
-    Refused besides malformed text: a key that stands twice in one object, NaN and infinity, numbers that overflow.
+    Refused besides malformed text: a key that stands twice in one object, NaN and infinity, numbers that overflow, half
+    characters.
     """
     problems: list[Problem] = []
     repeated = False
@@ -169,6 +182,16 @@ def parse(source: Source) -> tuple[Any, list[Problem]]:
             )
             for text, place in source.scalars()
             if text in numbers
+        ]
+    if _SURROGATE.search(source.text):
+        problems += [
+            Problem(
+                "json.text",
+                "found half of a surrogate pair, expected whole characters",
+                hint="write the character itself, without \\u",
+                position=place,
+            )
+            for place in source.broken_texts()
         ]
     if repeated:
         problems += [
