@@ -120,26 +120,43 @@ class Library:
 
         Description texts do not count. Raises WorkflowError if a called workflow cannot be found or calls itself.
         """
-        return self._hash(document, ())
+        stack = [document]
+        begun: set[int] = set()
+        while stack:
+            current = stack[-1]
+            if id(current) in self._hashes:
+                stack.pop()
+                continue
+            begun.add(id(current))
+            called = self._called(current)
+            waiting = [callee for callee in called.values() if id(callee) not in self._hashes]
+            if any(id(callee) in begun for callee in waiting):
+                position = Position(current.name)
+                raise WorkflowError([Problem("workflow.recursive", "the workflow calls itself", position=position)])
+            stack += waiting
+            if not waiting:
+                hashes = {name: self._hashes[id(callee)] for name, callee in called.items()}
+                self._hashes[id(current)] = _content_hash(current, hashes)
+        return self._hashes[id(document)]
 
-    def _hash(self, document: WorkflowDocument, callers: tuple[int, ...]) -> str:
-        if id(document) in self._hashes:
-            return self._hashes[id(document)]
-        if id(document) in callers:
-            raise WorkflowError(
-                [Problem("workflow.recursive", "the workflow calls itself", position=Position(document.name))]
-            )
-        data = document.to_dict()
-        data.pop("description", None)
-        for declaration in data.get("inputs", {}).values():
-            declaration.pop("description", None)
-        for entry in data["nodes"].values():
-            uses = parse_uses(entry["uses"]) if entry.get("uses") else None
+    def _called(self, document: WorkflowDocument) -> dict[str, WorkflowDocument]:
+        """The documents that the nodes of a workflow call, by the name of the node."""
+        called = {}
+        for name, entry in document.nodes.items():
+            uses = parse_uses(entry.uses) if entry.uses is not None else None
             if uses is not None:
                 found = self.find(uses.target, document.folder)
                 if isinstance(found, Problem):
                     raise WorkflowError.of([found.at(position=Position(document.name))])
-                entry["uses"] = self._hash(self.load(found), (*callers, id(document)))
-        digest = hashlib.sha256(b"workflow\n" + orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).hexdigest()
-        self._hashes[id(document)] = digest
-        return digest
+                called[name] = self.load(found)
+        return called
+
+
+def _content_hash(document: WorkflowDocument, called: dict[str, str]) -> str:
+    data = document.to_dict()
+    data.pop("description", None)
+    for declaration in data.get("inputs", {}).values():
+        declaration.pop("description", None)
+    for name, digest in called.items():
+        data["nodes"][name]["uses"] = digest
+    return hashlib.sha256(b"workflow\n" + orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).hexdigest()

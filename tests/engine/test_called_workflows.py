@@ -205,3 +205,17 @@ def test_the_workflow_path_of_the_environment_is_searched(
     path = write("project/main.json", {"nodes": {"a": call("increase", value=1)}})
     assert run(path) == {"a/sum": 2}
     assert gf.load("increase").inputs["value"].type == "int"
+
+
+def test_the_hash_of_a_deep_chain_of_files_costs_no_recursion(write: Write) -> None:
+    write("level0.json", INCREASE)
+    for level in range(1, 1500):
+        path = write(f"level{level}.json", {"nodes": {"inner": call(f"level{level - 1}.json", value=1)}})
+    assert len(Library().hash(gf.load(path))) == 64
+
+
+def test_two_calls_of_one_file_are_no_recursion(write: Write) -> None:
+    write("increase.json", INCREASE)
+    write("both.json", {"nodes": {"a": call("increase", value=1), "b": call("increase", value=2)}})
+    path = write("main.json", {"nodes": {"x": call("both"), "y": call("increase", value=3)}})
+    assert len(Library().hash(gf.load(path))) == 64
