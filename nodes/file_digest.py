@@ -22,16 +22,16 @@ def file_digest(path: Path) -> str:
     A file in a Hugging Face cache is stored under its own hash, which is taken as it stands. Of a file larger than
     `HASHED_WHOLE` only size, time of change and the first and last mebibyte count. Raises OSError if it cannot be read.
     """
-    real = path.resolve()
-    if real.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", real.name):
-        return real.name
-    status = real.stat()
-    return _digest(str(real), status.st_size, status.st_mtime_ns)
+    status = path.stat()
+    return _digest(str(path), status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)
 def _digest(path: str, size: int, changed: int) -> str:
-    with Path(path).open("rb") as file:
+    real = Path(path).resolve()
+    if real.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", real.name):
+        return real.name
+    with real.open("rb") as file:
         if size <= HASHED_WHOLE:
             return hashlib.file_digest(file, "sha256").hexdigest()
         record = hashlib.sha256(f"{size} {changed} ".encode())

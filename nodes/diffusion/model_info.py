@@ -116,12 +116,9 @@ def find_model(reference: str) -> ModelInfo | Problem:
     folder = POCKET_FOLDER / pocket.folder if pocket else _locate(reference)
     if isinstance(folder, Problem):
         return folder
-    index = folder / "model_index.json"
-    try:
-        changed = index.stat().st_mtime_ns
-    except OSError:
+    if not (folder / "model_index.json").is_file():
         return _without_index(reference, folder)
-    return _read(reference, folder, changed)
+    return _read(reference, folder, tuple(_changed(folder / name) for name in _JSON_FILES))
 
 
 # Finding a model on the disk ------------------------------------------------------------------------------------------
@@ -200,6 +197,22 @@ def _without_index(reference: str, folder: Path) -> Problem:
     )
 
 
+_JSON_FILES = (
+    "model_index.json",
+    "vae/config.json",
+    "unet/config.json",
+    "text_encoder/config.json",
+    "scheduler/scheduler_config.json",
+)
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 # Reading its JSON files -----------------------------------------------------------------------------------------------
 
 
@@ -209,7 +222,7 @@ class _UnusableError(Exception):
 
 
 @lru_cache(maxsize=256)
-def _read(reference: str, folder: Path, changed: int) -> ModelInfo | Problem:
+def _read(reference: str, folder: Path, changed: tuple[int, ...]) -> ModelInfo | Problem:
     """``changed`` is not read: it makes the memory forget a folder that was written again."""
     try:
         return _model_info(reference, folder)

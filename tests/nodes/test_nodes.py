@@ -25,10 +25,11 @@ from graphflow.nodes import (
     Text2Image,
 )
 from graphflow.nodes.diffusion.checks import check_strength, denoise_steps
+from graphflow.nodes.diffusion.model_info import require_model
 from graphflow.nodes.diffusion.samplers import SAMPLERS
 from tests.nodes.conftest import Recorder
 
-CONDITIONING = PortType(Conditioning, "clip-128")
+CONDITIONING = PortType(Conditioning, require_model("pocket").text_space)
 
 
 def problems(node: Node, inputs: Mapping[str, PortType] | None = None) -> dict[str, Problem]:
@@ -169,10 +170,11 @@ def test_an_image_that_is_cut_down() -> None:
 
 
 def test_a_prompt_is_never_cut(context: Recorder, tiny_sd: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    fits, too_long = " ".join(["red"] * 30), " ".join(["red"] * 31)
     for model in ("pocket", str(tiny_sd)):
-        assert EncodePrompt(model=model).run(text=fits, context=context).embeds.shape[1] == 32
-        with pytest.raises(ValueError, match="found a prompt of 31 tokens, expected at most 30"):
+        window = require_model(model).prompt_window  # two of its tokens are the markers at the ends
+        fits, too_long = " ".join(["red"] * (window - 2)), " ".join(["red"] * (window - 1))
+        assert EncodePrompt(model=model).run(text=fits, context=context).embeds.shape[1] == window
+        with pytest.raises(ValueError, match=f"found a prompt of {window - 1} tokens, expected at most {window - 2}"):
             EncodePrompt(model=model).run(text=too_long, context=context)
     assert capfd.readouterr().err == ""
 
