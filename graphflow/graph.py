@@ -123,7 +123,11 @@ class _Binder:
         order = self._topological(digraph)
         self._check_files(order)
         for name in order:
-            self._follow_types(self.nodes[name])
+            try:
+                self._follow_types(self.nodes[name])
+            except Exception as error:  # a hook of a node raised: a fault of its pack, which has to be found
+                error.add_note(f"while node '{name}' ({self.nodes[name].node.type_id}) was checked")
+                raise
         self.problems += checks.check_claims((bound.name, bound.node, bound.flat) for bound in self.nodes.values())
         if not self.flat.nodes and not self.problems:
             self.problems.append(Problem("workflow.empty", "the workflow has no nodes", position=document.position()))

@@ -170,6 +170,11 @@ class PassBlock(Node, version=1):
 SPACES = {"sd-model": "sd", "xl-model": "sdxl"}
 
 
+def space_of(model: str) -> str:
+    """The latent space of a model; any other model has one of its own."""
+    return SPACES.get(model, model)
+
+
 class Draw(Node, version=1):
     """Give a latent in the space of a model, without any tensor."""
 
@@ -180,10 +185,10 @@ class Draw(Node, version=1):
         return (self.model,)
 
     def output_types(self, inputs: Mapping[str, PortType]) -> Mapping[str, PortType]:
-        return {"latent": PortType(Latent, SPACES[self.model], self.model, 64, 64, 1)}
+        return {"latent": PortType(Latent, space_of(self.model), self.model, 64, 64, 1)}
 
     def run(self) -> Latent:
-        return Latent(None, SPACES[self.model], self.model)  # type: ignore[arg-type]
+        return Latent(None, space_of(self.model), self.model)  # type: ignore[arg-type]
 
 
 class Redraw(Node, version=1):
@@ -192,13 +197,13 @@ class Redraw(Node, version=1):
     model: ModelRef = "sd-model"
 
     def input_types(self) -> Mapping[str, PortType]:
-        return {"image": PortType(Latent, SPACES[self.model], self.model)}
+        return {"image": PortType(Latent, space_of(self.model), self.model)}
 
     def output_types(self, inputs: Mapping[str, PortType]) -> Mapping[str, PortType]:
-        return {"latent": PortType(Latent, SPACES[self.model], self.model)}
+        return {"latent": PortType(Latent, space_of(self.model), self.model)}
 
     def run(self, *, image: Latent) -> Latent:
-        assert image.space == SPACES[self.model]
+        assert image.space == space_of(self.model)
         return image
 
 
@@ -226,11 +231,11 @@ class Encode(Node, version=1, converts=True):
         return cls(model=target.model) if target.model else None
 
     def output_types(self, inputs: Mapping[str, PortType]) -> Mapping[str, PortType]:
-        return {"latent": PortType(Latent, SPACES[self.model], self.model)}
+        return {"latent": PortType(Latent, space_of(self.model), self.model)}
 
     def run(self, *, image: Image) -> Latent:
         RUNS.append(f"Encode {self.model}")
-        return Latent(None, SPACES[self.model], self.model)  # type: ignore[arg-type]
+        return Latent(None, space_of(self.model), self.model)  # type: ignore[arg-type]
 
 
 class ReadImage(Node, version=1, loads=True):
