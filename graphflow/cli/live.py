@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graphflow.cli.progress import Progress, duration, warning_text
+from graphflow.cli.table import display_width
 from graphflow.events import Event, RunStarted, StepCached, StepFailed, StepFinished, StepProgress, StepStarted, Warned
 from graphflow.plan import Plan
 
@@ -39,8 +40,12 @@ class LiveProgress(Progress):
         self._sizes = [step.progress_steps or 1 for step in planned.steps]
         self._console = console or Console(stderr=True, highlight=False, no_color=bool(os.environ.get("NO_COLOR")))
         self._ascii = not (self._console.encoding or "").lower().startswith("utf")
+        longest = max((display_width(step.name) for step in planned.steps), default=0)
+        # names keep one width, so that nothing jumps while lines come and go
+        self._name_width = max(5, min(longest, self._console.width * 2 // 5))
         self._running: dict[int, _Running] = {}
         self._behind: set[int] = set()
+        self._counting = False
         self._live = Live(
             console=self._console,
             get_renderable=self._render,
@@ -75,6 +80,7 @@ class LiveProgress(Progress):
                 running = self._running.get(event.index)
                 if running is not None:
                     running.done, running.total = event.done, event.total
+                    self._counting = True
             case StepFinished():
                 self._leave(event.index, "✓", "green", event.step, duration(event.seconds))
             case StepCached():
@@ -93,7 +99,7 @@ class LiveProgress(Progress):
             mark = {"✓": "+", "✗": "x"}[mark]
         row = Table.grid(padding=(0, 1), expand=False)
         row.add_column(no_wrap=True)
-        row.add_column(no_wrap=True, overflow="ellipsis")
+        row.add_column(no_wrap=True, overflow="ellipsis", width=self._name_width)
         row.add_column(no_wrap=True, justify="right")
         row.add_row(Text(mark, style=style), Text(name), Text(ending, style="dim"))
         self._console.print(row)
@@ -113,7 +119,7 @@ class LiveProgress(Progress):
         now = time.perf_counter()
         grid = Table.grid(padding=(0, 1), expand=False)
         narrow = self._console.width < 60
-        grid.add_column(no_wrap=True, overflow="ellipsis", max_width=max(12, self._console.width * 2 // 5))
+        grid.add_column(no_wrap=True, overflow="ellipsis", width=self._name_width + 2)
         if not narrow:
             grid.add_column(width=min(32, self._console.width // 3))
         grid.add_column(no_wrap=True, justify="right")
@@ -126,15 +132,16 @@ class LiveProgress(Progress):
                 pulse=not running.total,
                 animation_time=now - running.begun,
             )
-            cells: list[RenderableType] = [Text(running.name, style="bold")]
+            cells: list[RenderableType] = [Text(f"  {running.name}", style="bold")]
             if not narrow:
                 cells.append(bar)
             grid.add_row(*cells, Text(counted), Text(duration(now - running.begun), style="dim"))
         share, elapsed = self._share(), now - self._begun
         clock = duration(elapsed)
-        if share > 0.02 and elapsed > 1:
+        # before the first denoise step, time went into loading, which tells nothing about the rest
+        if self._counting and 0.02 < share < 1 and elapsed > 1:
             clock += f" of about {duration(elapsed / share)}"
         place = f"{len(self._behind)}/{self.steps}"
-        cells = [Text("total")] if narrow else [Text("total"), ProgressBar(total=1.0, completed=share)]
+        cells = [Text("  total")] if narrow else [Text("  total"), ProgressBar(total=1.0, completed=share)]
         grid.add_row(*cells, Text(place), Text(clock, style="dim"))
         return Group(grid)
