@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, OverflowMethod, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -43,6 +43,7 @@ class LiveProgress(Progress):
         longest = max((display_width(step.name) for step in planned.steps), default=0)
         # names keep one width, so that nothing jumps while lines come and go
         self._name_width = max(5, min(longest, self._console.width * 2 // 5))
+        self._overflow: OverflowMethod = "crop" if self._ascii else "ellipsis"
         self._running: dict[int, _Running] = {}
         self._behind: set[int] = set()
         self._counting = False
@@ -99,7 +100,7 @@ class LiveProgress(Progress):
             mark = {"✓": "+", "✗": "x"}[mark]
         row = Table.grid(padding=(0, 1), expand=False)
         row.add_column(no_wrap=True)
-        row.add_column(no_wrap=True, overflow="ellipsis", width=self._name_width)
+        row.add_column(no_wrap=True, overflow=self._overflow, width=self._name_width)
         row.add_column(no_wrap=True, justify="right")
         row.add_row(Text(mark, style=style), Text(name), Text(ending, style="dim"))
         self._console.print(row)
@@ -119,7 +120,7 @@ class LiveProgress(Progress):
         now = time.perf_counter()
         grid = Table.grid(padding=(0, 1), expand=False)
         narrow = self._console.width < 60
-        grid.add_column(no_wrap=True, overflow="ellipsis", width=self._name_width + 2)
+        grid.add_column(no_wrap=True, overflow=self._overflow, width=self._name_width + 2)
         if not narrow:
             grid.add_column(width=min(32, self._console.width // 3))
         grid.add_column(no_wrap=True, justify="right")

@@ -84,15 +84,15 @@ class _Execution:
     def run(self) -> int:
         """Execute the plan and say what came of it."""
         with ExitStack() as stack:
-            listeners: list[Listener] = [self._notice, self.progress]
+            writers = frozenset(step.index for step in self.planned.steps if step.node.effect)
+            interruption = stack.enter_context(Interruption(writers))
+            # first, so that nobody hears of a step before its interruption is settled
+            listeners: list[Listener] = [interruption, self._notice, self.progress]
             if self.options.events:
                 listeners.append(stack.enter_context(JsonLines(self.options.events)))
             if self.options.events != "-":
                 self.paths = PathPrinter(hold=self.progress.live and sys.stdout.isatty())
                 listeners.append(self.paths)
-            writers = frozenset(step.index for step in self.planned.steps if step.node.effect)
-            interruption = stack.enter_context(Interruption(writers))
-            listeners.append(interruption)
             try:
                 with self.progress:
                     outcome = execute(
