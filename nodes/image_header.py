@@ -302,14 +302,14 @@ _OTHERS = (
 
 def _not_an_image(data: Bytes, name: str) -> Problem:
     start = bytes(data[:512])
-    hint = "save it as PNG or JPEG"
     for pattern, what in _OTHERS:
         if re.match(pattern, start, re.DOTALL | re.IGNORECASE):
             if what == "a safetensors file" and int.from_bytes(start[:8], "little") > max(len(data), 1 << 20):
                 continue
+            hint = "save it as PNG or JPEG" if what.endswith("read here") else "give the path of a picture"
             if what == "an HTML page":
                 hint = "a download that failed often leaves the page that says so; look at it in a browser"
             return Problem("file.not_an_image", f"{name} is {what}, {_EXPECTED}", hint=hint)
     textual = not re.search(rb"[\0-\x08\x0e-\x1a\x7f-\xff]", start)
     what = "a text file" if textual else f"of an unknown kind (it begins with {start[:8].hex(' ')})"
-    return Problem("file.not_an_image", f"{name} is {what}, {_EXPECTED}", hint=hint)
+    return Problem("file.not_an_image", f"{name} is {what}, {_EXPECTED}", hint="give the path of a picture")

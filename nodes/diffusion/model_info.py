@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from graphflow import Problem, WorkflowError
+from graphflow.errors import nearest
 from graphflow.nodes.diffusion.families import Defaults, Family, supported_pipelines
 from graphflow.nodes.file_digest import file_digest
 
@@ -154,7 +155,7 @@ def _locate(reference: str) -> Path | Problem:
         return _problem(
             "missing.model",
             f'unknown model "{reference}", expected {names}, a hub id (owner/name@revision), or a folder that exists',
-            f"models that ship with GraphFlow: {names}",
+            nearest(reference, POCKET_MODELS),
         )
     return _in_hub_cache(reference, match["name"], match["revision"] or "main")
 
@@ -177,10 +178,13 @@ def _in_hub_cache(reference: str, name: str, revision: str) -> Path | Problem:
         return snapshot
     what = f'the revision "{revision}" of the model "{name}"' if model.is_dir() else f'the model "{name}"'
     option = f" --revision {revision}" if revision != "main" else ""
+    # folders only: beside them many repositories hold the same weights again, in single files of several gigabytes
+    wanted = ("model_index.json", "*/*.json", "*/*.txt", "*/*model.safetensors")
+    included = " ".join(f'--include "{pattern}"' for pattern in wanted)
     return _problem(
         "missing.model",
         f"{what} is not in the local cache {hub_cache()}",
-        f'download it once: hf download {name}{option} --include "*.json" "*.txt" "*.safetensors"',
+        f"download it once: hf download {name}{option} {included}",
     )
 
 
