@@ -87,10 +87,6 @@ def flatten(
         for name, entry in frame.document.nodes.items():
             node = _resolve_node(frame, name, entry, flat.problems)
             if entry.type != CALL:
-                if entry.uses is not None:
-                    hint = f'only a node of type "{CALL}" calls a saved workflow'
-                    problem = Problem("field.unknown", "unknown field 'uses'", "uses", hint)
-                    flat.problems.append(problem.at(node=node.name, position=node.position("uses", key=True)))
                 flat.nodes[node.name] = node
                 continue
             calls[node.name] = []

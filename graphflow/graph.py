@@ -7,8 +7,11 @@ can be known without weights is known here.
 
 from __future__ import annotations
 
+import functools
+import types
+import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -17,14 +20,14 @@ from pydantic import ValidationError
 from graphflow import checks
 from graphflow.collector import paused_collection
 from graphflow.errors import Problem, WorkflowError, nearest
-from graphflow.flatten import Edge, FlatNode, FlatWorkflow, flatten
+from graphflow.flatten import CALL, Edge, FlatNode, FlatWorkflow, flatten
 from graphflow.inputs import Given, Literal, Open, literal_problem, resolve_file
 from graphflow.library import Library
 from graphflow.node import Node, Port
 from graphflow.registry import Registry, default_registry
-from graphflow.types import PLAIN_KINDS, PortType, type_name
+from graphflow.types import PLAIN_KINDS, PortType, accepts, type_name
 from graphflow.validation import problems_from, show_typed
-from graphflow.workflow import WorkflowDocument
+from graphflow.workflow import INPUT_KINDS, Input, WorkflowDocument, parse_reference
 
 __all__ = ["BoundNode", "Constant", "Graph", "bind"]
 
@@ -136,7 +139,11 @@ class _Binder:
 
     def _report(self, flat: FlatNode, problem: Problem) -> None:
         bound = flat.fields.get(problem.field or "")
-        position = bound.origin if isinstance(bound, Literal) else None
+        position = None
+        if isinstance(bound, Literal):
+            position = bound.origin
+            if bound.via:
+                problem = replace(problem, message=f"{problem.message} (from the input '{bound.via}')")
         if position is None:
             position = flat.position(problem.field, key=problem.code == "field.unknown")
         self.problems.append(problem.at(node=flat.name, position=position))
@@ -146,10 +153,13 @@ class _Binder:
     def _instance(self, flat: FlatNode) -> BoundNode | None:
         cls = self.registry.get(flat.entry.type)
         if cls is None:
-            hint = nearest(flat.entry.type, self.registry) or "`graphflow nodes` lists the node types"
+            hint = nearest(flat.entry.type, [*self.registry, CALL]) or "`graphflow nodes` lists the node types"
             problem = Problem("node.unknown", f"unknown node type '{flat.entry.type}'", hint=hint)
             self.problems.append(problem.at(node=flat.name, position=flat.position("type")))
             return None
+        if flat.entry.uses is not None:
+            hint = f'only a node of type "{CALL}" calls a saved workflow'
+            self._report(flat, Problem("field.unknown", f"{cls.type_id} has no field 'uses'", "uses", hint))
         signature = cls.signature()
         ports = signature.inputs
         parameters: dict[str, Any] = {}
@@ -161,24 +171,13 @@ class _Binder:
                     parameters[key] = bound.value
                 elif isinstance(bound, Open):
                     waiting = True
-                    if bound.type.kind not in PLAIN_KINDS and bound.type.kind is not object:
-                        self._report(
-                            flat,
-                            Problem(
-                                "parameter.kind",
-                                f"found an input of type {bound.type}, expected a value for the parameter '{key}'",
-                                key,
-                                "declare the input as text, int, float, bool, seed, model or file",
-                            ),
-                        )
+                    self._open_parameter(flat, cls, key, bound)
                 else:
                     hint = "parameters are known before the run; only ports take edges" + _port_hint(cls)
-                    self._report(
-                        flat,
-                        Problem(
-                            "parameter.edge", f"found an edge, expected a value for the parameter '{key}'", key, hint
-                        ),
-                    )
+                    through = parse_reference(flat.entry.fields[key])
+                    found = f"an edge from the input '{through.name}'" if isinstance(through, Input) else "an edge"
+                    message = f"found {found}, expected a value for the parameter '{key}'"
+                    self._report(flat, Problem("parameter.edge", message, key, hint))
                     waiting = True
             elif key in ports:
                 self._port(flat, ports[key], bound, inputs)
@@ -202,6 +201,17 @@ class _Binder:
         if node is None:
             return None
         return BoundNode(flat.name, node, inputs, flat, complete=not waiting)
+
+    def _open_parameter(self, flat: FlatNode, cls: type[Node], key: str, bound: Open) -> None:
+        """Hold the declared type of an input that has no value yet against the parameter it is for."""
+        kinds, found = _kinds_of_parameter(cls, key), bound.type.kind
+        if found is object or (
+            found in PLAIN_KINDS and (not kinds or found in kinds or (found is int and float in kinds))
+        ):
+            return
+        expected = " or ".join(type_name(kind) for kind in kinds) or "a value"
+        message = f"found {bound.type} from the input '{bound.name}', expected {expected} for the parameter '{key}'"
+        self._report(flat, Problem("type.mismatch", message, key, _declare_hint(kinds or tuple(PLAIN_KINDS))))
 
     def _port(self, flat: FlatNode, port: Port, bound: Any, inputs: dict[str, Edge | Constant]) -> None:
         if isinstance(bound, Edge):
@@ -277,7 +287,7 @@ class _Binder:
                 else:
                     told = cls.model_fields[key].description if key in cls.model_fields else None
                     hint = problem.hint or (f"{key}: {told}" if told and problem.code not in _PLAIN_FAULTS else "")
-                    self._report(flat, Problem(problem.code, problem.message + _via(flat, key), key, hint))
+                    self._report(flat, Problem(problem.code, problem.message, key, hint))
             return None
         return None if bad_files else node
 
@@ -313,7 +323,6 @@ class _Binder:
             edge = self._named(source, port, bound.flat)
             if edge is None:
                 del bound.inputs[port]
-                bound.complete = False
                 continue
             bound.inputs[port] = edge
             if digraph.has_edge(edge.source, bound.name):
@@ -353,27 +362,37 @@ class _Binder:
     # Types ---------------------------------------------------------------------------------------------------------
 
     def _follow_types(self, bound: BoundNode) -> None:
-        node = bound.node
+        node, known = bound.node, bound.input_types
         wanted = node.input_types()
         for port, source in bound.inputs.items():
             found = self._type_of(source)
             if found is None:
-                bound.complete = False
                 continue
             problem = checks.check_edge(wanted[port], found, self.registry, self._describe(source))
             if problem is not None:
-                self._report(bound.flat, Problem(problem.code, problem.message, port, problem.hint, problem.severity))
+                if isinstance(source, Constant) and isinstance(source.value, Open):
+                    problem = replace(problem, hint=_declare_hint(self._arriving(wanted[port])) or problem.hint)
+                self._report(bound.flat, replace(problem, field=port))
                 if problem.severity == "error":
-                    bound.complete = False
                     continue
-            bound.input_types[port] = found
+            known[port] = found
         signature = node.signature()
-        bound.output_types = signature.outputs
-        if signature.required <= bound.input_types.keys():
-            bound.output_types = node.output_types(bound.input_types)
-            if bound.complete:
-                for problem in node.check(bound.input_types):
-                    self._report(bound.flat, problem)
+        if self.problems:
+            # What should arrive stands for what does not, because of a fault that was told elsewhere: so the node's own
+            # faults are told at once too.
+            for port in signature.inputs:
+                if port not in known and (port in signature.required or port in bound.flat.entry.fields):
+                    known[port] = wanted[port]
+        bound.output_types = node.output_types(known)
+        if bound.complete:
+            for problem in node.check(known):
+                self._report(bound.flat, problem)
+
+    def _arriving(self, target: PortType) -> Iterator[type]:
+        """The kinds of input that can get to a port, as they are or converted."""
+        for kind in INPUT_KINDS.values():
+            if accepts(target, PortType(kind)) or self.registry.route(PortType(kind), target) is not None:
+                yield kind
 
     def _type_of(self, source: Edge | Constant) -> PortType | None:
         if isinstance(source, Constant):
@@ -422,6 +441,33 @@ class Loaded:
         return next(iter(outputs.values()))
 
 
+@functools.cache
+def _kinds_of_parameter(cls: type[Node], key: str) -> tuple[type, ...]:
+    """The plain kinds that a parameter may be; empty where it takes anything else too."""
+    kinds: list[type] = []
+    pending = [cls.model_fields[key].annotation]
+    while pending:
+        annotation = pending.pop(0)
+        if typing.get_origin(annotation) is typing.Literal:
+            kinds += [type(value) for value in typing.get_args(annotation)]
+        elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
+            pending += typing.get_args(annotation)
+        elif typing.get_origin(annotation) is typing.Annotated:
+            pending.append(typing.get_args(annotation)[0])
+        elif annotation in PLAIN_KINDS:
+            kinds.append(annotation)
+        elif annotation is not type(None):
+            return ()
+    return tuple(dict.fromkeys(kind for kind in kinds if kind in PLAIN_KINDS))
+
+
+def _declare_hint(kinds: Iterable[type]) -> str:
+    """What the type of an input has to be for values of some kinds."""
+    fitting = set(kinds)
+    names = [name for name, kind in INPUT_KINDS.items() if kind in fitting]
+    return f"declare the input as {', '.join(names[:-1])}{' or ' if names[1:] else ''}{names[-1]}" if names else ""
+
+
 _PLAIN_FAULTS = ("value.type", "value.range", "value.choice")
 """Faults that say all there is to say; for others the description of the parameter helps."""
 
@@ -453,8 +499,3 @@ def _faulty_references(flat: FlatNode) -> set[str]:
 def _port_hint(cls: type[Node]) -> str:
     ports = ", ".join(cls.signature().inputs)
     return f" ({ports})" if ports else ""
-
-
-def _via(flat: FlatNode, key: str | None) -> str:
-    bound = flat.fields.get(key or "")
-    return f" (from the input '{bound.via}')" if isinstance(bound, Literal) and bound.via else ""

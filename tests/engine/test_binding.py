@@ -52,7 +52,7 @@ ONE = {"type": "Number", "value": 1}
         (graph(w={"type": "Write", "name": "a", "value": 1}, a={"type": "Add", "left": {"from": "w"}}), "reference.output", "gives no value"),
         (graph(a={"type": "Write", "name": "x", "value": 1}, b={"type": "Write", "name": "X", "value": 2}), "file.claimed_twice", "'a' writes too"),
         (graph(a={"type": "Odd", "sum": 4}), "value.even", "found 4, expected an odd number"),
-        (graph(a={"type": "Number", "uses": "x"}), "field.unknown", "unknown field 'uses'"),
+        (graph(a={"type": "Number", "uses": "x"}), "field.unknown", "has no field 'uses'"),
         (graph(), "workflow.empty", "the workflow has no nodes"),
         (graph(a={"type": "ReadImage", "path": "../secret.png"}), "path.outside", "outside of the workflow's folder"),
         (graph(a={"type": "ReadImage", "path": "/etc/hostname"}), "path.outside", "outside of the workflow's folder"),
@@ -260,3 +260,39 @@ def test_any_acyclic_graph_in_any_order_gives_every_value(case: tuple[dict[str, 
         assert all(ref.step in done for ref in step.inputs.values() if isinstance(ref, gf.Ref))
         done.add(step.index)
     assert {name: value for name, value in gf.execute(planned).results.items() if name in values} == values
+
+
+def test_a_fault_does_not_hide_those_of_the_nodes_behind_it(problems: Find) -> None:
+    document = graph(
+        a={"type": "Numbr"},
+        b={"type": "Add", "left": {"from": "a"}},
+        c={"type": "Join", "left": {"from": "b"}},
+        d={"type": "Redraw", "image": {"from": "nobody"}},
+        e={"type": "Join", "left": {"from": "d"}},
+    )
+    found = problems(document)
+    assert [(problem.node, problem.code) for problem in found] == [
+        ("a", "node.unknown"),
+        ("c", "type.mismatch"),
+        ("d", "reference.node"),
+        ("e", "type.mismatch"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("type", "key", "fits"),
+    [("text", "by", False), ("float", "by", False), ("bool", "by", False), ("int", "by", True), ("seed", "by", True)],
+)
+def test_an_input_without_a_value_has_to_be_of_a_fitting_type(type: str, key: str, fits: bool) -> None:
+    document = {
+        "graphflow": 1,
+        "inputs": {"x": {"type": type}},
+        "nodes": {"a": {"type": "Add", "left": 1, key: {"input": "x"}}},
+    }
+    found = gf.Workflow.model_validate(document)
+    if fits:
+        gf.bind(found, registry=REGISTRY, checking=True)
+        return
+    with pytest.raises(gf.WorkflowError, match="declare the input as int or seed") as caught:
+        gf.bind(found, registry=REGISTRY, checking=True)
+    assert [problem.code for problem in caught.value.problems] == ["type.mismatch"]
