@@ -48,10 +48,14 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Points of an arrow. ``bends[i]`` tells whether the part from point i to i + 1 curves; the others are straight."""
+    """Points of an arrow, and how it gets from each to the next.
+
+    "line" is straight, "curve" leaves and arrives vertically; "under" and "over" turn round below or above two points
+    of equal height.
+    """
 
     points: tuple[tuple[float, float], ...]
-    bends: tuple[bool, ...]
+    bends: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -89,6 +93,12 @@ class _Joint:
     gate_source: str | None = None
     gate_target: str | None = None
     way: list[str] = field(default_factory=list)
+
+    def path(self, items: Mapping[str, _Item]) -> list[str]:
+        """What it goes through from top to bottom, one item a layer."""
+        if items[self.source].layer < items[self.target].layer:
+            return [self.source, *self.way, self.target]
+        return self.way[::-1]
 
 
 @dataclass(slots=True)
@@ -179,9 +189,16 @@ class _Planner:
         forward = _without_cycles(items, [(joint.source, joint.target) for joint in joints])
         _assign_layers(items, forward, gates_in, gates_out)
         layers = self._layers(items, joints)
-        neighbours = _neighbours(joints)
+        neighbours = _neighbours(joints, items)
         _reduce_crossings(layers, neighbours)
-        _place_across(layers, items, neighbours)
+        # what goes up has nothing above or below to hold it near its ends
+        pulls = {
+            key: [joint.source, joint.target]
+            for joint in joints
+            if items[joint.source].layer > items[joint.target].layer
+            for key in joint.way
+        }
+        _place_across(layers, items, neighbours, pulls)
         block = self._dimensions(frame, items, joints, layers)
         self._fix_ends(block, layers)
         return block
@@ -232,18 +249,18 @@ class _Planner:
         """Items by layer in a first order, with way points for what passes through."""
         for number, joint in enumerate(joints):
             first, last = items[joint.source].layer, items[joint.target].layer
-            for layer in range(min(first, last) + 1, max(first, last)):
+            # an arrow that has to go up passes beside its own two ends as well
+            passed = range(first + 1, last) if first < last else range(first, last - 1, -1)
+            for layer in passed:
                 key = f"way {number} {layer}"
                 items[key] = _Item(key, WAY_POINT_WIDTH, 0.0, "way", layer)
                 joint.way.append(key)
-            if first > last:
-                joint.way.reverse()
         count = 1 + max((item.layer for item in items.values()), default=0)
         layers: list[list[str]] = [[] for _ in range(count)]
         # depth first from the sources keeps what belongs together side by side before any sweep
         following: dict[str, list[str]] = {}
         for joint in joints:
-            path = [joint.source, *joint.way, joint.target]
+            path = joint.path(items)
             for one, other in pairwise(path):
                 following.setdefault(one, []).append(other)
         seen: set[str] = set()
@@ -269,6 +286,7 @@ class _Planner:
             right = max(right, left + wanted)
         for item in items.values():
             item.x += margin - left
+        upward = [joint for joint in joints if items[joint.source].layer > items[joint.target].layer]
         bands = []
         y = head + (0.0 if frame is not None else margin)
         for number, layer in enumerate(layers):
@@ -278,6 +296,8 @@ class _Planner:
             )
             if number or labelled or frame is not None:
                 y += LABEL_ZONE if number == 0 else LAYER_GAP + LABEL_ZONE
+            if number == 0 and any(items[joint.target].layer == 0 for joint in upward):
+                y += LAYER_GAP
             height = max((items[key].height for key in layer), default=0.0)
             only_gates = all(items[key].kind == "gate" for key in layer)
             if only_gates and number == 0:
@@ -288,6 +308,8 @@ class _Planner:
                 item.top = y
             bands.append((y, y + height))
             y += height
+        if any(items[joint.source].layer == len(layers) - 1 for joint in upward):
+            y += LAYER_GAP
         last_gates = layers and all(items[key].kind == "gate" for key in layers[-1]) and len(layers) > 1
         height = y + (0.0 if last_gates else margin)
         return _Block(right - left + 2 * margin, height, items, joints, {}, bands)
@@ -346,7 +368,7 @@ class _Planner:
             *reversed(target_chain[: target_chain.index(common)]),
         ]
         points: list[tuple[float, float]] = []
-        bends: list[bool] = []
+        bends: list[str] = []
         for frame in frames:
             block = self.blocks[frame]
             joint = next((joint for joint in block.joints if joint.link == index), None)
@@ -356,13 +378,13 @@ class _Planner:
             part, part_bends = _path(block, joint)
             moved = [(left + x, up + y) for x, y in part]
             if points:
-                bends.append(False)
+                bends.append("line")
             points += moved
             bends += part_bends
         return Route(tuple(points), tuple(bends))
 
 
-def _path(block: _Block, joint: _Joint) -> tuple[list[tuple[float, float]], list[bool]]:
+def _path(block: _Block, joint: _Joint) -> tuple[list[tuple[float, float]], list[str]]:
     items, bands = block.items, block.bands
     source, target = items[joint.source], items[joint.target]
     upward = source.layer > target.layer
@@ -370,29 +392,31 @@ def _path(block: _Block, joint: _Joint) -> tuple[list[tuple[float, float]], list
     end_x = block.ends[joint.link, f"in {joint.target}"]
     start = (start_x, source.top + source.height)
     points = [start]
-    bends: list[bool] = []
+    bends: list[str] = []
 
-    def straight(x: float, y: float) -> None:
-        if abs(points[-1][1] - y) > 0.01 or abs(points[-1][0] - x) > 0.01:
+    def go(x: float, y: float, bend: str = "curve") -> None:
+        level, upright = abs(points[-1][1] - y) < 0.01, abs(points[-1][0] - x) < 0.01
+        if not (level and upright):
             points.append((x, y))
-            bends.append(False)
+            bends.append("line" if upright else bend)
 
-    def curve(x: float, y: float) -> None:
-        points.append((x, y))
-        bends.append(abs(points[-2][0] - x) > 0.01)
-
-    if upward:
-        curve(end_x, target.top)
-        return points, bends
-    straight(start_x, bands[source.layer][1])
-    for key in joint.way:
-        item = items[key]
-        top, bottom = bands[item.layer]
-        curve(item.x, top - LABEL_ZONE)
-        straight(item.x, bottom)
+    go(start_x, bands[source.layer][1])
     top = bands[target.layer][0]
-    curve(end_x, top - LABEL_ZONE if target.kind != "gate" else top)
-    straight(end_x, target.top)
+    if upward:
+        for key in joint.way:
+            item = items[key]
+            upper, lower = bands[item.layer]
+            go(item.x, lower, "under" if item.layer == source.layer else "curve")
+            go(item.x, upper - LABEL_ZONE)
+        go(end_x, top - LABEL_ZONE, "over")
+    else:
+        for key in joint.way:
+            item = items[key]
+            upper, lower = bands[item.layer]
+            go(item.x, upper - LABEL_ZONE)
+            go(item.x, lower)
+        go(end_x, top if target.kind == "gate" else top - LABEL_ZONE)
+    go(end_x, target.top)
     return points, bends
 
 
@@ -454,11 +478,11 @@ def _assign_layers(
             items[key].layer = min(items[target].layer for target in following[key]) - 1
 
 
-def _neighbours(joints: Iterable[_Joint]) -> dict[str, tuple[list[str], list[str]]]:
+def _neighbours(joints: Iterable[_Joint], items: Mapping[str, _Item]) -> dict[str, tuple[list[str], list[str]]]:
     """For each item what it is joined to above and below."""
     found: dict[str, tuple[list[str], list[str]]] = {}
     for joint in joints:
-        path = [joint.source, *joint.way, joint.target]
+        path = joint.path(items)
         for upper, lower in pairwise(path):
             found.setdefault(upper, ([], []))[1].append(lower)
             found.setdefault(lower, ([], []))[0].append(upper)
@@ -517,7 +541,10 @@ def _crossings(layers: list[list[str]], neighbours: Mapping[str, tuple[list[str]
 
 
 def _place_across(
-    layers: list[list[str]], items: dict[str, _Item], neighbours: Mapping[str, tuple[list[str], list[str]]]
+    layers: list[list[str]],
+    items: dict[str, _Item],
+    neighbours: Mapping[str, tuple[list[str], list[str]]],
+    pulls: Mapping[str, list[str]],
 ) -> None:
     for layer in layers:
         x = 0.0
@@ -535,6 +562,7 @@ def _place_across(
                 joined = (above if down else below) or above or below
                 if round_number >= ROUNDS - 2:
                     joined = [*above, *below]
+                joined = [*joined, *pulls.get(key, ())]
                 wanted.append(sum(items[other].x for other in joined) / len(joined) if joined else items[key].x)
                 weights.append((4.0 if items[key].kind == "way" else 1.0) * max(len(joined), 0.1))
             gaps = [(items[one].width + items[other].width) / 2 + SIDE_GAP for one, other in pairwise(layer)]

@@ -233,13 +233,13 @@ def _arrow(arrow: Arrow, route: Route) -> Iterator[str]:
     x, y = points[-1]
     points[-1] = (x, y - 5)  # the line ends inside of the arrow head
     parts = [f"M{_n(points[0][0])} {_n(points[0][1])}"]
-    for (x1, y1), (x2, y2), bends in zip(points, points[1:], route.bends, strict=False):
-        if not bends:
+    for (x1, y1), (x2, y2), bend in zip(points, points[1:], route.bends, strict=False):
+        if bend == "line":
             parts.append(f"L{_n(x2)} {_n(y2)}")
-        else:
-            # vertical at both ends; the further apart, the more it gives
-            reach = (y2 - y1) / 2 if y2 > y1 else max(40.0, (y1 - y2) / 3)
-            parts.append(f"C{_n(x1)} {_n(y1 + reach)} {_n(x2)} {_n(y2 - reach)} {_n(x2)} {_n(y2)}")
+            continue
+        # vertical at both ends
+        first, second = {"under": (30.0, 30.0), "over": (-30.0, -30.0)}.get(bend, ((y2 - y1) / 2, (y1 - y2) / 2))
+        parts.append(f"C{_n(x1)} {_n(y1 + first)} {_n(x2)} {_n(y2 + second)} {_n(x2)} {_n(y2)}")
     tone = f"t-{arrow.tone.lower()}"
     dashed = " dashed" if arrow.dashed else ""
     yield f'<path class="edge {tone}{dashed}" d="{" ".join(parts)}"/>'
