@@ -7,6 +7,7 @@ rest ordered; for every value it is known after which step nobody needs it any m
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -62,13 +63,19 @@ class Plan:
 
 @cache
 def library_versions() -> Mapping[str, str]:
-    """Installed versions of the numeric libraries, read without importing them."""
+    """Installed versions of the numeric libraries, read without importing them.
+
+    The line is looked for by hand: parsing the whole of five metadata files as mail headers, as
+    ``importlib.metadata.version`` does, was a tenth of the time of `graphflow validate`.
+    """
     versions = {}
     for name in NUMERIC_LIBRARIES:
         try:
-            versions[name] = importlib.metadata.version(name)
+            text = importlib.metadata.distribution(name).read_text("METADATA") or ""
         except importlib.metadata.PackageNotFoundError:
             continue
+        found = re.search(r"^Version: *(\S+)", text, re.MULTILINE)
+        versions[name] = found[1] if found else importlib.metadata.version(name)
     return versions
 
 

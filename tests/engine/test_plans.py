@@ -164,3 +164,13 @@ def test_a_plan_is_plain_data_that_can_be_compared_whole() -> None:
     first, second = (gf.plan(gf.bind(workflow, registry=REGISTRY)) for _ in range(2))
     assert first == second
     assert first.results == {"one": gf.Ref(0, "value")}
+
+
+def test_the_versions_in_keys_are_the_installed_ones() -> None:
+    import importlib.metadata
+
+    from graphflow.plan import library_versions
+
+    versions = library_versions()
+    assert versions == {name: importlib.metadata.version(name) for name in versions}
+    assert {"torch", "diffusers", "transformers"} <= set(versions)
