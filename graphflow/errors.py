@@ -18,6 +18,7 @@ what to do; where it is (file, line, column, node, field) is filled in by the en
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -81,8 +82,8 @@ class Problem:
     def __str__(self) -> str:
         where = f"{self.where}: " if self.where else ""
         label = "warning: " if self.severity == "warning" else ""
-        hint = f"\n    {self.hint}" if self.hint else ""
-        return f"{where}{label}{self.message} [{self.code}]{hint}"
+        hint = f"\n    {printable(self.hint)}" if self.hint else ""
+        return f"{printable(where)}{label}{printable(self.message)} [{self.code}]{hint}"
 
     def to_dict(self) -> dict[str, str | int | None]:
         """The problem as a flat JSON object."""
@@ -98,6 +99,14 @@ class Problem:
             "line": position.line if position and position.line else None,
             "column": position.column if position and position.column else None,
         }
+
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """A text that a terminal shows and does not obey: a stranger's file may hold line breaks and control characters."""
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class GraphFlowError(Exception):

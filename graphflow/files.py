@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Paths that strangers wrote, and files that a reader never sees half of."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+__all__ = ["is_file", "real_path", "write_atomically"]
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a path that cannot be one (too long, a NUL in it) is none."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for some of these
+
+
+def real_path(path: Path) -> Path:
+    """The absolute path with links followed. Where they lead in a circle it ends inside of that, and is no file."""
+    return Path(os.path.realpath(path))  # Path.resolve raises for circles
 
 
 def write_atomically(path: Path, data: bytes) -> Path:

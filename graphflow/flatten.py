@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from graphflow.errors import Position, Problem, WorkflowError, nearest
 from graphflow.inputs import Binding, Given, Literal, Open, declared_inputs, default_problem, literal_problem
 from graphflow.library import Library, parse_uses
-from graphflow.types import PortType, accepts
+from graphflow.types import PortType, accepts, type_name
+from graphflow.validation import show, show_typed
 from graphflow.workflow import INPUT_KINDS, From, Input, InputDeclaration, NodeEntry, WorkflowDocument, parse_reference
 
 __all__ = ["CALL", "Edge", "FlatNode", "FlatWorkflow", "flatten"]
@@ -166,7 +167,9 @@ def _call(frame: _Frame, node: FlatNode, library: Library, flat: FlatWorkflow) -
         return None
     uses = parse_uses(node.entry.uses)
     if uses is None:
-        report("uses.form", f'found "{node.entry.uses}", expected a name or a relative file, and perhaps "@sha256:…"')
+        report(
+            "uses.form", f'found {show(node.entry.uses)}, expected a name or a relative file, and perhaps "@sha256:…"'
+        )
         return None
     found = library.find(uses.target, frame.document.folder)
     if isinstance(found, Problem):
@@ -217,7 +220,14 @@ def _argument(
     if isinstance(bound, Literal):
         fault = literal_problem(bound.value, kind) if kind in (str, int, float, bool) else None
         if kind not in (str, int, float, bool):
-            fault = ("value.type", f"found a literal, expected an edge or an input of type {declaration.type}")
+            found = show_typed(bound.value)
+            report(
+                "value.type",
+                f"found {found}, expected an edge of type {type_name(kind)}",
+                name,
+                'connect a node: {"from": …}',
+            )
+            return Open(name, PortType(kind))
         if fault:
             report(fault[0], fault[1], name)
             return Open(name, PortType(kind))

@@ -6,12 +6,14 @@ value that a person gives (on the command line, in Python) is trusted: its paths
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graphflow.errors import Position, Problem, nearest
+from graphflow.files import real_path
 from graphflow.types import PortType, type_name
 from graphflow.validation import KIND_NAMES, show, show_typed
 from graphflow.workflow import INPUT_KINDS, InputDeclaration, WorkflowDocument
@@ -139,9 +141,9 @@ def resolve_file(literal: Literal) -> str | Problem:
     if not text or "\0" in text:
         return Problem("path.empty", f"found {show(text)}, expected the path of a file")
     if literal.folder is None:
-        return str(Path(text).expanduser().resolve())
-    root = literal.folder.resolve()
-    path = (root / text).resolve()
+        return str(real_path(Path(os.path.expanduser(text))))  # noqa: PTH111 - Path raises for an unknown user
+    root = real_path(literal.folder)
+    path = real_path(root / text)
     if not path.is_relative_to(root):
         return Problem(
             "path.outside",

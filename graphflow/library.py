@@ -16,11 +16,12 @@ from pathlib import Path
 import orjson
 
 from graphflow.errors import Position, Problem, WorkflowError, nearest
+from graphflow.files import is_file, real_path
 from graphflow.workflow import WorkflowDocument
 
 __all__ = ["Library", "Uses", "parse_uses", "saved_workflows", "search_folders"]
 
-_USES = re.compile(r"(?P<target>[^@]+)(@(?P<pin>sha256:[0-9a-f]{8,64}))?")
+_USES = re.compile(r"(?P<target>[^@\x00-\x1f\x7f]{1,1000})(@(?P<pin>sha256:[0-9a-f]{8,64}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class Library:
             return self._relative(target, caller)
         for folder in search_folders(caller):
             path = folder / f"{target}.json"
-            if path.is_file():
+            if is_file(path):
                 return path
         known = [name for name, _ in saved_workflows(caller)]
         hint = nearest(target, known) or "`graphflow workflows` lists the saved workflows"
@@ -97,14 +98,14 @@ class Library:
         if caller is None:
             message = f"'{target}' is a relative file, but this workflow is not in a folder"
             return Problem("uses.relative", message, hint="save the workflow first, or call a saved workflow by name")
-        root = caller.resolve()
-        path = (root / target).resolve()
+        root = real_path(caller)
+        path = real_path(root / target)
         if not path.is_relative_to(root) or "\\" in target:
             hint = "put it into that folder, or call it by name and set GRAPHFLOW_PATH"
             return Problem("path.outside", f"'{target}' is outside of the folder of the calling workflow", hint=hint)
-        if not path.is_file():
+        if not is_file(path):
             folder = Path(target).parent
-            beside = [str(folder / item.name) for item in path.parent.glob("*.json")] if path.parent.is_dir() else []
+            beside = [str(folder / item.name) for item in path.parent.glob("*.json") if is_file(item)]
             hint = nearest(target, beside)
             return Problem("workflow.unknown", f"found no file '{target}' beside the calling workflow", hint=hint)
         return path

@@ -43,7 +43,6 @@ WITHOUT_A_FILE = {
     "output.twice": "a second output of one name, in Python; in a file it is json.duplicate_key",
     "uses.relative": "needs a workflow that is in no folder",
     "value.invalid": "a rule of a parameter that only other packs have",
-    "value.length": "a rule of a parameter that only other packs have",
     "value.unwritable": "a value that no file can hold, given in Python",
 }
 """Codes that no workflow file can show by itself, each with the reason."""

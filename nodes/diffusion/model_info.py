@@ -130,7 +130,9 @@ def _problem(code: str, message: str, hint: str = "") -> Problem:
 
 
 def _locate(reference: str) -> Path | Problem:
-    path = Path(reference).expanduser()
+    if len(reference) > 1000 or not reference.isprintable():
+        return _problem("missing.model", f'found "{reference[:60]}…", expected a model', nearest("", POCKET_MODELS))
+    path = Path(os.path.expanduser(reference))  # noqa: PTH111 - Path raises for an unknown user
     if path.suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin"):
         if path.suffix != ".safetensors":
             return _problem(
@@ -143,7 +145,7 @@ def _locate(reference: str) -> Path | Problem:
             f'the model "{reference}" is a single file; expected "pocket", a hub id, or a folder of diffusers',
             "convert it once: StableDiffusionPipeline.from_single_file(file).save_pretrained(folder)",
         )
-    if reference and path.is_dir():
+    if reference and os.path.isdir(path):  # noqa: PTH112 - Path raises for a name that is too long
         return path.resolve()
     if re.match(r"[./~\\]|[A-Za-z]:", reference) or (reference.count("/") > 1 and "@" not in reference):
         return _problem(
