@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from graphflow.build import Workflow, load
+from graphflow.errors import Problem, WorkflowError
 from graphflow.workflow import INPUT_KINDS, WorkflowDocument
 
 __all__ = ["add_file", "add_values", "input_values", "read_workflow", "stem_of"]
@@ -55,8 +56,16 @@ def input_values(document: WorkflowDocument, assignments: Iterable[tuple[str, st
     """The given texts as values of the declared types.
 
     A text that is none of its type is passed on as it stands: binding reports it together with every other fault, as it
-    does for a name that is no input.
+    does for a name that is no input. Raises WorkflowError where two texts are for one input.
     """
+    assignments = list(assignments)
+    names = [name for name, _ in assignments]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise WorkflowError(
+            Problem("input.twice", f"--set gives '{name}' {names.count(name)} times", hint="give it once")
+            for name in twice
+        )
     return {name: _value(document, name, text) for name, text in assignments}
 
 

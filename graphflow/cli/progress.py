@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from graphflow.cli.report import count, tell
+from graphflow.errors import Problem, WorkflowError
 from graphflow.events import (
     Event,
     FileSaved,
@@ -159,7 +160,11 @@ class JsonLines:
             sys.stdout.flush()
             self._stream = sys.stdout.buffer
         else:
-            self._stream = open(self._target, "wb")  # noqa: PTH123 - may be a pipe or a device; __exit__ closes it
+            try:
+                self._stream = open(self._target, "wb")  # noqa: PTH123 - may be a pipe or a device; __exit__ closes it
+            except OSError as error:
+                reason = str(error.strerror or error).lower()
+                raise WorkflowError([Problem("file.unwritable", f"cannot write {self._target}: {reason}")]) from None
         return self
 
     def __exit__(

@@ -6,6 +6,7 @@ A picture among the outputs that no node of the workflow saves is saved as <work
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import secrets
 import sys
@@ -19,10 +20,10 @@ from graphflow.cli.files import add_file, add_values, input_values, read_workflo
 from graphflow.cli.interrupt import Interruption
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.progress import JsonLines, PathPrinter, Progress, progress_for
-from graphflow.cli.report import count, tell
+from graphflow.cli.report import report_problems, tell
 from graphflow.cli.saving import bound_with_saved_outputs
 from graphflow.device import DTYPES, resolve_device, resolve_dtype
-from graphflow.errors import Cancelled, WorkflowError
+from graphflow.errors import Cancelled, Problem, WorkflowError
 from graphflow.events import Event, Listener, StepFailed
 from graphflow.graph import Graph
 from graphflow.plan import Plan, plan
@@ -58,7 +59,8 @@ def add_arguments(parser: Parser) -> None:
 def run(options: Options) -> int:
     """Run FILE; the status tells how it went."""
     workflow = read_workflow(options.file)
-    values = input_values(workflow, _once(options.values))
+    values = input_values(workflow, options.values)
+    _check_folder(Path(options.out))
     graph = bound_with_saved_outputs(workflow, values)
     # whether there is a GPU is asked only where a model runs: asking imports torch
     needs_torch = options.device != "auto" or any(bound.node.models() for bound in graph)
@@ -111,8 +113,11 @@ class _Execution:
                 raise
             except Exception as error:
                 self._release_paths()
-                if self.failed is None or isinstance(error, WorkflowError):
+                if self.failed is None:
                     raise
+                if isinstance(error, WorkflowError) and not self.options.debug:
+                    report_problems(error.problems, ending=f"the run stopped in '{self.failed}'")
+                    return error.exit_code
                 return self._node_failed(error)
             self._release_paths()
             interruption.hold()  # the record of the run is written whole
@@ -145,7 +150,10 @@ class _Execution:
             stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
             name = f"{stem_of(self.graph.document)}-{stamp}-{secrets.token_hex(3)}.json"
             record = Run(self.graph, self.planned, outcome, self.values).manifest
-            manifest = record.save(self.output_folder / "manifests" / name)
+            try:
+                manifest = record.save(self.output_folder / "manifests" / name)
+            except OSError as error:
+                tell(f"warning: the manifest could not be written: {error}")
         if self.options.quiet:
             return
         for name, value in outcome.results.items():
@@ -156,18 +164,16 @@ class _Execution:
             tell(f"manifest: {manifest}")
 
 
-def _once(assignments: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The assignments; raises WorkflowError where two of them are for one input."""
-    from graphflow.errors import Problem
-
-    names = [name for name, _ in assignments]
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice:
-        raise WorkflowError(
-            Problem("input.twice", f"--set gives '{name}' {count(names.count(name), 'time')}", hint="give it once")
-            for name in twice
-        )
-    return assignments
+def _check_folder(folder: Path) -> None:
+    """A folder that cannot be written is told before anything is computed. Raises WorkflowError."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        fault = f"{existing} is a file, expected a folder"
+    elif not os.access(existing, os.W_OK):
+        fault = f"the folder {existing} cannot be written"
+    else:
+        return
+    raise WorkflowError([Problem("file.unwritable", fault, hint="choose another one with --out")])
 
 
 def _device(word: str) -> str:

@@ -25,7 +25,7 @@ def bound_with_saved_outputs(workflow: Workflow, values: Mapping[str, Any], *, c
     unsaved = _unsaved(graph, workflow)
     if not unsaved:
         return graph
-    extended = workflow.model_copy(deep=True)
+    extended = workflow.model_copy(update={"nodes": dict(workflow.nodes)})
     taken = {claim.casefold() for bound in graph if bound.node.effect for claim in bound.node.claims()}
     for output, (source, edge) in unsaved.items():
         found = graph.bound(edge.source).output_types[edge.output or ""]
@@ -47,11 +47,13 @@ def _unsaved(graph: Graph, workflow: Workflow) -> dict[str, tuple[str, Edge]]:
     if graph.outputs:
         results = {name: (workflow.outputs[name].source, edge) for name, edge in graph.outputs.items()}
     elif not effects:
+        feeding = {value.source for bound in graph for value in bound.inputs.values() if isinstance(value, Edge)}
         for bound in graph:
             # only nodes of the document itself can be referred to, and they have no slash in their name
-            if graph.digraph.out_degree(bound.name) == 0 and bound.output_types and "/" not in bound.name:
+            if bound.name not in feeding and bound.output_types and "/" not in bound.name:
                 results[bound.name] = (bound.name, Edge(bound.name, next(iter(bound.output_types))))
-    return {name: item for name, item in results.items() if item[1] not in saved and item[1].source in graph.digraph}
+    known = set(graph.order)
+    return {name: item for name, item in results.items() if item[1] not in saved and item[1].source in known}
 
 
 def _free_name(saver: Any, wanted: str, taken: set[str]) -> str:

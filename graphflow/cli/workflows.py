@@ -111,7 +111,7 @@ def _outputs(document: WorkflowDocument) -> list[tuple[str, Any, str | None]]:
     try:
         graph = bind(document, checking=True)
         for key, edge in graph.outputs.items():
-            if edge.source in graph.digraph:
+            if edge.source in graph.order:
                 found = graph.bound(edge.source).output_types.get(edge.output or "")
                 if found is not None:
                     types[key] = type_name(found.kind)

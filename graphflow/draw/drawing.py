@@ -102,9 +102,10 @@ def drawing_of_graph(graph: Graph) -> Drawing:
     for name, declaration in graph.document.inputs.items():
         default = "" if declaration.default is None else _short(show(declaration.default))
         pills.append(Box(f"input:{name}", "input", name, default, (), _input_tone(declaration.type)))
+    known = set(graph.order)
     ends = []
     for name, edge in graph.outputs.items():
-        if edge.source not in graph.digraph:
+        if edge.source not in known:
             continue
         kind = graph.bound(edge.source).output_types.get(edge.output or "")
         ends.append(Box(f"output:{name}", "output", name, type_name(kind.kind) if kind else "", (), _tone(kind)))

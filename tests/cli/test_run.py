@@ -210,8 +210,15 @@ def test_a_device_that_is_none(graphflow: Command, letter: Path) -> None:
 def test_an_output_folder_that_cannot_be_written(graphflow: Command, letter: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     done = graphflow("run", letter, "--out", tmp_path / "out")
-    assert done.status in (2, 4)
-    assert "Traceback" not in done.err
+    assert done.status == 2
+    assert "is a file, expected a folder [file.unwritable]" in done.err
+
+
+def test_an_events_file_that_cannot_be_written(graphflow: Command, letter: Path, tmp_path: Path) -> None:
+    done = graphflow("run", letter, "--out", tmp_path, "--events", tmp_path / "none" / "events.jsonl")
+    assert done.status == 2
+    assert "[file.unwritable]" in done.err
+    assert not (tmp_path / "letter-page.txt").exists()
 
 
 def test_a_workflow_from_stdin(graphflow: Command, letter: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -279,6 +286,15 @@ def test_nobody_reads_the_output(process: Process) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     running = process("schema", stdout=writer)
+    os.close(writer)
+    _, err = running.communicate(timeout=30)
+    assert (running.returncode, err) == (141, "")
+
+
+def test_a_run_ends_quietly_when_nobody_reads_its_events(process: Process, letter: Path, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    running = process("run", letter, "--events", "-", "--out", tmp_path, "--quiet", stdout=writer)
     os.close(writer)
     _, err = running.communicate(timeout=30)
     assert (running.returncode, err) == (141, "")
