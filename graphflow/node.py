@@ -109,7 +109,7 @@ class Node(BaseModel):
         strict=True,
         allow_inf_nan=False,
         protected_namespaces=(),
-        use_attribute_docstrings=False,
+        defer_build=True,  # a validator is built when its node type is first used: importing a pack must stay quick
     )
 
     type_id: ClassVar[str] = "Node"

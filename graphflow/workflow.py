@@ -89,7 +89,8 @@ def parse_reference(value: Any) -> From | Input | str | None:
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    # validators are built when first used: importing must stay quick
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class InputDeclaration(_Document):
@@ -110,7 +111,7 @@ class InputDeclaration(_Document):
 class NodeEntry(BaseModel):
     """One node of a workflow: its type, and its parameters and ports as further fields."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True, defer_build=True)
 
     type: str = Field(description='a node type, or "Workflow" to call a saved workflow')
     uses: str | None = Field(None, description='for "Workflow": name, relative file, or either with "@sha256:…"')
@@ -124,7 +125,7 @@ class NodeEntry(BaseModel):
 class OutputReference(BaseModel):
     """A named output of the workflow."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True, defer_build=True)
 
     source: str = Field(alias="from", description="node or node.output")
 
