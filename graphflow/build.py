@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from graphflow.cache import Store
 from graphflow.device import resolve_device, resolve_dtype
@@ -28,8 +30,8 @@ from graphflow.plan import Plan, plan
 from graphflow.registry import Registry
 from graphflow.scheduler import Outcome, execute
 from graphflow.types import type_name
-from graphflow.validation import show
-from graphflow.workflow import From, Input, InputDeclaration, NodeEntry, OutputReference, WorkflowDocument
+from graphflow.validation import problems_from, show
+from graphflow.workflow import FORMAT_VERSION, From, Input, NodeEntry, WorkflowDocument
 
 __all__ = ["NodeHandle", "Run", "Workflow", "load", "loads"]
 
@@ -59,7 +61,7 @@ class Workflow(WorkflowDocument):
             fields["description"] = description
         if default is not None:
             fields["default"] = default
-        self.inputs[name] = InputDeclaration(**fields)
+        self.inputs |= _checked({"inputs": {name: fields}}).inputs
         return Input(name)
 
     def add(
@@ -84,7 +86,7 @@ class Workflow(WorkflowDocument):
         if name in self.outputs:
             raise WorkflowError([Problem("output.twice", f"there is an output '{name}' already")])
         reference = From(source.name) if isinstance(source, NodeHandle) else source
-        self.outputs[name] = OutputReference(**reference.to_json())
+        self.outputs |= _checked({"outputs": {name: reference.to_json()}}).outputs
 
     def _add(self, name: str, entry: NodeEntry, fields: Mapping[str, Any]) -> NodeHandle:
         if name in self.nodes:
@@ -96,8 +98,8 @@ class Workflow(WorkflowDocument):
         for key, value in fields.items():
             written[key] = _written(name, key, value)
         # through the document's own checks, so that a name no file can hold is refused here already
-        checked = WorkflowDocument.model_validate({"graphflow": 1, "nodes": {name: {"type": entry.type}}})
-        self.nodes[next(iter(checked.nodes))] = entry
+        _checked({"nodes": {name: {"type": entry.type}}})
+        self.nodes[name] = entry
         return NodeHandle(name)
 
     def bind(
@@ -204,6 +206,17 @@ def load(path: str | PathLike[str]) -> Workflow:
 def loads(text: str | bytes) -> Workflow:
     """A workflow from JSON text. Raises WorkflowError with every fault of form."""
     return Workflow.loads(text)
+
+
+def _checked(part: dict[str, Any]) -> WorkflowDocument:
+    """A part of a document as a document; raises WorkflowError for what no file can hold."""
+    try:
+        return WorkflowDocument.model_validate({"graphflow": FORMAT_VERSION, **part})
+    except ValidationError as error:
+        raise WorkflowError(
+            replace(problem, field=".".join(str(step) for step in path if step != "[key]"))
+            for problem, path in problems_from(error)
+        ) from None
 
 
 def _written(node: str, key: str, value: Any) -> Any:

@@ -58,6 +58,8 @@ def literal_problem(value: Any, kind: type) -> tuple[str, str] | None:
     if found is kind or (kind is float and found is int):
         if found is float and not (-float("inf") < value < float("inf")):
             return "value.type", f"found {value}, expected a finite number"
+        if found is int and not -(2**63) <= value < 2**64:
+            return "value.range", f"found {str(value)[:40]}, expected an integer of at most 64 bits"
         return None
     return "value.type", f"found {show_typed(value)}, expected {KIND_NAMES.get(kind, type_name(kind))}"
 

@@ -27,6 +27,7 @@ _TOKEN = re.compile(
 )
 
 
+_LONG_NUMBER = re.compile(r"\d{19}")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 
@@ -125,8 +126,8 @@ class Source:
 def parse(source: Source) -> tuple[Any, list[Problem]]:
     """Read a JSON text; the value is meaningless if there is any problem.
 
-    Refused besides malformed text: a key that stands twice in one object, NaN and infinity, numbers that overflow, half
-    characters.
+    Refused besides malformed text: a key that stands twice in one object, NaN and infinity, numbers that overflow,
+    integers of more than 64 bits, half characters.
     """
     problems: list[Problem] = []
     repeated = False
@@ -182,6 +183,17 @@ def parse(source: Source) -> tuple[Any, list[Problem]]:
             )
             for text, place in source.scalars()
             if text in numbers
+        ]
+    if _LONG_NUMBER.search(source.text):
+        problems += [
+            Problem(
+                "json.number",
+                f"found {text if len(text) < 40 else text[:36] + '…'}, expected an integer of at most 64 bits",
+                hint="the largest is 18446744073709551615",
+                position=place,
+            )
+            for text, place in source.scalars()
+            if re.fullmatch(r"-?\d+", text) and not -(2**63) <= int(text) < 2**64
         ]
     if _SURROGATE.search(source.text):
         problems += [

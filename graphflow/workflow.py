@@ -284,6 +284,12 @@ def _form_problems(error: ValidationError, source: Source) -> list[Problem]:
     for problem, path in problems_from(error):
         node = str(path[1]) if len(path) > 1 and path[0] == "nodes" else None
         hint, about_key = problem.hint, problem.code == "field.unknown"
+        if len(path) == 4 and path[0] == "inputs" and path[2] == "default":
+            if path[3] != "str":
+                continue  # one fault, told once for each kind that a default may be
+            found = problem.message.partition(", expected ")[0]
+            problem = Problem(problem.code, f"{found}, expected a text, a number, or true or false")
+            path = path[:3]
         if path and path[-1] == "[key]":
             path, about_key, node = path[:-1], True, None
         field = ".".join(str(part) for part in (path[2:] if node else path)) or None

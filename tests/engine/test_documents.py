@@ -174,3 +174,18 @@ def test_no_text_makes_the_reader_fall_over(text: str) -> None:
         gf.loads(text)
     except gf.WorkflowError as error:
         assert error.problems
+
+
+def test_the_builder_refuses_what_no_file_can_hold_as_a_file_is_refused() -> None:
+    from tests.engine.pack import Number
+
+    workflow = gf.Workflow()
+    with pytest.raises(gf.WorkflowError, match=r"name\.form"):
+        workflow.add("b b", Number())
+    with pytest.raises(gf.WorkflowError, match=r"name\.form"):
+        workflow.input("e e", "text")
+    with pytest.raises(gf.WorkflowError, match="expected 'text', 'int'"):
+        workflow.input("e", "string")
+    with pytest.raises(gf.WorkflowError, match=r"name\.form"):
+        workflow.output("c d", gf.NodeHandle("b"))
+    assert workflow.to_dict() == {"graphflow": 1, "nodes": {}}
