@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from graphflow.cli.parser import Options, Parser, UsageError
+from graphflow.cli.report import visible
 from graphflow.cli.table import table, wrapped
 from graphflow.errors import nearest
 from graphflow.node import REQUIRED, Node
@@ -44,9 +45,9 @@ def run(options: Options) -> int:
             data = [_data(registry[name]) for name in sorted(registry)]
         print(json.dumps(data, indent=2, ensure_ascii=False))
     elif options.type:
-        print(_description(registry[options.type]))
+        print(visible(_description(registry[options.type])))
     else:
-        print(_listing(registry))
+        print(visible(_listing(registry)))
     return 0
 
 

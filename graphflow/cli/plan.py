@@ -10,7 +10,7 @@ from typing import Any
 
 from graphflow.cli.files import add_file, add_values, input_values, read_workflow
 from graphflow.cli.parser import Options, Parser
-from graphflow.cli.report import count, report_problems
+from graphflow.cli.report import count, report_problems, visible
 from graphflow.cli.saving import bound_with_saved_outputs
 from graphflow.cli.table import line_width, wrapped
 from graphflow.graph import Constant
@@ -41,7 +41,7 @@ def run(options: Options) -> int:
 
         print(orjson.dumps(_data(planned), option=orjson.OPT_INDENT_2).decode())
     else:
-        print(_text(planned))
+        print(visible(_text(planned)))
     return 0
 
 

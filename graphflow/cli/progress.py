@@ -11,7 +11,7 @@ import time
 from types import TracebackType
 from typing import IO, Any, Self
 
-from graphflow.cli.report import count, tell
+from graphflow.cli.report import count, tell, visible
 from graphflow.errors import Problem, WorkflowError
 from graphflow.events import (
     Event,
@@ -185,6 +185,7 @@ class JsonLines:
 
 def warning_text(event: Warned) -> str:
     """A warning of the plan says itself where it belongs; one of a running node is given its name."""
-    if "warning: " in event.message.partition("\n")[0]:
-        return event.message
-    return f"node '{event.step}': warning: {event.message}" if event.step else f"warning: {event.message}"
+    message = visible(event.message)
+    if "warning: " in message.partition("\n")[0]:
+        return message
+    return f"node '{event.step}': warning: {message}" if event.step else f"warning: {message}"

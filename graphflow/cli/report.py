@@ -5,14 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from graphflow.errors import Problem
+from graphflow.errors import Problem, printable
 
-__all__ = ["count", "report_problems", "tell"]
+__all__ = ["count", "report_problems", "tell", "visible"]
+
+
+def visible(text: str) -> str:
+    """Lines that a terminal shows and does not obey, whatever a stranger's workflow holds."""
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def tell(text: str) -> None:
     """Write to stderr, whatever its encoding holds."""
-    stream = sys.stderr
+    stream, text = sys.stderr, visible(text)
     try:
         print(text, file=stream, flush=True)
     except UnicodeEncodeError:

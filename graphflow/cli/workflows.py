@@ -10,7 +10,7 @@ from typing import Any
 
 from graphflow.cli.files import read_workflow
 from graphflow.cli.parser import Options, Parser
-from graphflow.cli.report import tell
+from graphflow.cli.report import tell, visible
 from graphflow.cli.table import table, wrapped
 from graphflow.errors import WorkflowError
 from graphflow.library import Library, saved_workflows
@@ -34,7 +34,7 @@ def run(options: Options) -> int:
     if options.name is not None:
         document = read_workflow(options.name)
         data = _data(options.name, document, Library())
-        print(_json(data) if options.json else _description(data))
+        print(_json(data) if options.json else visible(_description(data)))
         return 0
     found = []
     for name, path in saved_workflows():
@@ -47,7 +47,7 @@ def run(options: Options) -> int:
         library = Library()
         print(_json([_data(name, document, library) for name, _, document in found]))
     elif found:
-        print(_listing(found))
+        print(visible(_listing(found)))
     else:
         tell("there are no saved workflows on the path; set GRAPHFLOW_PATH or make a folder workflows")
     return 0

@@ -95,6 +95,19 @@ def test_every_problem_of_every_file_is_told(graphflow: Command, write: Callable
     assert f"{bad}: 3 errors\n{letter}: ok\n" in done.err
 
 
+def test_a_file_cannot_steer_the_terminal(
+    graphflow: Command, write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evil = "\x1b[31m\x9b2J\u202egnp.exe"
+    monkeypatch.setenv("GRAPHFLOW_PATH", str(tmp_path))
+    bad = write("bad.json", nodes={"a": {"type": evil}})
+    good = write("good.json", description=evil, nodes={"print": {"type": "pack.Print", "text": evil}})
+    for words in (["validate", bad], ["plan", good], ["workflows"], ["workflows", "good"]):
+        done = graphflow(*words)
+        assert not {"\x1b", "\x9b", "\u202e"} & set(done.out + done.err), words
+        assert "\\u001b[31m\\u009b2J\\u202egnp.exe" in done.out + done.err, words
+
+
 def test_warnings_alone_are_status_0(graphflow: Command, write: Callable[..., Path]) -> None:
     flow = write(nodes={"print": TEXT, "warn": {"type": "pack.Warn", "page": {"from": "print"}}})
     done = graphflow("validate", flow)
