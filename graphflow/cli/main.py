@@ -31,7 +31,10 @@ COMMANDS = {
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 
-_EXIT_CODES = "Exit status: 0 done, 2 invalid, 3 a model or file is missing, 4 a node failed, 130 interrupted."
+_NOTES = """graphflow COMMAND --help tells more.
+A FILE is a path, the name of a saved workflow, or - for stdin.
+Exit status: 0 done, 2 invalid, 3 a model or file is missing, 4 a node failed,
+130 interrupted."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,8 +128,7 @@ def _parser() -> Parser:
             "commands:",
             *(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()),
             "",
-            "graphflow COMMAND --help tells more. A FILE is a path, the name of a saved workflow, or - for stdin.",
-            _EXIT_CODES,
+            _NOTES,
         ]
     )
     return parser

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import re
 from collections.abc import Sequence
 from typing import NoReturn
 
+from graphflow.cli.table import wrapped
 from graphflow.errors import nearest
 
 __all__ = ["Options", "Parser", "UsageError"]
@@ -31,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=prog,
             usage=usage,
-            description=description,
+            description=_paragraphs(description or ""),
             allow_abbrev=False,
             add_help=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -61,3 +63,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise `UsageError` with argparse's message, unless an unknown option is what it stumbled over."""
         raise UsageError(re.sub(r"^argument ([^:]+): ", r"\1: ", message), self.prog)
+
+
+def _paragraphs(text: str) -> str:
+    """A docstring with its long paragraphs wrapped; what is short enough stays as it was written."""
+    parts = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(part if max(map(len, part.split("\n"))) < 80 else wrapped(part, width=79) for part in parts)

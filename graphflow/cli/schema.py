@@ -1,7 +1,10 @@
 """Print the JSON Schema of workflow files (draft 2020-12), made from the installed node types.
 
-With it editors complete node types and fields, and mark what is wrong. Visual Studio Code, in settings.json:
-"json.schemas": [{"fileMatch": ["workflows/*.json"], "url": "./graphflow.schema.json"}]
+With it editors complete node types and fields, and mark what is wrong. Visual Studio Code takes it in settings.json:
+
+  "json.schemas": [
+    {"fileMatch": ["workflows/*.json"], "url": "./graphflow.schema.json"}
+  ]
 """
 
 from __future__ import annotations

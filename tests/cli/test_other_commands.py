@@ -38,6 +38,7 @@ def test_every_option_of_every_command_has_help(graphflow: Command, command: str
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith(f"usage: graphflow {command}")
     lines = done.out.splitlines()
+    assert max(map(len, lines)) <= 80
     for number, line in enumerate(lines):
         if line.startswith("  -"):
             assert "  " in line.strip() or lines[number + 1].startswith("        "), line
@@ -46,6 +47,7 @@ def test_every_option_of_every_command_has_help(graphflow: Command, command: str
 def test_help_lists_the_commands(graphflow: Command) -> None:
     done = graphflow("--help")
     assert all(f"  {name} " in done.out for name in COMMANDS)
+    assert max(map(len, done.out.splitlines())) <= 80
 
 
 def test_version(graphflow: Command) -> None:
