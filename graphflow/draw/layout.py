@@ -112,6 +112,10 @@ class _Block:
     ends: dict[tuple[int, str], float]
     """Where a link is fixed: (link, "in" or "out" + item) to x."""
     bands: list[tuple[float, float]]
+    joint_of: dict[int, _Joint] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.joint_of = {joint.link: joint for joint in self.joints}
 
 
 def arrange(
@@ -287,13 +291,13 @@ class _Planner:
         for item in items.values():
             item.x += margin - left
         upward = [joint for joint in joints if items[joint.source].layer > items[joint.target].layer]
+        labelled_layers = {
+            items[joint.target].layer for joint in joints if joint.label_width > 0 and items[joint.target].kind == "box"
+        }
         bands = []
         y = head + (0.0 if frame is not None else margin)
         for number, layer in enumerate(layers):
-            labelled = any(
-                joint.label_width > 0 and items[joint.target].layer == number and items[joint.target].kind == "box"
-                for joint in joints
-            )
+            labelled = number in labelled_layers
             if number or labelled or frame is not None:
                 y += LABEL_ZONE if number == 0 else LAYER_GAP + LABEL_ZONE
             if number == 0 and any(items[joint.target].layer == 0 for joint in upward):
@@ -371,7 +375,7 @@ class _Planner:
         bends: list[str] = []
         for frame in frames:
             block = self.blocks[frame]
-            joint = next((joint for joint in block.joints if joint.link == index), None)
+            joint = block.joint_of.get(index)
             if joint is None:
                 continue
             left, up = origins[frame]
