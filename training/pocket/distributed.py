@@ -97,7 +97,7 @@ class Trainer:
             start = end
         self.values.grad = self.gradients[:total]
         self.ema = self.values.detach().clone()
-        self.optimizer = torch.optim.AdamW([self.values], lr=rate, betas=betas, weight_decay=weight_decay)
+        self.optimizer = torch.optim.AdamW([self.values], lr=rate, betas=betas, weight_decay=weight_decay, fused=True)
         self.steps, self.seen, self.elapsed, self.progress = 0, 0, 0.0, 0.0
         self.facts: dict[str, Any] = {}
         if checkpoint.exists():
