@@ -7,14 +7,20 @@ from collections.abc import Iterable, Iterator
 from graphflow.errors import Problem
 from graphflow.flatten import FlatNode
 from graphflow.node import Node
-from graphflow.registry import Registry
+from graphflow.registry import Registry, converter_port
 from graphflow.types import PLAIN_KINDS, PortType, accepts, type_name
 
 __all__ = ["check_claims", "check_edge"]
 
 
-def check_edge(target: PortType, source: PortType, registry: Registry, origin: str) -> Problem | None:
-    """An error where ``source`` cannot get to ``target``; a warning where it can only through pixels."""
+def check_edge(
+    target: PortType, source: PortType, registry: Registry, origin: str, *, coarse: bool = False
+) -> Problem | None:
+    """An error where ``source`` cannot get to ``target``; a warning where it can only through pixels.
+
+    A converter is asked about the value that arrives; its parameters come from the types and are not the user's. On a
+    port of a ``coarse`` node no converter is put: the node sees to the value itself.
+    """
     if accepts(target, source):
         return None
     route = registry.route(source, target)
@@ -23,6 +29,10 @@ def check_edge(target: PortType, source: PortType, registry: Registry, origin: s
         if target.kind is source.kind and target.space != source.space:
             hint = "the two latent spaces cannot be converted; decode to an image in between"
         return Problem("type.mismatch", f"found {source} from {origin}, expected {target}", hint=hint)
+    arrives = converter_port(route[0])
+    for problem in () if coarse else route[0].check({arrives: source}):
+        if problem.field == arrives and problem.severity == "error":
+            return problem
     if source.kind is target.kind and len(route) > 1:
         steps = " + ".join(node.type_id for node in route)
         return Problem(

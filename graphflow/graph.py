@@ -368,7 +368,7 @@ class _Binder:
             found = self._type_of(source)
             if found is None:
                 continue
-            problem = checks.check_edge(wanted[port], found, self.registry, self._describe(source))
+            problem = checks.check_edge(wanted[port], found, self.registry, self._describe(source), coarse=node.coarse)
             if problem is not None:
                 if isinstance(source, Constant) and isinstance(source.value, Open):
                     problem = replace(problem, hint=_declare_hint(self._arriving(wanted[port])) or problem.hint)
@@ -488,6 +488,7 @@ def type_of_constant(value: Any) -> PortType:
         width=getattr(value, "width", None),
         height=getattr(value, "height", None),
         batch=len(value) if hasattr(value, "nbytes") and hasattr(value, "__len__") else None,
+        noise=getattr(value, "noise", None),
     )
 
 

@@ -159,6 +159,8 @@ class PortType:
     width: int | None = None
     height: int | None = None
     batch: int | None = None
+    noise: float | None = None
+    """Of latents: the share of the noise schedule still in them, 0 clean, 1 pure noise."""
 
     def __str__(self) -> str:
         return type_name(self.kind) + (f"[{self.space}]" if self.space else "")

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Self
 
-from graphflow import Context, Image, Latent, PortType
-from graphflow.nodes.diffusion.model_info import require_model
+from graphflow import Context, Image, Latent, PortType, Problem
+from graphflow.nodes.diffusion.model_info import ModelInfo, require_model
 from graphflow.nodes.diffusion.model_node import ModelNode
 
 __all__ = ["DecodeLatent"]
@@ -24,6 +24,14 @@ class DecodeLatent(ModelNode, version=1, converts=True):
         """As many pictures of the same size."""
         latent = inputs.get("latent", PortType(Latent))
         return {"image": PortType(Image, width=latent.width, height=latent.height, batch=latent.batch)}
+
+    def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
+        """Latents that hold no picture yet."""
+        latent = inputs.get("latent")
+        if latent and latent.noise:
+            message = f"found latents that are noisy at {latent.noise:g}, expected clean ones"
+            return [Problem("value.noisy_latent", message, "latent", "put a Denoise before it")]
+        return ()
 
     @classmethod
     def convert(cls, source: PortType, target: PortType) -> Self | None:

@@ -46,6 +46,12 @@ class Denoise(ModelNode, version=1):
         problem = check_sampler(self.sampler)
         if problem:
             yield problem
+        latent = inputs.get("latent")
+        if latent and latent.noise == 1.0 and self.strength != 1.0:
+            message = f"found strength {self.strength:g} for pure noise, expected 1"
+            yield Problem(
+                "value.strength_noise", message, "strength", "leave strength out; there is no picture yet to redraw"
+            )
         yield from check_strength(self._steps(info), self.strength)
         if self._guidance(info) > 1 and "negative" not in inputs:
             yield Problem(

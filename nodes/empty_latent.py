@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from graphflow import Context, Field, Latent, PortType, Problem
 from graphflow.nodes.diffusion.checks import check_size
@@ -26,7 +27,7 @@ class EmptyLatent(ModelNode, version=1):
         info = self.known
         width, height = (info.native_width, info.native_height) if info else (None, None)
         size = PortType(Latent, width=self.width or width, height=self.height or height, batch=self.batch_size)
-        return {"latent": self.latent_type(size)}
+        return {"latent": replace(self.latent_type(size), noise=1.0)}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
         """Sizes that the model cannot make."""

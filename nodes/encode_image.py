@@ -33,7 +33,7 @@ class EncodeImage(ModelNode, version=1, converts=True):
             cell = info.pixels_per_cell
             message = f"found an image of {image.width} x {image.height} pixels, expected multiples of {cell}"
             hint = f"put a ResizeImage with multiple {cell} before it ({size[0]} x {size[1]})"
-            return [Problem("value.image_size", message, hint=hint)]
+            return [Problem("value.image_size", message, "image", hint)]
         return ()
 
     @classmethod

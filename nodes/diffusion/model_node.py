@@ -44,10 +44,11 @@ class ModelNode(Node, abstract=True):
         return (self.model,)
 
     def latent_type(self, source: PortType | None = None) -> PortType:
-        """Latents of this model, with the size and batch of ``source``."""
+        """Clean latents of this model, with the size and batch of ``source``."""
         info = self.known
         size = source or PortType(Latent)
-        return PortType(Latent, info.space if info else None, self.model, size.width, size.height, size.batch)
+        space = info.space if info else None
+        return PortType(Latent, space, self.model, size.width, size.height, size.batch, noise=0.0)
 
     def adapter(self, context: Context) -> Adapter:
         """What runs the model. Imports torch; raises WorkflowError if the model cannot be used."""
