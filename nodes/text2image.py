@@ -33,7 +33,7 @@ class Text2Image(ModelNode, version=1):
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """Latents of the model with this size."""
-        return self._empty().output_types({})
+        return {"latent": self.latent_type(self._empty().output_types({})["latent"])}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
         """Sizes that the model cannot make, and an unknown sampler."""

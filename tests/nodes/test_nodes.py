@@ -61,12 +61,12 @@ def test_every_node_is_described(name: str) -> None:
 
 def test_types_carry_space_size_and_batch() -> None:
     latent = Text2Image(width=64, height=48, batch_size=3).output_types({})["latent"]
-    assert latent == PortType(Latent, "pocket", "pocket", 64, 48, 3)
-    assert Text2Image().output_types({})["latent"] == PortType(Latent, "pocket", "pocket", 64, 64, 1)
+    assert latent == PortType(Latent, "pocket", "pocket", 64, 48, 3, noise=0.0)
+    assert Text2Image().output_types({})["latent"] == PortType(Latent, "pocket", "pocket", 64, 64, 1, noise=0.0)
     assert Denoise().output_types({"latent": latent})["latent"] == latent
     assert DecodeLatent().output_types({"latent": latent})["image"] == PortType(Image, None, None, 64, 48, 3)
     image = PortType(Image, width=64, height=40, batch=2)
-    assert EncodeImage().output_types({"image": image})["latent"] == PortType(Latent, "pocket", "pocket", 64, 40, 2)
+    assert EncodeImage().output_types({"image": image})["latent"] == PortType(Latent, "pocket", "pocket", 64, 40, 2, noise=0.0)
     assert EncodePrompt().output_types({})["conditioning"] == CONDITIONING
     assert Image2Image().input_types()["image"].space == "pocket"
 
