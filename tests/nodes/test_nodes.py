@@ -66,7 +66,8 @@ def test_types_carry_space_size_and_batch() -> None:
     assert Denoise().output_types({"latent": latent})["latent"] == latent
     assert DecodeLatent().output_types({"latent": latent})["image"] == PortType(Image, None, None, 64, 48, 3)
     image = PortType(Image, width=64, height=40, batch=2)
-    assert EncodeImage().output_types({"image": image})["latent"] == PortType(Latent, "pocket", "pocket", 64, 40, 2, noise=0.0)
+    encoded = PortType(Latent, "pocket", "pocket", 64, 40, 2, noise=0.0)
+    assert EncodeImage().output_types({"image": image})["latent"] == encoded
     assert EncodePrompt().output_types({})["conditioning"] == CONDITIONING
     assert Image2Image().input_types()["image"].space == "pocket"
 
@@ -162,7 +163,7 @@ def test_an_image_that_is_cut_down() -> None:
     warning = problems(node, {"image": image})["value.size_floored"]
     assert warning.severity == "warning"
     assert warning.message == "the image of 102 x 70 pixels is resized to 100 x 68, multiples of 4"
-    assert node.output_types({"image": image})["latent"] == PortType(Latent, "pocket", "pocket", 100, 68, 1)
+    assert node.output_types({"image": image})["latent"] == PortType(Latent, "pocket", "pocket", 100, 68, 1, noise=0.0)
     latent = PortType(Latent, "pocket", "pocket", 102, 70)
     assert problems(node, {"image": latent}) == {}
     assert "value.image_size" in problems(node, {"image": PortType(Image, width=3, height=70)})
@@ -290,5 +291,5 @@ def test_an_image_of_any_size_is_resized_in_the_plan(tmp_path: Path) -> None:
     plan = workflow.plan(image=str(tmp_path / "start.png"))
     kinds = [step.node.type_id for step in plan.steps]
     assert kinds[:3] == ["LoadImage", "ResizeImage", "EncodeImage"]
-    assert plan.steps[2].output_types["latent"] == PortType(Latent, "pocket", "pocket", 40, 28, 1)
+    assert plan.steps[2].output_types["latent"] == PortType(Latent, "pocket", "pocket", 40, 28, 1, noise=0.0)
     assert [warning.code for warning in plan.warnings] == ["value.size_floored"]
