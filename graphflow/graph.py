@@ -1,4 +1,4 @@
-"""bind: document + registry -> a networkx DAG of bound nodes, or every problem there is.
+"""bind: document + registry -> a directed acyclic graph of bound nodes, or every problem there is.
 
 `bind` looks node types up, builds the node instances (which checks every parameter), connects the ports, follows the
 static types along the edges in topological order, and asks each node what it can tell before the run. Everything that
@@ -12,9 +12,9 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import networkx as nx
 from pydantic import ValidationError
 
 from graphflow import checks
@@ -25,9 +25,13 @@ from graphflow.inputs import Given, Literal, Open, literal_problem, resolve_file
 from graphflow.library import Library
 from graphflow.node import Node, Port
 from graphflow.registry import Registry, default_registry
+from graphflow.topology import cycles, topological_order
 from graphflow.types import PLAIN_KINDS, PortType, accepts, type_name
 from graphflow.validation import problems_from, show_typed
 from graphflow.workflow import INPUT_KINDS, Input, WorkflowDocument, parse_reference
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 __all__ = ["BoundNode", "Constant", "Graph", "bind"]
 
@@ -52,29 +56,42 @@ class BoundNode:
     """False where a fault of its own was already reported, so that its hooks are not asked."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Graph:
-    """A workflow that can be planned.
-
-    ``digraph`` has a `BoundNode` under "bound" on each node, and under "ports" on each edge the (output, port) pairs
-    that it joins; ``order`` is topological.
-    """
+    """A workflow that can be planned: a directed acyclic graph of bound nodes. ``order`` is topological."""
 
     document: WorkflowDocument
     registry: Registry
-    digraph: nx.DiGraph[str]
+    nodes: Mapping[str, BoundNode]
     order: list[str]
     outputs: dict[str, Edge]
     warnings: list[Problem]
     called: dict[str, str]
 
+    @cached_property
+    def digraph(self) -> nx.DiGraph[str]:
+        """The graph for networkx, to be looked at with all that it can do.
+
+        Each node has its `BoundNode` under "bound", and each edge the (output, port) pairs that it joins under "ports".
+        """
+        import networkx as nx
+
+        digraph: nx.DiGraph[str] = nx.DiGraph()
+        for name in self.order:
+            digraph.add_node(name, bound=self.nodes[name])
+            for port, source in self.nodes[name].inputs.items():
+                if isinstance(source, Edge):
+                    if not digraph.has_edge(source.source, name):
+                        digraph.add_edge(source.source, name, ports=[])
+                    digraph.edges[source.source, name]["ports"].append((source.output, port))
+        return digraph
+
     def bound(self, name: str) -> BoundNode:
         """The bound node of that name."""
-        found: BoundNode = self.digraph.nodes[name]["bound"]
-        return found
+        return self.nodes[name]
 
     def __iter__(self) -> Iterator[BoundNode]:
-        return (self.bound(name) for name in self.order)
+        return (self.nodes[name] for name in self.order)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -116,14 +133,11 @@ class _Binder:
             bound = self._instance(flat_node)
             if bound is not None:
                 self.nodes[bound.name] = bound
-        digraph: nx.DiGraph[str] = nx.DiGraph()
         for bound in self.nodes.values():
-            digraph.add_node(bound.name, bound=bound)
-        for bound in self.nodes.values():
-            self._connect(bound, digraph)
+            self._connect(bound)
         for name, edge in self.flat.outputs.items():
             self.flat.outputs[name] = self._named(edge, f"outputs.{name}", None) or edge
-        order = self._topological(digraph)
+        order = self._ordered()
         self._check_files(order)
         for name in order:
             try:
@@ -135,7 +149,7 @@ class _Binder:
         if not self.flat.nodes and not self.problems:
             self.problems.append(Problem("workflow.empty", "the workflow has no nodes", position=document.position()))
         warnings = [problem for problem in self.problems if problem.severity == "warning"]
-        return Graph(document, self.registry, digraph, order, self.flat.outputs, warnings, self.flat.called)
+        return Graph(document, self.registry, self.nodes, order, self.flat.outputs, warnings, self.flat.called)
 
     def _report(self, flat: FlatNode, problem: Problem) -> None:
         bound = flat.fields.get(problem.field or "")
@@ -316,7 +330,7 @@ class _Binder:
             self.problems.append(problem.at(position=source.flat.document.position(*path)))
         return None
 
-    def _connect(self, bound: BoundNode, digraph: nx.DiGraph[str]) -> None:
+    def _connect(self, bound: BoundNode) -> None:
         for port, source in list(bound.inputs.items()):
             if not isinstance(source, Edge):
                 continue
@@ -325,39 +339,27 @@ class _Binder:
                 del bound.inputs[port]
                 continue
             bound.inputs[port] = edge
-            if digraph.has_edge(edge.source, bound.name):
-                digraph.edges[edge.source, bound.name]["ports"].append((edge.output, port))
-            else:
-                digraph.add_edge(edge.source, bound.name, ports=[(edge.output, port)])
 
-    def _topological(self, digraph: nx.DiGraph[str]) -> list[str]:
-        """Topological order; the nodes of cycles are reported and left out, with everything behind them."""
-        try:
-            return list(nx.topological_sort(digraph))
-        except nx.NetworkXUnfeasible:
-            pass
-        in_cycles: set[str] = set()
-        for component in nx.strongly_connected_components(digraph):
-            first = min(component, key=list(self.nodes).index)
-            if len(component) == 1 and not digraph.has_edge(first, first):
-                continue
-            in_cycles |= component
-            cycle = [edge[0] for edge in nx.find_cycle(digraph.subgraph(component), first)]
-            chain = " -> ".join(f"'{name}'" for name in [*cycle, cycle[0]])
-            flat = self.nodes[cycle[0]].flat
-            port = digraph.edges[cycle[-1], cycle[0]]["ports"][0][1]
-            if len(cycle) == 1:
-                problem = Problem(
-                    "graph.cycle", f"the node takes its own output: {chain}", port, "connect another node"
-                )
-            else:
-                hint = "a workflow runs forward only; cut one of these edges"
-                problem = Problem("graph.cycle", f"the nodes form a cycle: {chain}", port, hint)
-            self._report(flat, problem)
-        behind = set(in_cycles)
-        for name in in_cycles:
-            behind |= nx.descendants(digraph, name)
-        return list(nx.topological_sort(digraph.subgraph(set(digraph) - behind)))
+    def _ordered(self) -> list[str]:
+        """Topological order; cycles are reported, and their nodes left out with everything behind them."""
+        sources = {
+            name: {source.source for source in bound.inputs.values() if isinstance(source, Edge)}
+            for name, bound in self.nodes.items()
+        }
+        order = topological_order(sources)
+        for cycle in cycles(sources) if len(order) < len(sources) else ():
+            self._report_cycle(cycle)
+        return order
+
+    def _report_cycle(self, cycle: list[str]) -> None:
+        chain = " -> ".join(f"'{name}'" for name in [*cycle, cycle[0]])
+        closing = self.nodes[cycle[0]]
+        port = next(p for p, s in closing.inputs.items() if isinstance(s, Edge) and s.source == cycle[-1])
+        message, hint = f"the node takes its own output: {chain}", "connect another node"
+        if len(cycle) > 1:
+            message = f"the nodes form a cycle: {chain}"
+            hint = "a workflow runs forward only; cut one of these edges"
+        self._report(closing.flat, Problem("graph.cycle", message, port, hint))
 
     # Types ---------------------------------------------------------------------------------------------------------
 

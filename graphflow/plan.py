@@ -129,8 +129,9 @@ def plan(
         if edge in refs:
             wanted[name] = _presented(builder, name, refs[edge]) if results else refs[edge]
     if not effects and not graph.outputs:
+        used = {source.source for bound in graph for source in bound.inputs.values() if isinstance(source, Edge)}
         for bound in graph:
-            last = graph.digraph.out_degree(bound.name) == 0 and bound.output_types
+            last = bound.name not in used and bound.output_types
             first = refs.get(Edge(bound.name, next(iter(bound.output_types)))) if last else None
             if first is not None:
                 wanted[bound.name] = _presented(builder, bound.name, first) if results else first
