@@ -5,6 +5,7 @@ Importing this package, building a workflow and validating one never import torc
 
 from pydantic import Field
 
+from graphflow.bind import bind
 from graphflow.build import NodeHandle, Run, Workflow, load, loads
 from graphflow.cache import MemoryCache, Store
 from graphflow.errors import (
@@ -17,7 +18,7 @@ from graphflow.errors import (
     WorkflowError,
 )
 from graphflow.expand import Expansion
-from graphflow.graph import Graph, bind
+from graphflow.graph import Graph
 from graphflow.node import Context, Node, Port, Ref
 from graphflow.plan import Plan, Step, plan
 from graphflow.registry import Registry, default_registry

@@ -17,12 +17,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from graphflow.bind import bind
 from graphflow.cache import Store
 from graphflow.device import resolve_device, resolve_dtype
 from graphflow.errors import GraphFlowError, Problem, WorkflowError, nearest
 from graphflow.events import Listener
 from graphflow.flatten import CALL
-from graphflow.graph import Graph, bind
+from graphflow.graph import Graph
 from graphflow.library import Library
 from graphflow.manifest import Manifest
 from graphflow.node import Node

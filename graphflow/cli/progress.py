@@ -1,18 +1,12 @@
-"""What a person sees of a run: live bars on a terminal, plain lines elsewhere, JSON lines for programs.
-
-All of them are listeners to the engine's events; rich is imported only for the live bars.
-"""
+"""What a person sees of a run where there is no terminal, and what every display has in common."""
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Self
 
 from graphflow.cli.report import count, tell, visible
-from graphflow.errors import Problem, WorkflowError
 from graphflow.events import (
     Event,
     FileSaved,
@@ -23,22 +17,10 @@ from graphflow.events import (
     StepFinished,
     StepStarted,
     Warned,
-    to_dict,
 )
 from graphflow.plan import Plan
 
-__all__ = ["JsonLines", "PathPrinter", "Progress", "duration", "progress_for", "warning_text"]
-
-
-def progress_for(planned: Plan, *, quiet: bool) -> Progress:
-    """The progress display that fits stderr."""
-    if quiet:
-        return Progress(planned)
-    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        from graphflow.cli.live import LiveProgress
-
-        return LiveProgress(planned)
-    return PlainProgress(planned)
+__all__ = ["PlainProgress", "Progress", "duration", "warning_text"]
 
 
 def duration(seconds: float) -> str:
@@ -125,62 +107,6 @@ class PlainProgress(Progress):
                 self.line(f"failed  {event.step}")
             case Warned():
                 self.line(warning_text(event))
-
-
-class PathPrinter:
-    """Writes the path of each saved file to stdout at once, or with ``hold`` when it is released."""
-
-    def __init__(self, *, hold: bool) -> None:
-        self._held: list[str] | None = [] if hold else None
-
-    def __call__(self, event: Event) -> None:
-        """Take an event."""
-        if isinstance(event, FileSaved):
-            if self._held is None:
-                print(event.path, flush=True)
-            else:
-                self._held.append(event.path)
-
-    def release(self) -> None:
-        """Write what was held back while the bars had the terminal."""
-        for path in self._held or ():
-            print(path, flush=True)
-        self._held = None
-
-
-class JsonLines:
-    """Writes each event as one line of JSON, to a file or with ``-`` to stdout."""
-
-    def __init__(self, target: str) -> None:
-        self._target = target
-        self._stream: IO[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        if self._target == "-":
-            sys.stdout.flush()
-            self._stream = sys.stdout.buffer
-        else:
-            try:
-                self._stream = open(self._target, "wb")  # noqa: PTH123 - may be a pipe or a device; __exit__ closes it
-            except OSError as error:
-                reason = str(error.strerror or error).lower()
-                raise WorkflowError([Problem("file.unwritable", f"cannot write {self._target}: {reason}")]) from None
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._stream is not None and self._target != "-":
-            self._stream.close()
-
-    def __call__(self, event: Event) -> None:
-        """Take an event."""
-        import orjson
-
-        data: dict[str, Any] = {**to_dict(event), "time": round(time.time(), 3)}
-        assert self._stream is not None  # listeners are called between __enter__ and __exit__
-        self._stream.write(orjson.dumps(data, option=orjson.OPT_APPEND_NEWLINE))
-        self._stream.flush()
 
 
 def warning_text(event: Warned) -> str:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from graphflow.build import Run
+from graphflow.cli.display import progress_for
 from graphflow.cli.files import add_file, add_values, input_values, read_workflow, stem_of
 from graphflow.cli.interrupt import Interruption
+from graphflow.cli.listeners import JsonLines, PathPrinter
 from graphflow.cli.parser import Options, Parser
-from graphflow.cli.progress import JsonLines, PathPrinter, Progress, progress_for
+from graphflow.cli.progress import Progress
 from graphflow.cli.report import report_problems, tell
 from graphflow.cli.saving import bound_with_saved_outputs
 from graphflow.device import DTYPES, resolve_device, resolve_dtype

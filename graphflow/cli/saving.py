@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from graphflow.bind import bind
 from graphflow.build import Workflow
 from graphflow.cli.files import stem_of
 from graphflow.flatten import Edge
-from graphflow.graph import Graph, bind
+from graphflow.graph import Graph
 from graphflow.workflow import NodeEntry
 
 __all__ = ["bound_with_saved_outputs"]

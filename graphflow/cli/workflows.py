@@ -105,7 +105,7 @@ def _data(name: str, document: WorkflowDocument, library: Library) -> dict[str, 
 
 def _outputs(document: WorkflowDocument) -> list[tuple[str, Any, str | None]]:
     """The declared outputs with their types, as far as the workflow is sound."""
-    from graphflow.graph import bind
+    from graphflow.bind import bind
 
     types: dict[str, str] = {}
     try:

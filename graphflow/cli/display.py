@@ -1,0 +1,22 @@
+"""Which display a run gets: live bars on a terminal, plain lines elsewhere, nothing where quiet is asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from graphflow.cli.progress import PlainProgress, Progress
+from graphflow.plan import Plan
+
+__all__ = ["progress_for"]
+
+
+def progress_for(planned: Plan, *, quiet: bool) -> Progress:
+    """The progress display that fits stderr."""
+    if quiet:
+        return Progress(planned)
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        from graphflow.cli.live import LiveProgress  # rich is imported only where it draws
+
+        return LiveProgress(planned)
+    return PlainProgress(planned)
