@@ -40,7 +40,7 @@ def run_processes(world: int, function: Callable[..., None], *arguments: Any) ->
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with tempfile.TemporaryDirectory() as folder:
         meeting = str(Path(folder) / "meeting")
-        torch.multiprocessing.spawn(_worker, (world, meeting, function, arguments), nprocs=world)  # type: ignore[no-untyped-call]
+        torch.multiprocessing.spawn(_worker, (world, meeting, function, arguments), nprocs=world)  # type: ignore[attr-defined,no-untyped-call]
 
 
 def save_atomically(value: object, path: Path) -> None:

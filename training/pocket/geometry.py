@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from training.pocket.scenes import Thing
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]  # float32; the stubs of numpy lose the width in arithmetic
 Vector = tuple[Array, Array, Array]
 MISS = np.float32(1e9)
 NEAR = np.float32(1e-3)
@@ -43,7 +45,7 @@ def _cube(thing: Thing, origin: Vector, ray: Vector) -> tuple[Array, Vector]:
     half = np.float32(thing.radius * CUBE_HALF_EDGE)
     cosine, sine = np.float32(np.cos(thing.yaw)), np.float32(np.sin(thing.yaw))
     (px, py, pz), (dx, dy, dz) = origin, ray
-    starts = (cosine * px - sine * pz, py - half, sine * px + cosine * pz)
+    starts: Vector = (cosine * px - sine * pz, py - half, sine * px + cosine * pz)
     steps = [_nonzero(step) for step in (cosine * dx - sine * dz, dy, sine * dx + cosine * dz)]
     enter, leave = [], []
     for start, step in zip(starts, steps, strict=True):

@@ -109,7 +109,8 @@ def train_reader(data: Path, vae_folder: Path | None, minutes: float, out: Path,
         # They are 1 in 16 of the renders: twice makes them 1 in 9 of what is seen.
         images = np.concatenate([images, again, again])
         labels = torch.cat([labels, labels[chosen], labels[chosen]])
-    network = build_reader().to(memory_format=torch.channels_last)
+    network = build_reader()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)
     start, steps, progress = time.monotonic(), 0, 0.0
     while progress < 1:

@@ -167,7 +167,8 @@ def _shade(
 ) -> Array:
     """Light that n surface points send to the camera, (n, 3). `hit` is 0 on the ground, n on the n-th thing."""
     night = scene.sky == "night"
-    lx, ly, lz = np.float32(scene.light) + spread[0], np.float32(1.25), np.float32(-1.15) + spread[1]
+    light: Vector = (np.float32(scene.light) + spread[0], np.full_like(spread[0], 1.25), np.float32(-1.15) + spread[1])
+    lx, ly, lz = light
     norm = 1 / np.sqrt(lx * lx + ly * ly + lz * lz)
     lx, ly, lz = lx * norm, ly * norm, lz * norm
     (px, py, pz), (nx, ny, nz) = points, normals
