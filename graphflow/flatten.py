@@ -67,6 +67,8 @@ class _Frame:
     """Files being called, outermost first: a file may not call itself."""
     folder: Path | None
     """Where the paths that stand in the document start; None: it was built in Python, they are the caller's own."""
+    used: set[str] = field(default_factory=set)
+    """Inputs that some field refers to."""
 
 
 def flatten(
@@ -101,6 +103,8 @@ def flatten(
                         aliases.setdefault(Edge(node.name, None), target)
                         aliases[Edge(node.name, output)] = target
         _check_outputs(frame, flat.problems)
+        if frame.document is document:
+            _check_inputs(frame, flat.problems)
     for output, reference in document.outputs.items():
         edge = _edge_of(document, "", reference.source)
         if edge is not None:
@@ -118,6 +122,7 @@ def _resolve_node(frame: _Frame, name: str, entry: NodeEntry, problems: list[Pro
         elif isinstance(reference, str):
             problems.append(Problem("reference.form", reference, key).at(node=node.name, position=node.position(key)))
         elif isinstance(reference, Input):
+            frame.used.add(reference.name)
             bound = frame.bindings.get(reference.name)
             if bound is not None:
                 node.fields[key] = bound
@@ -139,6 +144,17 @@ def _edge_of(document: WorkflowDocument, prefix: str, text: str) -> Edge | None:
     if isinstance(reference, From) and reference.node in document.nodes:
         return Edge(prefix + reference.node, reference.output)
     return None
+
+
+def _check_inputs(frame: _Frame, problems: list[Problem]) -> None:
+    if any(problem.code == "input.unknown" for problem in problems):
+        return  # the input that seems unused may be the one whose name is misspelt there
+    for name in frame.document.inputs:
+        if name not in frame.used:
+            position = frame.document.position("inputs", name, key=True)
+            hint = f'refer to it, {{"input": "{name}"}}, or remove it'
+            message = f"the input '{name}' is declared, but nothing uses it"
+            problems.append(Problem("input.unused", message, f"inputs.{name}", hint, "warning", position=position))
 
 
 def _check_outputs(frame: _Frame, problems: list[Problem]) -> None:

@@ -155,7 +155,8 @@ class Library:
 
 def _content_hash(document: WorkflowDocument, called: dict[str, str]) -> str:
     data = document.to_dict()
-    data.pop("description", None)
+    for told in ("$schema", "description"):
+        data.pop(told, None)
     for declaration in data.get("inputs", {}).values():
         declaration.pop("description", None)
     for name, digest in called.items():

@@ -19,7 +19,7 @@ from graphflow.expand import StepBuilder
 from graphflow.flatten import Edge
 from graphflow.graph import Constant, Graph
 from graphflow.node import Node, Ref
-from graphflow.types import Image, Latent, PortType
+from graphflow.types import PLAIN_KINDS, Image, Latent, PortType
 
 __all__ = ["Plan", "Step", "plan"]
 
@@ -91,7 +91,8 @@ def plan(
     """Plan a graph.
 
     Wanted are the declared outputs and every node with an effect; where a workflow has neither, its last nodes. With
-    ``results`` the outputs and what the effects were given are kept for the caller, as pictures where they are latents.
+    ``results`` the outputs and what the effects were given are kept for the caller, as pictures where they are latents;
+    without, only outputs that are plain values.
     ``keep`` names further nodes whose values are kept as they are. Raises WorkflowError if one does not exist.
 
     Of a graph that was bound for checking, what waits for a parameter that is not given yet is left out.
@@ -149,7 +150,11 @@ def plan(
         wanted[name] = refs[edges[0]]
     # effects first, so that a result is saved as soon as it is there
     places = _order(builder, [*effects, *sorted({ref.step for ref in wanted.values()})])
-    kept = {name: Ref(places[ref.step], ref.output) for name, ref in wanted.items()}
+    kept = {
+        name: Ref(places[ref.step], ref.output)
+        for name, ref in wanted.items()
+        if results or name in keep or builder.type_of(ref).kind in PLAIN_KINDS
+    }
     warnings = tuple(dict.fromkeys([*graph.warnings, *builder.warnings]))
     return Plan(tuple(_steps(builder, places, set(kept.values()))), kept, warnings, environment)
 

@@ -69,6 +69,7 @@ def workflow_schema(registry: Registry) -> dict[str, Any]:
         "title": "GraphFlow workflow",
         "type": "object",
         "properties": {
+            "$schema": {"type": "string", "description": described["schema_uri"]},
             "graphflow": {"const": FORMAT_VERSION, "description": described["graphflow"]},
             "description": {"type": "string", "description": described["description"]},
             "inputs": _named(described["inputs"], _input_schema()),

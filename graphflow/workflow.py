@@ -133,6 +133,7 @@ class OutputReference(BaseModel):
 class WorkflowDocument(_Document):
     """A workflow document, read from JSON or built in Python; the two are the same thing."""
 
+    schema_uri: str | None = Field(None, alias="$schema", description="for editors: where the JSON Schema is")
     graphflow: Literal[1] = Field(FORMAT_VERSION, description="version of the file format")
     description: str = Field("", description="what the workflow does, for people")
     inputs: dict[Name, InputDeclaration] = Field(default_factory=dict, description="named, typed inputs")
@@ -195,7 +196,8 @@ class WorkflowDocument(_Document):
 
     def to_dict(self) -> dict[str, Any]:
         """The document as plain JSON data, as it was written: what was left out stays out."""
-        data: dict[str, Any] = {"graphflow": self.graphflow}
+        data: dict[str, Any] = {} if self.schema_uri is None else {"$schema": self.schema_uri}
+        data["graphflow"] = self.graphflow
         if self.description:
             data["description"] = self.description
         if self.inputs:
@@ -276,7 +278,7 @@ def _check_form(value: Any, source: Source) -> list[Problem]:
 
 def _form_problems(error: ValidationError, source: Source) -> list[Problem]:
     known = {
-        (): tuple(WorkflowDocument.model_fields),
+        (): tuple(field.alias or name for name, field in WorkflowDocument.model_fields.items()),
         ("inputs",): tuple(InputDeclaration.model_fields),
         ("outputs",): ("from",),
     }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -128,6 +129,18 @@ def test_only_absent_files_are_another_kind_of_error() -> None:
     assert caught.value.exit_code == 2
 
 
+def test_a_declared_input_that_nothing_uses_is_warned_of(problems: Find) -> None:
+    document = {
+        "graphflow": 1,
+        "inputs": {"by": {"type": "int", "default": 1}, "spare": {"type": "text", "default": ""}},
+        "nodes": {"a": {"type": "Add", "left": 1, "by": {"input": "by"}}},
+    }
+    assert problems(document) == []
+    (warning,) = gf.bind(gf.loads(json.dumps(document, indent=1)), registry=REGISTRY).warnings
+    assert (warning.code, warning.severity) == ("input.unused", "warning")
+    assert warning.position is not None and warning.position.line == 8
+
+
 class TestLatentSpaces:
     def test_a_hop_between_spaces_is_legal_explicit_and_warned_of(self) -> None:
         document = graph(
@@ -211,7 +224,8 @@ class TestInputs:
     )
     def test_a_default_of_the_wrong_kind_is_refused(self, problems: Find, declaration: dict[str, Any]) -> None:
         document = {"graphflow": 1, "inputs": {"x": declaration}, "nodes": {"a": ONE}}
-        (problem,) = problems(document)
+        problem, unused = problems(document)
+        assert (unused.code, unused.severity) == ("input.unused", "warning")
         assert problem.code in ("value.type", "input.default")
         assert problem.position is not None and problem.position.line > 0
 

@@ -55,6 +55,11 @@ def test_json_to_python_to_json_is_the_identity(document: dict[str, Any]) -> Non
     assert gf.loads(workflow.dumps()).dumps() == workflow.dumps()
 
 
+def test_a_file_may_name_its_schema_for_editors() -> None:
+    text = '{"$schema": "graphflow.schema.json", "graphflow": 1, "nodes": {"a": {"type": "Number"}}}'
+    assert gf.loads(text).to_dict() == json.loads(text)
+
+
 def test_built_in_python_equals_the_file(tmp_path: Path) -> None:
     from tests.engine.pack import Add, Number
 

@@ -63,6 +63,13 @@ def test_a_kept_node_is_wanted_too() -> None:
         planned(nodes, keep=["tow"])
 
 
+def test_without_results_only_plain_outputs_stay_in_memory() -> None:
+    nodes = {"one": ONE, "block": {"type": "MakeBlock"}}
+    plan = planned(nodes, {"number": "one", "block": "block"}, results=False)
+    assert set(names(plan)) == {"one", "block"}
+    assert list(plan.results) == ["number"]
+
+
 def test_every_value_is_freed_once_after_its_last_use_or_kept() -> None:
     plan = planned(
         {
