@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from graphflow import checks
 from graphflow.collector import paused_collection
-from graphflow.errors import Problem, WorkflowError, nearest
+from graphflow.errors import NodeDefinitionError, Problem, WorkflowError, nearest
 from graphflow.flatten import CALL, Edge, FlatNode, FlatWorkflow, flatten
 from graphflow.graph import BoundNode, Constant, Graph, Loaded, type_of_constant
 from graphflow.inputs import Given, Literal, Open, literal_problem, resolve_file
@@ -322,6 +322,9 @@ class _Binder:
                 if port not in known and (port in signature.required or port in bound.flat.entry.fields):
                     known[port] = wanted[port]
         bound.output_types = node.output_types(known)
+        if bound.output_types is not signature.outputs and bound.output_types.keys() != signature.outputs.keys():
+            told, declared = ", ".join(bound.output_types), ", ".join(signature.outputs)
+            raise NodeDefinitionError(f"{node.type_id}.output_types gives {told or 'nothing'}, expected {declared}")
         if bound.complete:
             for problem in node.check(known):
                 self._report(bound.flat, problem)

@@ -184,6 +184,22 @@ def test_the_default_registry_holds_the_shipped_nodes() -> None:
     assert {"LoadImage", "SaveImage", "Text2Image", "Image2Image", "Denoise"} <= set(gf.default_registry())
 
 
+def test_a_node_that_forgets_an_output_in_its_types_is_named() -> None:
+    class Forgetful(gf.Node, version=1):
+        """Declare one output, tell the type of another."""
+
+        def output_types(self, inputs: object) -> dict[str, PortType]:
+            return {"other": PortType(int)}
+
+        def run(self) -> int:
+            return 1
+
+    workflow = gf.Workflow()
+    workflow.add("a", Forgetful())
+    with pytest.raises(gf.NodeDefinitionError, match=r"Forgetful.output_types gives other, expected value"):
+        gf.bind(workflow, registry=gf.Registry([Forgetful]))
+
+
 class Pair(NamedTuple):
     first: int
     second: str
