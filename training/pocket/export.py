@@ -16,9 +16,12 @@ TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_conf
 
 
 def _scrub(path: Path) -> None:
-    """Removes from a configuration where its model was loaded from."""
+    """Removes from a configuration where its model was loaded from, and makes float32 what it is loaded as."""
     config = json.loads(path.read_text(encoding="utf-8"))
     config.pop("_name_or_path", None)
+    if "dtype" in config:
+        # transformers loads a model as its configuration says, diffusers as float32: half a pipeline would be half
+        config["dtype"] = "float32"
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,0 +1,75 @@
+"""Make the pictures of the README: ``python docs/pictures/make.py``.
+
+Everything is drawn by the embedded pocket model through GraphFlow itself; the pictures are enlarged for the page.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+import graphflow as gf
+from graphflow.nodes import Image2Image, Text2Image
+
+HERE = Path(__file__).parent
+SIDE = 224
+MARGIN = 12
+SUBJECT = "a red ball and a blue cube on green grass"
+
+
+def styles() -> gf.Workflow:
+    """One drawing, redrawn in three styles without leaving latent space."""
+    workflow = gf.Workflow(description="One drawing, redrawn in three styles")
+    draft = workflow.add("draft", Text2Image(seed=7), prompt=SUBJECT)
+    workflow.output("drawn", draft)
+    for style in ("pencil sketch", "watercolor", "pixel art"):
+        name = style.replace(" ", "_")
+        redrawn = workflow.add(name, Image2Image(strength=0.7, seed=11), image=draft, prompt=f"{style} of {SUBJECT}")
+        workflow.output(style.replace(" ", "_"), redrawn)
+    return workflow
+
+
+def sheet(pictures: dict[str, Image.Image]) -> Image.Image:
+    """Pictures in a row with their captions below."""
+    font = ImageFont.load_default(15)
+    width = MARGIN + len(pictures) * (SIDE + MARGIN)
+    page = Image.new("RGB", (width, SIDE + 2 * MARGIN + 24), "white")
+    pen = ImageDraw.Draw(page)
+    for index, (caption, picture) in enumerate(pictures.items()):
+        left = MARGIN + index * (SIDE + MARGIN)
+        page.paste(picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, MARGIN))
+        pen.text((left + SIDE / 2, SIDE + MARGIN + 14), caption, fill="#333", font=font, anchor="mm")
+    return page
+
+
+def main() -> None:
+    """Draw the demo sheet and the gallery."""
+    with tempfile.TemporaryDirectory() as out:
+        run = styles().run(out=out, device="cpu")
+        pictures = {
+            name.replace("_", " "): run[name].to_pil() for name in ("drawn", "pencil_sketch", "watercolor", "pixel_art")
+        }
+        pictures = {"text → image": pictures.pop("drawn")} | {
+            f"→ {name}": picture for name, picture in pictures.items()
+        }
+        sheet(pictures).save(HERE / "demo.png", optimize=True)
+        gallery = gf.Workflow()
+        prompts = [
+            "a yellow cone and a purple ball on snow under a pink sky",
+            "a red cube, a yellow ball and a blue cone on sand under a blue sky",
+            "a big orange ball on water under a night sky",
+            "a green cylinder and a pink cube on a checkered floor under a purple sky",
+        ]
+        for index, prompt in enumerate(prompts):
+            gallery.output(f"p{index}", gallery.add(f"n{index}", Text2Image(seed=3 + index), prompt=prompt))
+        run = gallery.run(out=out, device="cpu")
+        short = ["cone and ball on snow", "three on sand, in order", "big ball, night", "on a checkered floor"]
+        sheet({caption: run[f"p{index}"].to_pil() for index, caption in enumerate(short)}).save(
+            HERE / "gallery.png", optimize=True
+        )
+
+
+if __name__ == "__main__":
+    main()
