@@ -51,8 +51,8 @@ def main() -> None:
         pictures = {
             name.replace("_", " "): run[name].to_pil() for name in ("drawn", "pencil_sketch", "watercolor", "pixel_art")
         }
-        pictures = {"text → image": pictures.pop("drawn")} | {
-            f"→ {name}": picture for name, picture in pictures.items()
+        pictures = {"drawn": pictures.pop("drawn")} | {
+            f"redrawn as {name}": picture for name, picture in pictures.items()
         }
         sheet(pictures).save(HERE / "demo.png", optimize=True)
         gallery = gf.Workflow()
