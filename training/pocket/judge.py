@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="captions to sample")
     parser.add_argument("--hue-count", type=int, default=50, help="further captions for the check by hue")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
