@@ -47,7 +47,7 @@ POCKET_MODELS: Mapping[str, PocketModel] = {
         "base",
         "pocket",
         Defaults(
-            steps=20, guidance_scale=4.0, image_to_image_steps=20, image_to_image_guidance_scale=4.0, strength=0.6
+            steps=20, guidance_scale=3.0, image_to_image_steps=20, image_to_image_guidance_scale=3.0, strength=0.6
         ),
     ),
 }
