@@ -49,10 +49,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps of a run in order. ``results`` are the values that are kept for the caller, by name."""
+    """The steps of a run in order.
+
+    ``wanted`` are the outputs by name, ``results`` those whose values are kept for the caller.
+    """
 
     steps: tuple[Step, ...]
     results: Mapping[str, Ref]
+    wanted: Mapping[str, Ref]
     warnings: tuple[Problem, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -150,13 +154,14 @@ def plan(
         wanted[name] = refs[edges[0]]
     # effects first, so that a result is saved as soon as it is there
     places = _order(builder, [*effects, *sorted({ref.step for ref in wanted.values()})])
+    outputs = {name: Ref(places[ref.step], ref.output) for name, ref in wanted.items()}
     kept = {
-        name: Ref(places[ref.step], ref.output)
-        for name, ref in wanted.items()
-        if results or name in keep or builder.type_of(ref).kind in PLAIN_KINDS
+        name: ref
+        for name, ref in outputs.items()
+        if results or name in keep or builder.type_of(wanted[name]).kind in PLAIN_KINDS
     }
     warnings = tuple(dict.fromkeys([*graph.warnings, *builder.warnings]))
-    return Plan(tuple(_steps(builder, places, set(kept.values()))), kept, warnings, environment)
+    return Plan(tuple(_steps(builder, places, set(kept.values()))), kept, outputs, warnings, environment)
 
 
 def _presented(builder: StepBuilder, name: str, ref: Ref) -> Ref:

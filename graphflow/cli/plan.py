@@ -95,7 +95,7 @@ def _result(planned: Plan, ref: Ref) -> str:
 def _data(planned: Plan) -> dict[str, Any]:
     return {
         "steps": [_step_data(step) for step in planned.steps],
-        "results": {name: {"step": ref.step, "output": ref.output} for name, ref in planned.results.items()},
+        "results": {name: {"step": ref.step, "output": ref.output} for name, ref in planned.wanted.items()},
         "models": list(planned.models()),
         "denoise_steps": sum(step.progress_steps or 0 for step in planned.steps),
         "files": [claim for step in planned.steps if step.node.effect for claim in step.node.claims()],

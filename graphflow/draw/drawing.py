@@ -150,7 +150,7 @@ def drawing_of_plan(planned: Plan, graph: Graph) -> Drawing:
                 open_inputs.setdefault(name, Box(f"input:{name}", "input", name, "", (), tone))
                 arrows.append(Arrow(f"input:{name}", target, "" if name == port else port, tone))
     ends = []
-    for name, ref in planned.results.items():
+    for name, ref in planned.wanted.items():
         source = planned.steps[ref.step]
         kind = source.output_types.get(ref.output)
         ends.append(Box(f"output:{name}", "output", name, type_name(kind.kind) if kind else "", (), _tone(kind)))

@@ -158,7 +158,7 @@ def test_text_to_image_to_image_through_the_engine(direct: Any, direct_image_to_
     run = workflow.run(out=tmp_path)
     direct.scheduler = make_scheduler(require_model("pocket"), "default")
     latents = direct(
-        PROMPT, num_inference_steps=8, guidance_scale=4.0, generator=generators(7, 1), output_type="latent"
+        PROMPT, num_inference_steps=8, guidance_scale=3.0, generator=generators(7, 1), output_type="latent"
     ).images
     direct_image_to_image.scheduler = make_scheduler(require_model("pocket"), "default")
     theirs = direct_image_to_image(
@@ -166,7 +166,7 @@ def test_text_to_image_to_image_through_the_engine(direct: Any, direct_image_to_
         image=latents,
         strength=0.6,
         num_inference_steps=10,
-        guidance_scale=4.0,
+        guidance_scale=3.0,
         generator=generators(11, 1),
         output_type="pt",
     ).images
@@ -190,7 +190,7 @@ def test_a_file_redrawn_through_the_engine(direct_image_to_image: Any, tmp_path:
         image=picture,
         strength=0.5,
         num_inference_steps=8,
-        guidance_scale=4.0,
+        guidance_scale=3.0,
         generator=generators(3, 1),
         output_type="pt",
     ).images

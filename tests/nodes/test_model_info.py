@@ -44,7 +44,7 @@ def test_the_pocket_model() -> None:
     assert info.pixels_per_cell == 2 ** (
         len(json.loads((info.folder / "vae/config.json").read_text())["block_out_channels"]) - 1
     )
-    assert (info.defaults.steps, info.defaults.guidance_scale) == (20, 4.0)
+    assert (info.defaults.steps, info.defaults.guidance_scale) == (20, 3.0)
     assert set(info.components) == {"unet", "vae", "text_encoder"}
     assert find_model("pocket") is info
 
