@@ -22,4 +22,8 @@ def paused_collection() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            if gc.get_freeze_count() == 0:
+                # what was made counts as old from now on; else each generation would walk it once more
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()

@@ -1,16 +1,11 @@
 """Order and cycles of a graph that is given as the sources of each node.
 
-networkx does what is seldom needed, and is imported for that alone: its import costs as much as half of the whole of
-`graphflow validate`, and an acyclic graph needs no more than the twelve lines of `topological_order`.
+networkx could tell both, but importing it costs as much as half of the whole of `graphflow validate`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import networkx as nx
 
 __all__ = ["cycles", "topological_order"]
 
@@ -36,12 +31,25 @@ def topological_order(sources: Mapping[str, Collection[str]]) -> list[str]:
 
 
 def cycles(sources: Mapping[str, Collection[str]]) -> Iterator[list[str]]:
-    """One cycle out of each strongly connected part, in the direction of the edges, first the node given first."""
-    import networkx as nx
+    """Cycles with no node in common, such that nothing is left of a cycle without their nodes.
 
-    digraph: nx.DiGraph[str] = nx.DiGraph((source, name) for name, behind in sources.items() for source in behind)
+    Each is given in the direction of the edges, beginning with the node that stands first.
+    """
     places = {name: place for place, name in enumerate(sources)}
-    for component in nx.strongly_connected_components(digraph):
-        first = min(component, key=places.__getitem__)
-        if len(component) > 1 or digraph.has_edge(first, first):
-            yield [edge[0] for edge in nx.find_cycle(digraph.subgraph(component), first)]
+    left = dict(sources)
+    while True:
+        for name in topological_order({name: [s for s in behind if s in left] for name, behind in left.items()}):
+            del left[name]
+        if not left:
+            return
+        # every node that is left has a source that is left: going back, a node comes again
+        path: dict[str, int] = {}
+        name = next(iter(left))
+        while name not in path:
+            path[name] = len(path)
+            name = min((source for source in left[name] if source in left), key=places.__getitem__)
+        cycle = list(path)[path[name] :][::-1]
+        first = cycle.index(min(cycle, key=places.__getitem__))
+        yield cycle[first:] + cycle[:first]
+        for name in cycle:
+            del left[name]

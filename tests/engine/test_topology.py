@@ -33,13 +33,16 @@ def test_the_order_is_topological_and_leaves_out_just_what_cycles_hold_back(sour
 
 
 @given(GRAPHS)
-def test_every_strongly_connected_part_gives_one_real_cycle(sources: dict[str, set[str]]) -> None:
+def test_cycles_are_real_disjoint_and_all_that_has_to_be_cut(sources: dict[str, set[str]]) -> None:
     digraph = digraph_of(sources)
     found = list(cycles(sources))
-    parts = [part for part in nx.strongly_connected_components(digraph) if len(part) > 1]
-    assert len(found) == len(parts) + nx.number_of_selfloops(digraph.subgraph(set(NAMES).difference(*parts)))
     for cycle in found:
         assert all(digraph.has_edge(*edge) for edge in zip(cycle, [*cycle[1:], cycle[0]], strict=True))
+        assert cycle[0] == min(cycle, key=list(sources).index)
+    nodes = [node for cycle in found for node in cycle]
+    assert len(nodes) == len(set(nodes))
+    digraph.remove_nodes_from(nodes)
+    assert nx.is_directed_acyclic_graph(digraph)
 
 
 def test_a_graph_can_be_looked_at_with_networkx() -> None:
