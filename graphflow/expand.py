@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from graphflow.errors import NodeDefinitionError, Problem
+from graphflow.errors import NodeDefinitionError
 from graphflow.graph import Constant, Loaded, type_of_constant
 from graphflow.hashing import KEY_RECORD, digest
 from graphflow.node import Node, Ref
@@ -42,7 +42,6 @@ class StepBuilder:
         self.registry = registry
         self.environment = dict(environment)
         self.drafts: list[Draft] = []
-        self.warnings: list[Problem] = []
         self._by_key: dict[str, int] = {}
         self._names: dict[str, int] = {}
 

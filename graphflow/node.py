@@ -28,7 +28,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict
 
 from graphflow.errors import NodeDefinitionError, Problem
-from graphflow.types import INPUT_FILE, MODEL_REF, PLAIN_KINDS, PortType
+from graphflow.types import INPUT_FILE, PLAIN_KINDS, PortType
 
 __all__ = ["Context", "Node", "Port", "Ref"]
 
@@ -88,8 +88,6 @@ class Signature:
     parameters: frozenset[str]
     file_fields: tuple[str, ...]
     """Parameters that are paths of files to read."""
-    model_fields: tuple[str, ...]
-    """Parameters that are model references."""
 
 
 class Node(BaseModel):
@@ -256,7 +254,6 @@ def _read_signature(cls: type[Node]) -> Signature:
             frozenset(name for name, port in inputs.items() if port.required),
             frozenset(cls.model_fields),
             _marked(cls, INPUT_FILE),
-            _marked(cls, MODEL_REF),
         )
 
     returned = hints.get("return")

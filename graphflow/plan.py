@@ -160,7 +160,7 @@ def plan(
         for name, ref in outputs.items()
         if results or name in keep or builder.type_of(wanted[name]).kind in PLAIN_KINDS
     }
-    warnings = tuple(dict.fromkeys([*graph.warnings, *builder.warnings]))
+    warnings = tuple(dict.fromkeys(graph.warnings))
     return Plan(tuple(_steps(builder, places, set(kept.values()))), kept, outputs, warnings, environment)
 
 
