@@ -55,12 +55,17 @@ def _name(thing: Thing, rng: np.random.Generator) -> str:
     return _article(f"{size}{thing.color} {_pick(rng, SHAPE_NAMES[thing.shape])}")
 
 
-def _things(scene: Scene, rng: np.random.Generator) -> str:
-    """Names the things. "A and B" and lists always go from left to right; a lone thing without a place is central."""
+def _things(scene: Scene, rng: np.random.Generator, places: bool) -> str:
+    """Names the things. "A and B" and lists always go from left to right; a lone thing without a place is central.
+
+    Without `places` nothing but the order is said.
+    """
     names = [_name(thing, rng) for thing in scene.things]
     chance = rng.random()
     if not names:
         return ""
+    if not places:
+        return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
     if len(names) == 1:
         slot = scene.things[0].slot
         if slot == "center":
@@ -110,8 +115,21 @@ def _styled(text: str, style: str, rng: np.random.Generator) -> str:
     return f"{text}, drawn as {'pixel art' if style == 'pixel art' else named}"
 
 
-def caption(scene: Scene, rng: np.random.Generator, *, full: bool = False) -> str:
-    """One wording of the scene; with `full` it always names ground and sky and adds no word of praise."""
+def loose_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """A wording that leaves to a depth map what it shows: no places, often no things, sometimes nothing at all."""
+    chance = rng.random()
+    if chance < 0.15:
+        return ""
+    if chance < 0.45:
+        return _styled(_place(scene, rng, True, chance < 0.38).removeprefix(" on "), scene.style, rng)
+    return caption(scene, rng, places=False)
+
+
+def caption(scene: Scene, rng: np.random.Generator, *, full: bool = False, places: bool = True) -> str:
+    """One wording of the scene; with `full` it always names ground and sky and adds no word of praise.
+
+    Without `places` it does not say where things stand, but for their order from left to right.
+    """
     chance, quality = rng.random(), rng.random()
     if scene.degraded and quality < 0.35:
         return _pick(rng, BLAME)
@@ -122,7 +140,7 @@ def caption(scene: Scene, rng: np.random.Generator, *, full: bool = False) -> st
         named_sky = full or chance < 0.86
         if 0.86 <= chance < 0.92 and not full:
             named_ground = named_sky = False
-        text = _things(scene, rng) + _place(scene, rng, named_ground, named_sky)
+        text = _things(scene, rng, places) + _place(scene, rng, named_ground, named_sky)
     text = _styled(text, scene.style, rng)
     if scene.degraded:
         return f"{text}, {_pick(rng, BLAME)}"

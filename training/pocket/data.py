@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,10 +53,15 @@ def make_chunk(folder: Path, number: int, seed: int) -> None:
         things[index] = to_bytes(reduce((rendering.mask > 0).astype(np.float32), SIZE // LATENT_SIZE))
         captions.append([caption(scene, rng) for _ in range(CAPTIONS)])
         scenes.append(asdict(scene))
-    folder.mkdir(parents=True, exist_ok=True)
+    store_chunk(path, images=images, things=things, captions=json.dumps(captions), scenes=json.dumps(scenes))
+
+
+def store_chunk(path: Path, **arrays: Any) -> None:
+    """Writes arrays (or texts) as one file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
-        np.savez(file, images=images, things=things, captions=json.dumps(captions), scenes=json.dumps(scenes))
+        np.savez(file, **arrays)
     partial.rename(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -90,15 +91,26 @@ def _draw_thing(rng: np.random.Generator, slot: str, allow_big: bool) -> Thing:
     )
 
 
-def _draw(rng: np.random.Generator, count: int | None) -> Scene:
+def _slot_at(x: float) -> str:
+    """The slot nearest to a place."""
+    return min(SLOTS, key=lambda slot: abs(SLOT_X[slot] - x))
+
+
+def _spread(rng: np.random.Generator, count: int) -> tuple[Thing, ...]:
+    """Things at any place of the ground, apart from one another, from left to right; `slot` is the nearest one."""
+    while True:
+        things = [_draw_thing(rng, "center", allow_big=count < 3) for _ in range(count)]
+        things = [replace(thing, x=float(rng.uniform(-2.7, 2.7)), z=float(rng.uniform(-0.8, 2.2))) for thing in things]
+        things = sorted((replace(thing, slot=_slot_at(thing.x)) for thing in things), key=lambda thing: thing.x)
+        if all(right.x - left.x > left.radius + right.radius for left, right in pairwise(things)):
+            return tuple(things)
+
+
+def _draw(rng: np.random.Generator, count: int | None, spread: bool) -> Scene:
     if count is None:
         count = int(rng.choice(list(COUNT_SHARES), p=list(COUNT_SHARES.values())))
-    if count == 1:
-        slots: tuple[str, ...] = (_pick(rng, {"left": 0.27, "center": 0.46, "right": 0.27}),)
-    else:
-        slots = {0: (), 2: ("left", "right"), 3: SLOTS}[count]
     return Scene(
-        things=tuple(_draw_thing(rng, slot, allow_big=count < 3) for slot in slots),
+        things=_spread(rng, count) if spread else _in_slots(rng, count),
         ground=str(rng.choice(GROUNDS)),
         sky=str(rng.choice(SKIES)),
         style=_pick(rng, STYLE_SHARES),
@@ -107,13 +119,24 @@ def _draw(rng: np.random.Generator, count: int | None) -> Scene:
     )
 
 
-def draw_scene(rng: np.random.Generator, *, kept_out: bool = False, count: int | None = None) -> Scene:
+def _in_slots(rng: np.random.Generator, count: int) -> tuple[Thing, ...]:
+    if count == 1:
+        slots: tuple[str, ...] = (_pick(rng, {"left": 0.27, "center": 0.46, "right": 0.27}),)
+    else:
+        slots = {0: (), 2: ("left", "right"), 3: SLOTS}[count]
+    return tuple(_draw_thing(rng, slot, allow_big=count < 3) for slot in slots)
+
+
+def draw_scene(
+    rng: np.random.Generator, *, kept_out: bool = False, count: int | None = None, spread: bool = False
+) -> Scene:
     """Draws a scene at random: one for training, or with `kept_out` one of the class that training never sees.
 
-    `count` fixes the number of things (0 to 3; kept-out scenes have at least one).
+    `count` fixes the number of things (0 to 3; kept-out scenes have at least one). With `spread` they stand anywhere,
+    not only in the slots: for models that are told by a depth map where things are.
     """
     while True:
-        scene = _draw(rng, count)
+        scene = _draw(rng, count, spread)
         if is_kept_out(scene) == kept_out:
             break
     if not kept_out and scene.style == "none" and rng.random() < DEGRADED_SHARE / STYLE_SHARES["none"]:
