@@ -28,9 +28,9 @@ def build() -> UNet2DModel:
         out_channels=1,
         down_block_types=("DownBlock2D",) * 4,
         up_block_types=("UpBlock2D",) * 4,
-        block_out_channels=(16, 32, 48, 64),
+        block_out_channels=(16, 24, 32, 48),
         layers_per_block=1,
-        norm_num_groups=8,
+        norm_num_groups=4,
         add_attention=False,
     )
 

@@ -1,4 +1,4 @@
-"""The two upscalers: x2 from latents to latents, x4 from pixels to latents. Each is a UNet that sees the small picture."""
+"""The two upscalers: x2 from latents to latents, x4 from pixels to latents. Each UNet sees the small picture."""
 
 from __future__ import annotations
 
@@ -130,7 +130,8 @@ class _Examples:
         sizes = torch.tensor([float(len(tokens)) for *_, tokens in self.parts])
         which = int(torch.multinomial(sizes, 1, generator=self.draw))
         small, large, tokens = self.parts[which]
-        factor = self.pairs[which].small.startswith("latents") and 2 or 1  # large cells for each small cell or pixel
+        # Large cells for each small cell (x2), or for each small pixel (x4).
+        factor = 2 if self.pairs[which].small.startswith("latents") else 1
         width = min(cells, large.shape[-1])
         chosen = torch.randint(len(tokens), (count,), generator=self.draw)
         wording = torch.randint(tokens.shape[1], (count,), generator=self.draw)
@@ -177,7 +178,7 @@ def train_x2(
         # Latents that a model made are never quite those of a render.
         small = small + 0.08 * torch.rand(batch, 1, 1, 1, generator=draw) * torch.randn(small.shape, generator=draw)
         words = words_of(tokens)
-        sigma = (torch.randn(batch, generator=draw) * 1.4 - 0.2).exp().clamp(0.02, 16)
+        sigma = (torch.randn(batch, generator=draw) * 1.4 + 0.4).exp().clamp(0.02, 16)
         level = sigma[:, None, None, None]
         noisy = clean + level * torch.randn(clean.shape, generator=draw)
         inputs, timestep, condition = x2_inputs(noisy, sigma, small, words.pooler_output)

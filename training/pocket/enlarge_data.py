@@ -40,9 +40,7 @@ def make_chunk(folder: Path, number: int, seed: int) -> None:
     count = CHUNK if sizes is SMALL_SIZES else CHUNK // 2  # the largest take a second each
     scenes = [draw_scene(rng) for _ in range(count)]
     captions = [[caption(scene, rng) for _ in range(CAPTIONS)] for scene in scenes]
-    arrays = {
-        f"images-{size}": np.stack([to_bytes(render(scene, size).image) for scene in scenes]) for size in sizes
-    }
+    arrays = {f"images-{size}": np.stack([to_bytes(render(scene, size).image) for scene in scenes]) for size in sizes}
     store_chunk(path, captions=json.dumps(captions), **arrays)
 
 
@@ -52,7 +50,9 @@ def make_chunks(rank: int, world: int, folder: Path, chunks: int, seed: int) -> 
         make_chunk(folder, number, seed)
 
 
-def held_out_pairs(count: int, seed: int, small: int, large: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[str]]:
+def held_out_pairs(
+    count: int, seed: int, small: int, large: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[str]]:
     """Renders of scenes kept out of training at two sizes, (count, size, size, 3) uint8 each, and full captions."""
     rng = np.random.default_rng((seed, 4 << 20))
     scenes = [draw_scene(rng, kept_out=True) for _ in range(count)]
@@ -63,7 +63,7 @@ def held_out_pairs(count: int, seed: int, small: int, large: int) -> tuple[NDArr
 
 def degrade(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """A picture (rows, columns, 3) as bad as small pictures are: blurred, noisy, compressed, each by chance."""
-    values = image.astype(np.float32) / 255
+    values: NDArray[np.float32] = (image / 255).astype(np.float32)
     if rng.random() < 0.6:
         share = np.float32(rng.uniform(0.2, 0.9))
         values = values + (blur(values, 1) - values) * share
