@@ -16,12 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
-from numpy.typing import NDArray
-from PIL import Image
 
-from training.pocket import vae as autoencoder
 from training.pocket.captions import caption
 from training.pocket.data import held_out_scenes, to_bytes
+from training.pocket.measures import Images, contact_sheet, decibels, sample, size_of, through_autoencoder
 from training.pocket.read_picture import Reader, Reading, hue_can_read, read_by_hue, reading_of
 from training.pocket.render import render
 from training.pocket.scenes import Scene, draw_scene
@@ -29,7 +27,6 @@ from training.pocket.scenes import Scene, draw_scene
 TARGETS = {
     "color": 0.97, "number": 0.96, "shape": 0.95, "ground": 0.98, "sky": 0.98, "style": 0.95, "three all right": 0.75,
 }  # fmt: skip
-Images = NDArray[np.uint8]
 
 
 def load_pipeline(folder: Path) -> StableDiffusionPipeline:
@@ -37,31 +34,6 @@ def load_pipeline(folder: Path) -> StableDiffusionPipeline:
     pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def sample(
-    pipeline: StableDiffusionPipeline,
-    prompts: Sequence[str],
-    *,
-    steps: int,
-    guidance: float,
-    seed: int,
-    batch: int = 25,
-) -> Images:
-    """Pictures of the prompts, (n, 64, 64, 3) of 0..255."""
-    images = []
-    for start in range(0, len(prompts), batch):
-        output = pipeline(
-            list(prompts[start : start + batch]),
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            height=64,
-            width=64,
-            output_type="np",
-            generator=torch.Generator().manual_seed(seed * 1000 + start),
-        )
-        images.append(to_bytes(output.images))
-    return np.concatenate(images)
 
 
 def compare(truths: Sequence[Reading], readings: Sequence[Reading]) -> dict[str, float]:
@@ -109,16 +81,6 @@ def _hue_scenes(count: int, seed: int) -> tuple[list[Scene], list[str]]:
     return scenes, [caption(scene, rng, full=True) for scene in scenes]
 
 
-def contact_sheet(images: Images, columns: int, path: Path) -> None:
-    """Saves pictures in rows, twice as large."""
-    rows = -(-len(images) // columns)
-    sheet = np.zeros((rows * 66, columns * 66, 3), np.uint8)
-    for number, image in enumerate(images):
-        row, column = divmod(number, columns)
-        sheet[row * 66 : row * 66 + 64, column * 66 : column * 66 + 64] = image
-    Image.fromarray(sheet).resize((columns * 132, rows * 132), Image.Resampling.NEAREST).save(path)
-
-
 def judge(
     folder: Path, *, count: int, hue_count: int, steps: int, guidance: float, seed: int, sheet: Path | None = None
 ) -> dict[str, dict[str, float]]:
@@ -127,14 +89,13 @@ def judge(
     scenes, prompts = held_out_scenes(count, seed)
     hue_scenes, hue_prompts = _hue_scenes(hue_count, seed)
     start = time.monotonic()
-    images = sample(pipeline, prompts, steps=steps, guidance=guidance, seed=seed)
+    options = size_of(64) | {"num_inference_steps": steps, "guidance_scale": guidance}
+    images = sample(pipeline, prompts, seed=seed, **options)
     seconds = (time.monotonic() - start) / max(1, count)
-    hue_images = sample(pipeline, hue_prompts, steps=steps, guidance=guidance, seed=seed)
+    hue_images = sample(pipeline, hue_prompts, seed=seed, **options)
     renders = np.stack([to_bytes(render(scene).image) for scene in scenes])
     hue_renders = np.stack([to_bytes(render(scene).image) for scene in hue_scenes])
-    target = autoencoder.to_tensor(renders)
-    decoded = autoencoder.decode(pipeline.vae, autoencoder.encode(pipeline.vae, renders)).clamp(-1, 1)
-    psnr = 10 * torch.log10(4 / (decoded - target).square().mean((1, 2, 3)))
+    decoded = through_autoencoder(pipeline.vae, renders)
     truths = [reading_of(scene) for scene in scenes]
     readings = reader.read(images)
     # The next scene with as many things: chance is not made smaller by a wrong number of things.
@@ -146,7 +107,7 @@ def judge(
         "model": {**compare(truths, readings), **compare_hues(hue_scenes, hue_images)},
         "true renders": {**compare(truths, reader.read(renders)), **compare_hues(hue_scenes, hue_renders)},
         "renders through the autoencoder": {
-            **compare(truths, reader.read(autoencoder.to_images(decoded))), "decibels": float(psnr.mean()),
+            **compare(truths, reader.read(decoded)), "decibels": decibels(decoded, renders),
         },
         "other captions (chance)": {
             **compare([truths[index] for index in order], shuffled),

@@ -169,6 +169,22 @@ def _hue(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue)
 
 
+def color_by_hue(pixels: NDArray[np.float64]) -> str:
+    """The colourful colour that pixels (n, 3) of 0..1 of one thing are nearest to; nothing in it is learned."""
+    weights = pixels.max(-1, keepdims=True) - pixels.min(-1, keepdims=True) + 1e-6
+    mean = (pixels * weights).sum(0) / weights.sum()
+    # Light scales a colour and washes it out: hue tells most; pink from red, and pink from purple, needs chroma.
+    washed = float(1 - (mean.max() - mean.min()) / (mean.max() + 1e-6))
+
+    def unlike(color: str) -> float:
+        reference = np.array(RGB[color])
+        turn = float(np.angle(np.exp(1j * (_hue(mean) - _hue(reference)))))
+        paleness = float(1 - (reference.max() - reference.min()) / reference.max())
+        return abs(turn) + 0.5 * abs(washed - paleness)
+
+    return min(COLORFUL, key=unlike)
+
+
 def read_by_hue(image: NDArray[np.uint8]) -> dict[str, str]:
     """Slot to colour of each colourful patch in a picture (64, 64, 3) of 0..255; nothing in it is learned."""
     band = image[BAND].astype(np.float64) / 255
@@ -180,26 +196,25 @@ def read_by_hue(image: NDArray[np.uint8]) -> dict[str, str]:
     for start, end in zip(edges[::2], edges[1::2], strict=True):
         if end - start < 4:
             continue
-        pixels = band[:, start:end][colorful[:, start:end]]
-        weights = (pixels.max(-1) - pixels.min(-1))[:, None]
-        mean = (pixels * weights).sum(0) / weights.sum()
+        color = color_by_hue(band[:, start:end][colorful[:, start:end]])
         slot = SLOTS[min(2, int((start + end) / 2 / (64 / 3)))]
-        # Light scales a colour and washes it out: hue tells most; pink from red, and pink from purple, needs chroma.
-        washed = float(1 - (mean.max() - mean.min()) / mean.max())
-
-        def unlike(color: str, mean: NDArray[np.float64] = mean, washed: float = washed) -> float:
-            reference = np.array(RGB[color])
-            turn = float(np.angle(np.exp(1j * (_hue(mean) - _hue(reference)))))
-            paleness = float(1 - (reference.max() - reference.min()) / reference.max())
-            return abs(turn) + 0.5 * abs(washed - paleness)
-
-        color = min(COLORFUL, key=unlike)
         # A highlight can cut a pale thing in two: a second patch of the same colour at the same slot is the same thing.
         if found.get(slot, color) == color:
             found[slot] = color
         else:
             found[f"{slot} again"] = color
     return found
+
+
+def color_in_mask(image: NDArray[np.uint8], mask: NDArray[np.bool_], least: int = 12) -> str | None:
+    """The colourful colour of a picture (rows, columns, 3) inside a thing's mask (rows, columns), by hue.
+
+    The mask loses its rim of one pixel first, where a thing's colour mixes with what is behind it; None where fewer
+    than `least` pixels are left.
+    """
+    padded = np.pad(mask, 1)
+    inner = mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return color_by_hue(image[inner].astype(np.float64) / 255) if inner.sum() >= least else None
 
 
 def main() -> None:
