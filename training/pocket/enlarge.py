@@ -119,11 +119,14 @@ class _Examples:
 
     def __init__(self, folder: Path, pairs: tuple[Pair, ...], draw: torch.Generator) -> None:
         files = [load_file(path) for path in sorted(folder.glob("*.safetensors"))]
-        self.draw, self.pairs, self.parts = draw, pairs, []
-        for pair in pairs:
-            held = [file for file in files if pair.small in file and pair.large in file]
-            names = (pair.small, pair.large, "tokens")
-            self.parts.append(tuple(torch.cat([file[name] for file in held]) for name in names))
+        self.draw = draw
+        # Few chunks may hold no scene of the largest size.
+        held = {pair: [file for file in files if pair.small in file and pair.large in file] for pair in pairs}
+        self.pairs = [pair for pair in pairs if held[pair]]
+        self.parts = [
+            tuple(torch.cat([file[name] for file in held[pair]]) for name in (pair.small, pair.large, "tokens"))
+            for pair in self.pairs
+        ]
 
     def batch(self, count: int, cells: int) -> tuple[Tensor, Tensor, Tensor]:
         """Small pictures, large latents and tokens; crops of `cells` large cells where the large one is larger."""

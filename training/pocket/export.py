@@ -31,6 +31,8 @@ LARGEST_BYTES = {
     "depth": 2_000_000,
 }
 """What each exported folder may take, so that a network made larger by mistake is not shipped."""
+BASE = Path(__file__).parents[2] / "nodes" / "diffusion" / "pocket" / "base"
+"""The base model that is shipped."""
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 SHARED = ("vae", "text_encoder", "tokenizer")
 """Parts of the upscalers' pipelines that are the base model's: they are named but not written a second time."""

@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from training.pocket.export import TRAINED, export_member
-
-BASE = Path(__file__).parents[2] / "nodes" / "diffusion" / "pocket" / "base"
-"""The base model that is shipped."""
+from training.pocket.export import BASE, TRAINED, export_member
 
 
 def main() -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline, UNet2DModel
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, UNet2DModel
 from numpy.typing import NDArray
 
 from training.pocket import control_data
 from training.pocket.control import as_control
 from training.pocket.data import held_out_scenes, to_bytes
 from training.pocket.depth import estimate
+from training.pocket.judge import load_pipeline
 from training.pocket.measures import (
     Figure,
     Images,
@@ -66,10 +67,8 @@ def judge(folder: Path, *, count: int, seed: int, sheet: Path | None = None) -> 
     pipeline = StableDiffusionControlNetPipeline.from_pretrained(
         folder / "base", controlnet=controlnet, dtype=torch.float32
     )
-    free_pipeline = StableDiffusionPipeline(**{**pipeline.components, "controlnet": None})
-    for each in (pipeline, free_pipeline):
-        each.set_progress_bar_config(disable=True)
-    network = load_depth(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    free_pipeline, network = load_pipeline(folder / "base"), load_depth(folder)
     scenes, prompts, renderings = control_data.held_out(count, seed)
     maps = _depths(renderings)
     options = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "seed": seed, **size_of(64)}
@@ -107,7 +106,9 @@ def judge_depth(folder: Path, *, count: int, seed: int, sheet: Path | None = Non
         things = np.stack([rendering.mask > 0 for rendering in renderings])
         # The second figure is the one that tells: things are so little of a picture that the empty scene is near by.
         figures += [
-            Figure(f"{name}: mean error", float(error.mean()), LARGEST_ERROR, at_most=True, baseline=float(empty.mean())),
+            Figure(
+                f"{name}: mean error", float(error.mean()), LARGEST_ERROR, at_most=True, baseline=float(empty.mean()),
+            ),
             Figure(
                 f"{name}: mean error on things", float(error[things].mean()), LARGEST_ERROR, at_most=True,
                 baseline=float(empty[things].mean()),
