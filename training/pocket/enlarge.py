@@ -163,6 +163,12 @@ def x2_inputs(noisy: Tensor, sigma: Tensor, small: Tensor, pooled: Tensor) -> tu
     )
 
 
+def x2_target(noisy: Tensor, sigma: Tensor, clean: Tensor) -> Tensor:
+    """The UNet's answer (n, 4, rows, columns) of which the x2 pipeline makes exactly the clean latents."""
+    level = sigma[:, None, None, None]
+    return (clean - noisy / (level.square() + 1)) * (level.square() + 1).sqrt() / level
+
+
 def train_x2(
     rank: int, world: int, prepared: Path, base: Path, minutes: float, batch: int, out: Path, seed: int
 ) -> None:
@@ -187,7 +193,7 @@ def train_x2(
         inputs, timestep, condition = x2_inputs(noisy, sigma, small, words.pooler_output)
         states = words.hidden_states[-1]
         output = unet(inputs, timestep, encoder_hidden_states=states, timestep_cond=condition).sample[:, :-1]
-        target = (clean - noisy / (level.square() + 1)) * (level.square() + 1).sqrt() / level
+        target = x2_target(noisy, sigma, clean)
         loss = (output - target).square().mean()
         trainer.step(loss, batch)
         recent.append(float(loss.detach()))
