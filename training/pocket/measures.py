@@ -22,8 +22,12 @@ from training.pocket.scenes import Scene
 
 Images = NDArray[np.uint8]
 """Pictures (n, rows, columns, 3) of 0..255."""
-REGION_THRESHOLD = 0.06
-"""How much nearer (in inverse depth, 0..1) than the empty scene a pixel is that counts as part of a thing."""
+REGION_THRESHOLD = 0.08
+"""How much nearer (in inverse depth, 0..1) than the empty scene a pixel is that counts as part of a thing.
+
+Chosen on true renders alone: with less, the depth network's small errors count as things; with more, the lower ends of
+things, which are hardly nearer than the ground behind them, count as ground.
+"""
 EDGE = 0.08
 """Brightness step to the next pixels (0..1) that makes a pixel of the truth an edge."""
 
