@@ -15,6 +15,7 @@ pytest.importorskip("diffusers")
 import torch
 from diffusers import (
     ControlNetModel,
+    EulerDiscreteScheduler,
     StableDiffusionControlNetPipeline,
     StableDiffusionLatentUpscalePipeline,
     StableDiffusionUpscalePipeline,
@@ -104,6 +105,15 @@ def test_the_depth_network_answers_pictures(exported: Path) -> None:
     assert found.shape == (2, 64, 64)
     assert found.min() >= 0
     assert found.max() <= 1
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_x2_starts_from_the_strongest_noise(exported: Path, steps: int) -> None:
+    scheduler = EulerDiscreteScheduler.from_pretrained(exported / "x2" / "scheduler")
+    scheduler.set_timesteps(steps)
+    assert len(scheduler.sigmas) == steps + 1
+    assert scheduler.sigmas[0] > 14
+    assert scheduler.sigmas[-2] > 0.5
 
 
 @pytest.mark.parametrize("steps", [1, 3])
