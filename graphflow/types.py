@@ -131,15 +131,19 @@ class Latent:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Conditioning:
-    """An encoded prompt: float (1 or batch, tokens, width), from the text encoder of ``space``."""
+    """An encoded prompt: float (1 or batch, tokens, width), from the text encoder of ``space``.
+
+    ``pooled`` is the whole prompt as one vector (1 or batch, width), for models that want it.
+    """
 
     embeds: torch.Tensor
     space: str
+    pooled: torch.Tensor | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return int(self.embeds.nbytes)
+        return int(self.embeds.nbytes) + (0 if self.pooled is None else int(self.pooled.nbytes))
 
     def __repr__(self) -> str:
         return f"Conditioning[{self.space}]{tuple(self.embeds.shape)}"

@@ -1,8 +1,8 @@
 """The node types that come with GraphFlow. Importing them imports no torch.
 
-Coarse nodes read as people think and stand for fine ones: `Text2Image`, `Image2Image`. The fine ones are what runs, is
-cached and merged: `EncodePrompt`, `EmptyLatent`, `Denoise`, `EncodeImage`, `DecodeLatent`, `ResizeImage`, `LoadImage`,
-`SaveImage`.
+Coarse nodes read as people think and stand for fine ones: `Text2Image`, `Image2Image`, `ControlNetDepth`, `Upscale`,
+`SuperRes`. The fine ones are what runs, is cached and merged: prompts and pictures encoded and decoded, the denoising
+of each kind, depth, files.
 """
 
 if __name__ != "graphflow.nodes":
@@ -11,26 +11,40 @@ if __name__ != "graphflow.nodes":
         "copy of every node class; write `from graphflow.nodes import …`"
     )
 
+from graphflow.nodes.controlnet_depth import ControlNetDepth
 from graphflow.nodes.decode_latent import DecodeLatent
 from graphflow.nodes.denoise import Denoise
+from graphflow.nodes.denoise_controlnet import DenoiseControlNet
 from graphflow.nodes.empty_latent import EmptyLatent
 from graphflow.nodes.encode_image import EncodeImage
 from graphflow.nodes.encode_prompt import EncodePrompt
+from graphflow.nodes.estimate_depth import EstimateDepth
+from graphflow.nodes.fit_depth_map import FitDepthMap
 from graphflow.nodes.image2image import Image2Image
 from graphflow.nodes.load_image import LoadImage
 from graphflow.nodes.resize_image import ResizeImage
 from graphflow.nodes.save_image import SaveImage
+from graphflow.nodes.super_res import DenoiseSuperRes, SuperRes
 from graphflow.nodes.text2image import Text2Image
+from graphflow.nodes.upscale import DenoiseUpscale, Upscale
 
 __all__ = [
+    "ControlNetDepth",
     "DecodeLatent",
     "Denoise",
+    "DenoiseControlNet",
+    "DenoiseSuperRes",
+    "DenoiseUpscale",
     "EmptyLatent",
     "EncodeImage",
     "EncodePrompt",
+    "EstimateDepth",
+    "FitDepthMap",
     "Image2Image",
     "LoadImage",
     "ResizeImage",
     "SaveImage",
+    "SuperRes",
     "Text2Image",
+    "Upscale",
 ]

@@ -3,8 +3,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Self
 
-from graphflow import Context, Image, Latent, PortType, Problem
-from graphflow.nodes.diffusion.model_info import ModelInfo, require_model
+from graphflow import Context, Field, Image, Latent, PortType, Problem
+from graphflow.nodes.diffusion.families import Adapter
+from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 
 __all__ = ["DecodeLatent"]
@@ -15,6 +16,13 @@ class DecodeLatent(ModelNode, version=1, converts=True):
 
     The engine puts this node where a picture is wanted and latents come; its model is then the one that made them.
     """
+
+    tile_size: int = Field(
+        1024,
+        ge=64,
+        le=16384,
+        description="pixels; a larger picture is decoded in overlapping tiles: less memory",
+    )
 
     def input_types(self) -> dict[str, PortType]:
         """Latents in the model's space."""
@@ -40,11 +48,12 @@ class DecodeLatent(ModelNode, version=1, converts=True):
 
     def run(self, *, latent: Latent, context: Context) -> Image:
         """Decode each picture by itself. Raises ValueError for latents of another space, or that are not clean."""
-        space = require_model(self.model).space
+        space = self.required.space
         if latent.space != space:
             raise ValueError(f'found latents of the space "{latent.space}", expected "{space}"')
         if latent.noise:
             raise ValueError(
                 f"found latents that are noisy at {latent.noise:g}, expected clean ones; denoise them first"
             )
-        return Image(self.adapter(context).decode(latent.data))
+        backend: Adapter = self.adapter(context)
+        return Image(backend.decode(latent.data, self.tile_size))

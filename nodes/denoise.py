@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from graphflow import Conditioning, Context, Field, Latent, PortType, Problem, Seed
-from graphflow.nodes.diffusion.checks import check_strength, denoise_steps
-from graphflow.nodes.diffusion.model_info import ModelInfo, require_model
+from graphflow.nodes.diffusion.checks import check_negative, check_strength, denoise_steps
+from graphflow.nodes.diffusion.families import Control, Draws, Task
+from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
 
@@ -18,6 +20,8 @@ class Denoise(ModelNode, version=1):
     ``int(steps * strength)`` steps and are redrawn (SDEdit, Meng et al. 2021). Item i of a batch draws its noise from
     ``seed + i`` and equals the same picture made alone.
     """
+
+    task: ClassVar[Task | None] = "text-to-image"
 
     steps: int | None = Field(None, ge=1, le=1000, description="length of the noise schedule; default: the model's own")
     guidance_scale: float | None = Field(
@@ -53,12 +57,7 @@ class Denoise(ModelNode, version=1):
                 "value.strength_noise", message, "strength", "leave strength out; there is no picture yet to redraw"
             )
         yield from check_strength(self._steps(info), self.strength)
-        if self._guidance(info) > 1 and "negative" not in inputs:
-            yield Problem(
-                "port.missing",
-                f"the port 'negative' is not connected, but guidance_scale {self._guidance(info):g} needs it",
-                hint="connect an EncodePrompt with an empty text, or set guidance_scale to 1",
-            )
+        yield from check_negative(self._guidance(info), inputs)
 
     def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
         """The denoise steps that run."""
@@ -69,14 +68,25 @@ class Denoise(ModelNode, version=1):
         self, *, latent: Latent, positive: Conditioning, negative: Conditioning | None = None, context: Context
     ) -> Latent:
         """Denoise a batch. Raises ValueError for partly noisy latents, and where guidance has no negative prompt."""
-        info = require_model(self.model)
+        return self.denoised(latent, positive, negative, None, context)
+
+    def denoised(
+        self,
+        latent: Latent,
+        positive: Conditioning,
+        negative: Conditioning | None,
+        control: Control | None,
+        context: Context,
+    ) -> Latent:
+        """What `run` does, under a ControlNet if there is one."""
+        info = self.required
         guidance_scale = self._guidance(info)
         if guidance_scale > 1 and negative is None:
             raise ValueError(f"guidance_scale {guidance_scale:g} needs a negative prompt; connect one, or set it to 1")
         if latent.space != info.space:
             raise ValueError(f'found latents of the space "{latent.space}", expected "{info.space}"')
         unwanted = None if negative is None or guidance_scale <= 1 else negative.embeds
-        backend = self.adapter(context)
+        backend: Draws = self.adapter(context)
         if latent.noise == 1.0:
             if self.strength != 1.0:
                 raise ValueError(
@@ -90,6 +100,7 @@ class Denoise(ModelNode, version=1):
                 guidance_scale=guidance_scale,
                 seed=self.seed,
                 sampler=self.sampler,
+                control=control,
                 progress=context.step,
             )
         elif latent.noise == 0.0:
@@ -103,6 +114,7 @@ class Denoise(ModelNode, version=1):
                 seed=self.seed,
                 sampler=self.sampler,
                 after_encoding=self.after_encoding,
+                control=control,
                 progress=context.step,
             )
         else:
@@ -110,7 +122,7 @@ class Denoise(ModelNode, version=1):
         return Latent(data, info.space, self.model)
 
     def _steps(self, info: ModelInfo) -> int:
-        return info.defaults.steps if self.steps is None else self.steps
+        return info.defaults["text-to-image"].steps if self.steps is None else self.steps
 
     def _guidance(self, info: ModelInfo) -> float:
-        return info.defaults.guidance_scale if self.guidance_scale is None else self.guidance_scale
+        return info.defaults["text-to-image"].guidance_scale if self.guidance_scale is None else self.guidance_scale

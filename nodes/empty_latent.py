@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 from graphflow import Context, Field, Latent, PortType, Problem
 from graphflow.nodes.diffusion.checks import check_size
-from graphflow.nodes.diffusion.model_info import ModelInfo, require_model
+from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 
 __all__ = ["EmptyLatent"]
@@ -17,6 +19,8 @@ class EmptyLatent(ModelNode, version=1):
     The latents hold zeros and are marked as pure noise (``noise`` 1.0): the noise itself is drawn by `Denoise`, from
     its seed.
     """
+
+    task: ClassVar[Task | None] = "text-to-image"
 
     width: int | None = Field(None, ge=8, le=16384, description="pixels; default: the size the model was trained at")
     height: int | None = Field(None, ge=8, le=16384, description="pixels; default: the size the model was trained at")
@@ -37,7 +41,7 @@ class EmptyLatent(ModelNode, version=1):
         """Make zeros (batch, channels, height / cell, width / cell)."""
         import torch
 
-        info = require_model(self.model)
+        info = self.required
         for problem in check_size(info, self.width, self.height):
             raise ValueError(problem.message)
         rows = (self.height or info.native_height) // info.pixels_per_cell

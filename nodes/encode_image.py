@@ -5,7 +5,8 @@ from typing import Self
 
 from graphflow import Context, Field, Image, Latent, PortType, Problem, Seed
 from graphflow.nodes.diffusion.checks import floored
-from graphflow.nodes.diffusion.model_info import ModelInfo, require_model
+from graphflow.nodes.diffusion.families import Adapter
+from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 
 __all__ = ["EncodeImage"]
@@ -43,5 +44,5 @@ class EncodeImage(ModelNode, version=1, converts=True):
 
     def run(self, *, image: Image, context: Context) -> Latent:
         """Encode each picture by itself. Raises ValueError for a size that does not fill whole latent cells."""
-        data = self.adapter(context).encode_image(image.pixels, self.seed)
-        return Latent(data, require_model(self.model).space, self.model)
+        backend: Adapter = self.adapter(context)
+        return Latent(backend.encode_image(image.pixels, self.seed), self.required.space, self.model)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphflow import Conditioning, Context, PortType, Text
-from graphflow.nodes.diffusion.model_info import require_model
+from graphflow.nodes.diffusion.families import Adapter
 from graphflow.nodes.diffusion.model_node import ModelNode
 
 __all__ = ["EncodePrompt"]
@@ -13,7 +13,8 @@ class EncodePrompt(ModelNode, version=1):
     """Turn a prompt into the embeddings that guide a model.
 
     The text encoder reads a window of tokens (77 for Stable Diffusion); a longer prompt raises ValueError and is never
-    cut. The result is float (1, tokens, width).
+    cut. The result is float (1, tokens, width); for models
+    that want it, a pooled vector (1, width) comes with it.
     """
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
@@ -23,4 +24,6 @@ class EncodePrompt(ModelNode, version=1):
 
     def run(self, *, text: Text, context: Context) -> Conditioning:
         """Encode one prompt."""
-        return Conditioning(self.adapter(context).encode_prompt(text), require_model(self.model).text_space)
+        backend: Adapter = self.adapter(context)
+        embeds, pooled = backend.encode_prompt(text)
+        return Conditioning(embeds, self.required.text_space, pooled)

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from graphflow import Expansion, Field, Latent, PortType, Problem, Seed, Text
 from graphflow.nodes.denoise import Denoise
-from graphflow.nodes.diffusion.checks import check_strength, floored
-from graphflow.nodes.diffusion.model_info import ModelInfo, require_model
+from graphflow.nodes.diffusion.checks import check_strength, comes_in_pixels, cut_down, floored
+from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
-from graphflow.nodes.encode_image import EncodeImage
 from graphflow.nodes.encode_prompt import EncodePrompt
-from graphflow.nodes.resize_image import ResizeImage
+from graphflow.nodes.encoded_for import encoded_for
 
 __all__ = ["Image2Image"]
 
@@ -22,6 +23,8 @@ class Image2Image(ModelNode, version=1):
     seed as diffusers draws it. A picture whose size does not fill whole latent cells is resized to the next
     smaller one that does. ``int(steps * strength)`` steps run.
     """
+
+    task: ClassVar[Task | None] = "image-to-image"
 
     strength: float | None = Field(
         None, gt=0, le=1, description="share of the noise schedule that is run again; default: the model's own"
@@ -40,7 +43,7 @@ class Image2Image(ModelNode, version=1):
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """As many latents, of the size of the image or the one it is cut down to."""
         source = inputs.get("image", PortType(Latent))
-        size = floored(self.known, source) if self.known and self._in_pixels(self.known, source) else None
+        size = floored(self.known, source) if self.known and comes_in_pixels(self.known, source) else None
         width, height = size or (source.width, source.height)
         return {"latent": self.latent_type(PortType(Latent, width=width, height=height, batch=source.batch))}
 
@@ -51,27 +54,15 @@ class Image2Image(ModelNode, version=1):
         if problem:
             yield problem
         source = inputs.get("image")
-        size = floored(info, source) if source and self._in_pixels(info, source) else None
+        size = floored(info, source) if source and comes_in_pixels(info, source) else None
         if source and size:
-            found, cell = f"{source.width} x {source.height} pixels", info.pixels_per_cell
-            if 0 in size:
-                message = f"found an image of {found}, expected at least {cell} x {cell}"
-                yield Problem("value.image_size", message, field="image", hint="enlarge it with a ResizeImage")
-            else:
-                message = f"the image of {found} is resized to {size[0]} x {size[1]}, multiples of {cell}"
-                hint = "put a ResizeImage before it to choose another size"
-                yield Problem("value.size_floored", message, field="image", hint=hint, severity="warning")
+            yield cut_down(info, source, size)
 
     def expand(self, g: Expansion, *, image: Latent, prompt: Text, negative_prompt: Text = "") -> Latent:
         """Encode what is not encoded yet, then denoise again."""
-        info = require_model(self.model)
-        source = g.type_of(image)
-        in_pixels = self._in_pixels(info, source)
-        if in_pixels:
-            if source.width is None or source.height is None or floored(info, source):
-                image = g.add(ResizeImage(multiple=info.pixels_per_cell), image=image)
-            image = g.add(EncodeImage(model=self.model, seed=self.seed), image=image)
-        default_guidance = info.defaults.image_to_image_guidance_scale
+        info = self.required
+        image, in_pixels = encoded_for(g, info, image, self.seed)
+        default_guidance = info.defaults["image-to-image"].guidance_scale
         guidance_scale = default_guidance if self.guidance_scale is None else self.guidance_scale
         guided = guidance_scale > 1  # without guidance the negative prompt is never looked at
         latent: Latent = g.add(
@@ -91,12 +82,7 @@ class Image2Image(ModelNode, version=1):
         return latent
 
     def _steps(self, info: ModelInfo) -> int:
-        return info.defaults.image_to_image_steps if self.steps is None else self.steps
+        return info.defaults["image-to-image"].steps if self.steps is None else self.steps
 
     def _strength(self, info: ModelInfo) -> float:
-        return info.defaults.strength if self.strength is None else self.strength
-
-    @staticmethod
-    def _in_pixels(info: ModelInfo, source: PortType) -> bool:
-        """Whether the picture comes as pixels, or in another latent space and so through pixels."""
-        return source.kind is not Latent or source.space not in (None, info.space)
+        return info.defaults["image-to-image"].strength if self.strength is None else self.strength

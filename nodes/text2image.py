@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from graphflow import Expansion, Field, Latent, PortType, Problem, Seed, Text
 from graphflow.nodes.denoise import Denoise
 from graphflow.nodes.diffusion.checks import check_size
-from graphflow.nodes.diffusion.model_info import ModelInfo, require_model
+from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
 from graphflow.nodes.empty_latent import EmptyLatent
@@ -20,6 +22,8 @@ class Text2Image(ModelNode, version=1):
     Stands for EncodePrompt (twice), EmptyLatent and Denoise. Item i of a batch is drawn from ``seed + i`` and equals
     the same picture made alone.
     """
+
+    task: ClassVar[Task | None] = "text-to-image"
 
     width: int | None = Field(None, ge=8, le=16384, description="pixels; default: the size the model was trained at")
     height: int | None = Field(None, ge=8, le=16384, description="pixels; default: the size the model was trained at")
@@ -44,7 +48,7 @@ class Text2Image(ModelNode, version=1):
 
     def expand(self, g: Expansion, *, prompt: Text, negative_prompt: Text = "") -> Latent:
         """Encode the prompts, then denoise from nothing but noise."""
-        defaults = require_model(self.model).defaults
+        defaults = self.required.defaults["text-to-image"]
         guidance_scale = defaults.guidance_scale if self.guidance_scale is None else self.guidance_scale
         guided = guidance_scale > 1  # without guidance the negative prompt is never looked at
         latent: Latent = g.add(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from graphflow import PortType, Problem
+from graphflow import Latent, PortType, Problem
 from graphflow.nodes.diffusion.model_info import ModelInfo
 
-__all__ = ["check_size", "check_strength", "denoise_steps", "floored"]
+__all__ = ["check_negative", "check_size", "check_strength", "comes_in_pixels", "cut_down", "denoise_steps", "floored"]
 
 
 def denoise_steps(steps: int, strength: float) -> int:
@@ -40,6 +40,16 @@ def check_strength(steps: int, strength: float) -> Iterator[Problem]:
         yield Problem("value.strength_share", message, field="strength", hint=hint, severity="warning")
 
 
+def check_negative(guidance_scale: float, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
+    """An error for guidance away from a prompt that is not connected."""
+    if guidance_scale > 1 and "negative" not in inputs:
+        yield Problem(
+            "port.missing",
+            f"the port 'negative' is not connected, but guidance_scale {guidance_scale:g} needs it",
+            hint="connect an EncodePrompt with an empty text, or set guidance_scale to 1",
+        )
+
+
 def check_size(info: ModelInfo, width: int | None, height: int | None) -> Iterator[Problem]:
     """Errors for a width or height (pixels) that the model cannot make from noise."""
     multiple = info.size_multiple
@@ -58,3 +68,19 @@ def floored(info: ModelInfo, source: PortType) -> tuple[int, int] | None:
     cell = info.pixels_per_cell
     size = (source.width // cell * cell, source.height // cell * cell)
     return None if size == (source.width, source.height) else size
+
+
+def cut_down(info: ModelInfo, source: PortType, size: tuple[int, int]) -> Problem:
+    """What there is to tell of a picture that is cut down to ``size``: a warning, or an error if nothing is left."""
+    found, cell = f"{source.width} x {source.height} pixels", info.pixels_per_cell
+    if 0 in size:
+        message = f"found an image of {found}, expected at least {cell} x {cell}"
+        return Problem("value.image_size", message, field="image", hint="enlarge it with a ResizeImage")
+    message = f"the image of {found} is resized to {size[0]} x {size[1]}, multiples of {cell}"
+    hint = "put a ResizeImage before it to choose another size"
+    return Problem("value.size_floored", message, field="image", hint=hint, severity="warning")
+
+
+def comes_in_pixels(info: ModelInfo, source: PortType) -> bool:
+    """Whether a picture comes as pixels, or in another latent space and so through pixels."""
+    return source.kind is not Latent or source.space not in (None, info.space)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 from graphflow import Context, Field, Latent, ModelRef, Node, PortType, Problem
-from graphflow.nodes.diffusion.families import Adapter, adapter
+from graphflow.nodes.diffusion.families import Task, adapter
 from graphflow.nodes.diffusion.model_info import ModelInfo, find_model, require_model
 
 __all__ = ["ModelNode"]
@@ -18,17 +19,25 @@ class ModelNode(Node, abstract=True):
     rather than fail: `known` is None then, and `check` tells what is wrong.
     """
 
+    task: ClassVar[Task | None] = None
+    """What the model must be able to do; None: any that has a text encoder and a VAE will do."""
+
     model: ModelRef = Field("pocket", description='"pocket", a hub id with optional @revision, or a folder')
 
     @property
     def known(self) -> ModelInfo | None:
         """What is known of the model, None if it cannot be used."""
-        found = find_model(self.model)
+        found = find_model(self.model, self.task)
         return found if isinstance(found, ModelInfo) else None
+
+    @property
+    def required(self) -> ModelInfo:
+        """What is known of the model. Raises WorkflowError if it cannot be used."""
+        return require_model(self.model, self.task)
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
         """What is wrong with the model; then what `check_with` finds."""
-        found = find_model(self.model)
+        found = find_model(self.model, self.task)
         return [found] if isinstance(found, Problem) else self.check_with(found, inputs)
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
@@ -37,7 +46,7 @@ class ModelNode(Node, abstract=True):
 
     def identity(self) -> str:
         """The digest of the model's files."""
-        return require_model(self.model).digest
+        return self.required.digest
 
     def models(self) -> tuple[str, ...]:
         """The model."""
@@ -50,6 +59,6 @@ class ModelNode(Node, abstract=True):
         space = info.space if info else None
         return PortType(Latent, space, self.model, size.width, size.height, size.batch, noise=0.0)
 
-    def adapter(self, context: Context) -> Adapter:
-        """What runs the model. Imports torch; raises WorkflowError if the model cannot be used."""
-        return adapter(require_model(self.model), context.device, context.dtype)
+    def adapter(self, context: Context) -> Any:
+        """What runs the model: see `graphflow.nodes.diffusion.families`. Imports torch; raises WorkflowError."""
+        return adapter(self.required, context.device, context.dtype)

@@ -17,11 +17,12 @@ import diffusers
 import torch
 import transformers
 
+from graphflow.nodes.diffusion.model_files import Component
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.pool import Pool
 from graphflow.nodes.diffusion.samplers import DEFAULT, SAMPLERS
 
-__all__ = ["load_component", "load_tokenizer", "make_scheduler", "pool", "quiet"]
+__all__ = ["load_component", "load_network", "load_tokenizer", "make_scheduler", "pool", "quiet"]
 
 pool = Pool()
 """The one pool of this process."""
@@ -58,18 +59,23 @@ with quiet():  # these names are looked up lazily, and some of what they import 
     _CLASSES: dict[str, Any] = {
         "AutoencoderKL": diffusers.AutoencoderKL,
         "CLIPTextModel": transformers.CLIPTextModel,
+        "ControlNetModel": diffusers.ControlNetModel,
         "UNet2DConditionModel": diffusers.UNet2DConditionModel,
+        "UNet2DModel": diffusers.UNet2DModel,
     }
 
 
 def load_component(info: ModelInfo, name: str, device: str, dtype: str) -> Any:
     """A component with weights ("unet", "vae", "text_encoder") on a device, in evaluation mode, from the pool."""
-    component = info.components[name]
+    return load_network(info.components[name], info.family.classes[name], device, dtype)
+
+
+def load_network(component: Component, cls: str, device: str, dtype: str) -> Any:
+    """A network of a class of diffusers or transformers on a device, in evaluation mode, from the pool."""
 
     def load() -> torch.nn.Module:
-        cls = _CLASSES[info.family.classes[name]]
         with quiet():
-            module: torch.nn.Module = cls.from_pretrained(
+            module: torch.nn.Module = _CLASSES[cls].from_pretrained(
                 str(component.folder),
                 dtype=getattr(torch, dtype),
                 variant=component.variant,
@@ -78,7 +84,7 @@ def load_component(info: ModelInfo, name: str, device: str, dtype: str) -> Any:
             )
         return module.to(device).eval().requires_grad_(False)
 
-    return pool.get(device, (component.digest, info.family.classes[name], dtype), load, _module_bytes)
+    return pool.get(device, (component.digest, cls, dtype), load, _module_bytes)
 
 
 def _module_bytes(module: torch.nn.Module) -> int:
@@ -90,29 +96,29 @@ def load_tokenizer(info: ModelInfo) -> Any:
 
     def load() -> Any:
         with quiet():
-            return transformers.CLIPTokenizer.from_pretrained(str(info.folder / "tokenizer"), local_files_only=True)
+            return transformers.CLIPTokenizer.from_pretrained(str(info.tokenizer), local_files_only=True)
 
-    return pool.get("cpu", (str(info.folder), "tokenizer"), load, lambda _: 1 << 20)
+    return pool.get("cpu", (str(info.tokenizer), "tokenizer"), load, lambda _: 1 << 20)
 
 
-def make_scheduler(info: ModelInfo, sampler: str) -> Any:
-    """A fresh scheduler: the model's own, or another by name with the model's configuration."""
-    config = dict(info.scheduler_config)
+def make_scheduler(info: ModelInfo, sampler: str, name: str = "scheduler") -> Any:
+    """A fresh scheduler: the model's own under ``name``, or another sampler with the model's configuration."""
+    config = dict(info.configs[name])
     # What the pipelines of diffusers set right, with a warning, in configurations from before these two were fixed.
     if config.get("steps_offset", 1) != 1:
         config["steps_offset"] = 1
     if config.get("clip_sample") is True:
         config["clip_sample"] = False
     if sampler == DEFAULT:
-        name = str(config["_class_name"])
+        class_name = str(config["_class_name"])
     else:
-        name = SAMPLERS[sampler].scheduler
+        class_name = SAMPLERS[sampler].scheduler
         config.update(SAMPLERS[sampler].config)
-    cls: Any = getattr(diffusers, name, None)
+    cls: Any = getattr(diffusers, class_name, None)
     if not hasattr(cls, "set_timesteps"):
         raise ValueError(
-            f'the model "{info.reference}" names the scheduler {name}, which diffusers {diffusers.__version__} does '
-            "not have; choose a sampler"
+            f'the model "{info.reference}" names the scheduler {class_name}, which diffusers {diffusers.__version__} '
+            "does not have; choose a sampler"
         )
     with quiet():
         return cls.from_config(config)

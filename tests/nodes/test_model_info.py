@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from graphflow import MissingError, Problem, WorkflowError
-from graphflow.nodes.diffusion.model_info import POCKET_FOLDER, ModelInfo, find_model, require_model
+from graphflow.nodes.diffusion.families import Defaults
+from graphflow.nodes.diffusion.model_info import ModelInfo, find_model, require_model
+from graphflow.nodes.diffusion.pocket_models import POCKET_FOLDER
 
 
 def problem(reference: str) -> Problem:
@@ -44,7 +46,7 @@ def test_the_pocket_model() -> None:
     assert info.pixels_per_cell == 2 ** (
         len(json.loads((info.folder / "vae/config.json").read_text())["block_out_channels"]) - 1
     )
-    assert (info.defaults.steps, info.defaults.guidance_scale) == (20, 3.0)
+    assert info.defaults["text-to-image"] == Defaults(steps=20, guidance_scale=3.0)
     assert set(info.components) == {"unet", "vae", "text_encoder"}
     assert find_model("pocket") is info
 
@@ -53,7 +55,7 @@ def test_a_stable_diffusion_folder(tiny_sd: Path) -> None:
     info = require_model(str(tiny_sd))
     assert (info.space, info.pixels_per_cell, info.latent_channels) == ("sd", 8, 4)
     assert (info.native_width, info.prediction_type, info.prompt_window) == (64, "epsilon", 32)
-    assert (info.defaults.steps, info.defaults.guidance_scale, info.defaults.strength) == (50, 7.5, 0.8)
+    assert info.defaults["image-to-image"] == Defaults(steps=50, guidance_scale=7.5, strength=0.8)
 
 
 def test_a_copy_of_the_pocket_model_shares_its_space_and_digest(copied: Path) -> None:

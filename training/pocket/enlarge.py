@@ -123,7 +123,7 @@ def prepare(rank: int, world: int, data: Path, base: Path, out: Path) -> None:
 
 
 class _Examples:
-    """Draws crops of pairs, as many of each pair as there are scenes for it."""
+    """Draws crops of pairs, of each by the square root of its scenes: the largest are few, and must be learned too."""
 
     def __init__(self, folder: Path, pairs: tuple[Pair, ...], draw: torch.Generator) -> None:
         files = [load_file(path) for path in sorted(folder.glob("*.safetensors"))]
@@ -138,7 +138,7 @@ class _Examples:
 
     def batch(self, count: int, cells: int) -> tuple[Tensor, Tensor, Tensor]:
         """Small pictures, large latents and tokens; crops of `cells` large cells where the large one is larger."""
-        sizes = torch.tensor([float(len(tokens)) for *_, tokens in self.parts])
+        sizes = torch.tensor([len(tokens) ** 0.5 for *_, tokens in self.parts])
         which = int(torch.multinomial(sizes, 1, generator=self.draw))
         small, large, tokens = self.parts[which]
         # Large cells for each small cell (x2), or for each small pixel (x4).
@@ -244,7 +244,9 @@ def train_x4(
         velocity = level.sqrt() * noise - (1 - level).sqrt() * clean
         inputs = torch.cat([noisy, small], 1)
         output = unet(inputs, timesteps, encoder_hidden_states=states, class_labels=noise_level).sample
-        loss = (output - velocity).square().mean()
+        error = output - velocity
+        # Broad colours are what the eye, and a mean over pixels, see first: their small errors weigh more.
+        loss = error.square().mean() + 4 * functional.avg_pool2d(error, 4).square().mean()
         trainer.step(loss, batch)
         recent.append(float(loss.detach()))
         _tell("x4", trainer, rank, recent)

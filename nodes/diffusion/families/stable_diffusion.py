@@ -1,8 +1,7 @@
 """Stable Diffusion 1.x and 2.x, and every model of the same architecture: text-to-image and image-to-image.
 
-The work is done by the pipelines of diffusers, put together from pooled components and called with explicit arguments
-only: their ``__call__`` swallows a misspelt keyword. A pipeline is given no more than it needs for what it is asked to
-do, so that encoding a prompt never loads the UNet and denoising never loads the VAE.
+The pipelines of diffusers do the work, called with explicit arguments only: their ``__call__`` swallows a misspelt
+keyword. With a `Control` it is their ControlNet twins.
 
 Noise and the VAE's sample. ``StableDiffusionImg2ImgPipeline`` called with pixels draws twice from one generator: first
 the sample of the VAE's posterior, then the noise. Here the two are separate steps. `encode_image` takes the first draw
@@ -12,83 +11,30 @@ So the result is the one of the pipeline, while both steps depend on nothing but
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from graphflow.nodes.diffusion.checks import denoise_steps
-from graphflow.nodes.diffusion.families import Progress
-from graphflow.nodes.diffusion.model_info import ModelInfo
-from graphflow.nodes.diffusion.models import load_component, load_tokenizer, make_scheduler, quiet
+from graphflow.nodes.diffusion.families import Control, Progress
+from graphflow.nodes.diffusion.families.clip_family import ClipFamily, generators, skip_encoding, step_callback
+from graphflow.nodes.diffusion.models import load_network, make_scheduler, quiet
 
 with quiet():
-    from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+    from diffusers import (
+        StableDiffusionControlNetImg2ImgPipeline,
+        StableDiffusionControlNetPipeline,
+        StableDiffusionImg2ImgPipeline,
+        StableDiffusionPipeline,
+    )
     from diffusers.image_processor import VaeImageProcessor
 
-__all__ = ["StableDiffusion", "generators"]
+__all__ = ["StableDiffusion"]
 
 
-def generators(seed: int, count: int) -> list[torch.Generator]:
-    """A fresh CPU generator for each item of a batch, item i seeded with ``seed + i`` (modulo 2**64)."""
-    return [torch.Generator("cpu").manual_seed((seed + index) % 2**64) for index in range(count)]
-
-
-class StableDiffusion:
-    """Runs one model of the family on one device. Satisfies `graphflow.nodes.diffusion.families.Adapter`."""
-
-    def __init__(self, info: ModelInfo, device: str, dtype: str) -> None:
-        self.info, self.device, self.dtype = info, device, dtype
-
-    @torch.no_grad()
-    def encode_prompt(self, text: str) -> torch.Tensor:
-        """Embeddings (1, tokens, width). Raises ValueError for a prompt longer than the model's window."""
-        tokenizer = load_tokenizer(self.info)
-        window = min(self.info.prompt_window, tokenizer.model_max_length)
-        markers = tokenizer.num_special_tokens_to_add()
-        with quiet():
-            count = len(tokenizer(text, truncation=False).input_ids) - markers
-        if count > window - markers:
-            raise ValueError(
-                f"found a prompt of {count} tokens, expected at most {window - markers} for the model "
-                f'"{self.info.reference}": "{text if len(text) <= 60 else text[:59] + "…"}"; shorten it, for its end '
-                "would be cut off"
-            )
-        pipeline = self._pipeline(StableDiffusionPipeline, text_encoder=self._load("text_encoder"), tokenizer=tokenizer)
-        embeds, _ = pipeline.encode_prompt(
-            prompt=text, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
-        result: torch.Tensor = embeds
-        return result
-
-    @torch.no_grad()
-    def encode_image(self, pixels: torch.Tensor, seed: int | None) -> torch.Tensor:
-        """Latents of pixels (batch, 3, height, width) in [0, 1]: a sample of the posterior, or its mode for None."""
-        cell = self.info.pixels_per_cell
-        height, width = pixels.shape[-2:]
-        if height % cell or width % cell:
-            raise ValueError(
-                f"found an image of {width} x {height} pixels, expected multiples of {cell}; put a ResizeImage with "
-                f"multiple {cell} before it"
-            )
-        vae = self._load("vae")
-        values = 2 * pixels.to(self.device, vae.dtype) - 1
-        draws = generators(seed, len(values)) if seed is not None else []
-        items = []
-        for index in range(len(values)):  # one by one, as the pipeline does it: an item must not depend on its batch
-            posterior = vae.encode(values[index : index + 1]).latent_dist
-            items.append(posterior.sample(draws[index]) if draws else posterior.mode())
-        scaled: torch.Tensor = vae.config.scaling_factor * torch.cat(items)
-        return scaled
-
-    @torch.no_grad()
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Pixels (batch, 3, height, width), float32 in [0, 1] on the CPU. Items are decoded one by one."""
-        vae = self._load("vae")
-        values = latents.to(self.device, vae.dtype) / vae.config.scaling_factor
-        items = [vae.decode(values[index : index + 1]).sample for index in range(len(values))]
-        return (torch.cat(items).float().cpu() / 2 + 0.5).clamp(0, 1)
+class StableDiffusion(ClipFamily):
+    """Runs one model of the family on one device. Satisfies `graphflow.nodes.diffusion.families.Draws`."""
 
     def text_to_image(
         self,
@@ -100,12 +46,13 @@ class StableDiffusion:
         guidance_scale: float,
         seed: int,
         sampler: str,
+        control: Control | None,
         progress: Progress,
     ) -> torch.Tensor:
         """Clean latents of ``shape``, from pure noise."""
         batch, _, rows, columns = shape
-        unet, scheduler = self._load("unet"), make_scheduler(self.info, sampler)
-        pipeline = self._pipeline(StableDiffusionPipeline, unet=unet, scheduler=scheduler)
+        scheduler = make_scheduler(self.info, sampler)
+        pipeline = self._drawing(StableDiffusionPipeline, StableDiffusionControlNetPipeline, scheduler, control)
         embeds, unwanted, each = self._conditions(batch, positive, negative)
         latents: torch.Tensor = pipeline(
             prompt_embeds=embeds,
@@ -117,7 +64,8 @@ class StableDiffusion:
             num_images_per_prompt=each,
             generator=generators(seed, batch),
             output_type="latent",
-            callback_on_step_end=_step_callback(progress, steps),
+            callback_on_step_end=step_callback(progress, steps),
+            **self._controlled(control, batch // each, "image"),
         ).images
         return latents
 
@@ -133,6 +81,7 @@ class StableDiffusion:
         seed: int,
         sampler: str,
         after_encoding: bool,
+        control: Control | None,
         progress: Progress,
     ) -> torch.Tensor:
         """Clean latents, from ``latents`` with noise added. See the module for ``after_encoding``."""
@@ -142,16 +91,17 @@ class StableDiffusion:
             raise ValueError(
                 f"found strength {strength:g} of {steps} steps, which is 0 denoise steps; expected at least 1"
             )
-        unet, scheduler = self._load("unet"), make_scheduler(self.info, sampler)
-        pipeline = self._pipeline(StableDiffusionImg2ImgPipeline, unet=unet, scheduler=scheduler)
-        batch = len(latents)
+        scheduler = make_scheduler(self.info, sampler)
+        pipeline = self._drawing(
+            StableDiffusionImg2ImgPipeline, StableDiffusionControlNetImg2ImgPipeline, scheduler, control
+        )
+        batch, dtype = len(latents), pipeline.unet.dtype
         embeds, unwanted, each = self._conditions(batch, positive, negative)
         draws = generators(seed, batch)
         if after_encoding:
-            for draw in draws:
-                torch.randn((1, *latents.shape[1:]), generator=draw, dtype=unet.dtype)
+            skip_encoding(draws, latents, dtype)
         result: torch.Tensor = pipeline(
-            image=latents.to(self.device, unet.dtype),
+            image=latents.to(self.device, dtype),
             prompt_embeds=embeds,
             negative_prompt_embeds=unwanted,
             strength=strength,
@@ -160,45 +110,33 @@ class StableDiffusion:
             num_images_per_prompt=each,
             generator=draws,
             output_type="latent",
-            callback_on_step_end=_step_callback(progress, count),
+            callback_on_step_end=step_callback(progress, count),
+            **self._controlled(control, batch // each, "control_image"),
         ).images
         return result
 
-    def _load(self, name: str) -> Any:
-        return load_component(self.info, name, self.device, self.dtype)
-
-    def _pipeline(self, cls: Any, **components: Any) -> Any:
-        """A pipeline of diffusers that has only the given components."""
-        names = ("vae", "text_encoder", "tokenizer", "unet", "scheduler", "safety_checker", "feature_extractor")
-        with quiet():
-            pipeline = cls(**{name: components.get(name) for name in names}, requires_safety_checker=False)
-        # Without a VAE the pipeline takes a cell to be 8 pixels.
-        pipeline.vae_scale_factor = self.info.pixels_per_cell
-        pipeline.image_processor = VaeImageProcessor(
-            vae_scale_factor=self.info.pixels_per_cell, vae_latent_channels=self.info.latent_channels
+    def _drawing(self, plain: Any, controlled: Any, scheduler: Any, control: Control | None) -> Any:
+        """The pipeline of class ``plain``, or with a ControlNet of class ``controlled``."""
+        parts = {"unet": self._load("unet"), "scheduler": scheduler, "requires_safety_checker": False}
+        if control is None:
+            return self._pipeline(plain, **parts)
+        network = load_network(control.network.component, control.network.cls, self.device, self.dtype)
+        pipeline = self._pipeline(controlled, controlnet=network, **parts)
+        pipeline.control_image_processor = VaeImageProcessor(
+            vae_scale_factor=self.info.pixels_per_cell, do_convert_rgb=True, do_normalize=False
         )
-        pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
-    def _conditions(
-        self, batch: int, positive: torch.Tensor, negative: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None, int]:
-        """Embeddings as the pipeline takes them, and how many pictures it makes for each row of them."""
-        dtype = getattr(torch, self.dtype)
-        rows = {len(embeds) for embeds in (positive, negative) if embeds is not None} - {1}
-        if rows - {batch}:
-            raise ValueError(f"found {max(rows)} encoded prompts for a batch of {batch}, expected 1 or {batch}")
-        if rows:  # one of them has a row for each item
-            positive = positive.expand(batch, -1, -1)
-            negative = None if negative is None else negative.expand(batch, -1, -1)
-        unwanted = None if negative is None else negative.to(self.device, dtype)
-        return positive.to(self.device, dtype), unwanted, 1 if rows else batch
-
-
-def _step_callback(progress: Progress, total: int) -> Callable[..., dict[str, Any]]:
-    def ended(pipeline: Any, index: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-        # A sampler of second order visits more timesteps than the steps that were asked for.
-        progress(math.ceil((index + 1) * total / pipeline.num_timesteps), total)
-        return values
-
-    return ended
+    def _controlled(self, control: Control | None, rows: int, name: str) -> dict[str, Any]:
+        """The arguments that a pipeline takes for a ControlNet; ``rows`` is the number of prompts it is given."""
+        if control is None:
+            return {}
+        pixels = control.pixels.to(self.device, getattr(torch, self.dtype))
+        if len(pixels) not in (1, rows):
+            raise ValueError(f"found {len(pixels)} depth maps for a batch of {rows}, expected 1 or {rows}")
+        return {
+            name: pixels,
+            "controlnet_conditioning_scale": control.scale,
+            "control_guidance_start": control.start,
+            "control_guidance_end": control.end,
+        }

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+from graphflow import DepthMap, Expansion, Field, Latent, ModelRef, PortType, Problem, Seed, Text
+from graphflow.nodes.denoise_controlnet import DenoiseControlNet
+from graphflow.nodes.diffusion.checks import check_size, check_strength, comes_in_pixels, cut_down, floored
+from graphflow.nodes.diffusion.controlnet import check_control
+from graphflow.nodes.diffusion.families import Defaults, Task
+from graphflow.nodes.diffusion.model_info import ModelInfo
+from graphflow.nodes.diffusion.model_node import ModelNode
+from graphflow.nodes.diffusion.network_info import find_network
+from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
+from graphflow.nodes.empty_latent import EmptyLatent
+from graphflow.nodes.encode_prompt import EncodePrompt
+from graphflow.nodes.encoded_for import encoded_for
+from graphflow.nodes.estimate_depth import EstimateDepth
+from graphflow.nodes.fit_depth_map import FitDepthMap
+
+__all__ = ["ControlNetDepth"]
+
+
+class ControlNetDepth(ModelNode, version=1):
+    """Draw a prompt into the space that a depth map describes (ControlNet, Zhang et al. 2023).
+
+    Without an ``image`` it draws from noise, in the size of the depth map unless width and height say another. With
+    one it redraws that image as `Image2Image` does, and without a ``depth_map`` takes the image's own depth, estimated
+    by ``depth_estimator``. The depth map is resized to the picture that is made, and a warning tells so. Depth maps
+    are inverse depth: near is 1.
+    """
+
+    task: ClassVar[Task | None] = "text-to-image"
+
+    controlnet: ModelRef = Field(
+        "pocket-controlnet-depth", description="ControlNet for depth: a hub id with optional @revision, or a folder"
+    )
+    depth_estimator: ModelRef = Field(
+        "pocket-depth", description="network that estimates the depth of the image where no depth map is connected"
+    )
+    conditioning_scale: float = Field(1.0, ge=0, le=2, description="how strictly the depth map is followed; 0 is off")
+    control_guidance_start: float = Field(0.0, ge=0, le=1, description="share of the steps after which it sets in")
+    control_guidance_end: float = Field(1.0, ge=0, le=1, description="share of the steps after which it ends")
+    width: int | None = Field(
+        None, ge=8, le=16384, description="pixels, without an image; default: the depth map's, cut to a size that fits"
+    )
+    height: int | None = Field(
+        None, ge=8, le=16384, description="pixels, without an image; default: the depth map's, cut to a size that fits"
+    )
+    strength: float | None = Field(
+        None, gt=0, le=1, description="with an image: share of the noise schedule run again; default: the model's own"
+    )
+    steps: int | None = Field(None, ge=1, le=1000, description="length of the noise schedule; default: the model's own")
+    guidance_scale: float | None = Field(
+        None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
+    )
+    seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
+    sampler: str = Field(DEFAULT, description="ddim, euler, euler_a, dpm++_2m, …; default: the model's own")
+    batch_size: int = Field(1, ge=1, le=4096, description="number of pictures, without an image")
+
+    def input_types(self) -> dict[str, PortType]:
+        """Latents in the model's space; the rest as declared."""
+        return {**super().input_types(), "image": self.latent_type()}
+
+    def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
+        """Latents of the image's size and number, or of those asked for."""
+        info, image = self.known, inputs.get("image")
+        if image is not None:
+            size = floored(info, image) if info and comes_in_pixels(info, image) else None
+            width, height = size or (image.width, image.height)
+            return {"latent": self.latent_type(PortType(Latent, width=width, height=height, batch=image.batch))}
+        width, height = self._size(info, inputs.get("depth_map")) if info else (self.width, self.height)
+        return {"latent": self.latent_type(PortType(Latent, width=width, height=height, batch=self.batch_size))}
+
+    def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
+        """Everything that Text2Image and Image2Image check, the ControlNet, and sizes and numbers that differ."""
+        image, depth_map = inputs.get("image"), inputs.get("depth_map")
+        problem = check_sampler(self.sampler)
+        if problem:
+            yield problem
+        yield from check_control(self, info)
+        if image is None:
+            yield from check_size(info, self.width, self.height)
+            if self.strength is not None:
+                message = f"found strength {self.strength:g} without an image, expected one to redraw"
+                yield Problem("value.strength_noise", message, "strength", "connect an image, or leave strength out")
+            if depth_map is None:
+                message = "neither 'depth_map' nor 'image' is connected, expected at least one of them"
+                hint = 'add "depth_map": {"from": "a LoadDepthMap or EstimateDepth"}'
+                yield Problem("port.missing", message, hint=hint)
+        else:
+            yield from check_strength(self._steps(info, image), self._strength(info))
+            for name in ("width", "height", "batch_size"):
+                if name in self.model_fields_set:
+                    message = f"found {name} beside an image, whose own is taken"
+                    yield Problem("value.control_size", message, name, "leave it out, or put a ResizeImage before")
+            size = floored(info, image) if comes_in_pixels(info, image) else None
+            if size:
+                yield cut_down(info, image, size)
+            if depth_map is None:
+                estimator = find_network(self.depth_estimator, "depth", "depth_estimator")
+                if isinstance(estimator, Problem):
+                    yield estimator
+        if depth_map is not None:
+            yield from self._check_depth_map(depth_map, self.output_types(inputs)["latent"])
+
+    def _check_depth_map(self, depth_map: PortType, made: PortType) -> Iterator[Problem]:
+        if depth_map.batch not in (None, 1, made.batch) and made.batch is not None:
+            message = f"found {depth_map.batch} depth maps for {made.batch} pictures, expected 1 or {made.batch}"
+            yield Problem(
+                "value.control_batch", message, "depth_map", f"set batch_size to {depth_map.batch}, or use one"
+            )
+        sizes = (depth_map.width, depth_map.height), (made.width, made.height)
+        if None not in (*sizes[0], *sizes[1]) and sizes[0] != sizes[1]:
+            message = (
+                f"the depth map of {depth_map.width} x {depth_map.height} pixels is resized to the {made.width} x "
+                f"{made.height} of the picture"
+            )
+            hint = "give both the same size to keep its proportions"
+            yield Problem("value.control_size", message, "depth_map", hint, severity="warning")
+
+    def expand(
+        self,
+        g: Expansion,
+        *,
+        prompt: Text,
+        negative_prompt: Text = "",
+        depth_map: DepthMap | None = None,
+        image: Latent | None = None,
+    ) -> Latent:
+        """Encode what is not encoded yet, fit the depth map, then denoise under its control."""
+        info = self.required
+        if image is None:
+            if depth_map is None:
+                raise ValueError("neither 'depth_map' nor 'image' is connected")
+            width, height = self._size(info, g.type_of(depth_map))
+            empty = EmptyLatent(model=self.model, width=width, height=height, batch_size=self.batch_size)
+            latent, in_pixels = g.add(empty), False
+        else:
+            if depth_map is None:
+                depth_map = g.add(EstimateDepth(model=self.depth_estimator), image=image)
+            latent, in_pixels = encoded_for(g, info, image, self.seed)
+        size, found = g.type_of(latent), g.type_of(depth_map)
+        if size.width is None or (size.width, size.height) != (found.width, found.height):
+            depth_map = g.add(FitDepthMap(model=self.model), depth_map=depth_map, latent=latent)
+        defaults = self._defaults(info, image)
+        guidance_scale = defaults.guidance_scale if self.guidance_scale is None else self.guidance_scale
+        made: Latent = g.add(
+            DenoiseControlNet(
+                model=self.model,
+                steps=self.steps or defaults.steps,
+                guidance_scale=guidance_scale,
+                strength=1.0 if image is None else self._strength(info),
+                seed=self.seed,
+                sampler=self.sampler,
+                after_encoding=in_pixels,
+                controlnet=self.controlnet,
+                conditioning_scale=self.conditioning_scale,
+                control_guidance_start=self.control_guidance_start,
+                control_guidance_end=self.control_guidance_end,
+            ),
+            latent=latent,
+            depth_map=depth_map,
+            positive=g.add(EncodePrompt(model=self.model), text=prompt),
+            # without guidance the negative prompt is never looked at
+            negative=g.add(EncodePrompt(model=self.model), text=negative_prompt) if guidance_scale > 1 else None,
+        )
+        return made
+
+    def _size(self, info: ModelInfo, depth_map: PortType | None) -> tuple[int, int]:
+        """Width and height of what is drawn from noise."""
+        multiple = info.size_multiple
+        known = depth_map or PortType(DepthMap)
+        width = self.width or (known.width // multiple * multiple if known.width else 0) or info.native_width
+        height = self.height or (known.height // multiple * multiple if known.height else 0) or info.native_height
+        return width, height
+
+    def _defaults(self, info: ModelInfo, image: object) -> Defaults:
+        return info.defaults["text-to-image" if image is None else "image-to-image"]
+
+    def _steps(self, info: ModelInfo, image: object) -> int:
+        return self.steps or self._defaults(info, image).steps
+
+    def _strength(self, info: ModelInfo) -> float:
+        return info.defaults["image-to-image"].strength if self.strength is None else self.strength

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from graphflow import Conditioning, Context, DepthMap, Field, Latent, ModelRef, PortType, Problem
+from graphflow.nodes.denoise import Denoise
+from graphflow.nodes.diffusion.controlnet import check_control
+from graphflow.nodes.diffusion.families import Control
+from graphflow.nodes.diffusion.model_info import ModelInfo
+from graphflow.nodes.diffusion.network_info import require_network
+
+__all__ = ["DenoiseControlNet"]
+
+
+class DenoiseControlNet(Denoise, version=1):
+    """Run the noise schedule of a model over latents while a ControlNet holds it to a depth map.
+
+    As `Denoise`, with the ControlNet's answers added to those of the UNet (Zhang et al. 2023). The depth maps must have
+    the size of the pictures, and be one for all or one for each; `FitDepthMap` sees to the size.
+    """
+
+    controlnet: ModelRef = Field(
+        "pocket-controlnet-depth", description="ControlNet for depth: a hub id with optional @revision, or a folder"
+    )
+    conditioning_scale: float = Field(1.0, ge=0, le=2, description="how strictly the depth map is followed; 0 is off")
+    control_guidance_start: float = Field(0.0, ge=0, le=1, description="share of the steps after which it sets in")
+    control_guidance_end: float = Field(1.0, ge=0, le=1, description="share of the steps after which it ends")
+
+    def input_types(self) -> dict[str, PortType]:
+        """As `Denoise`, and depth maps."""
+        return {**super().input_types(), "depth_map": PortType(DepthMap)}
+
+    def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
+        """As `Denoise`, and a ControlNet that is missing or not made for the model."""
+        yield from super().check_with(info, inputs)
+        yield from check_control(self, info)
+
+    def identity(self) -> str:
+        """The digests of the model's and the ControlNet's files."""
+        return f"{super().identity()} {require_network(self.controlnet, 'controlnet').digest}"
+
+    def models(self) -> tuple[str, ...]:
+        """The model and the ControlNet."""
+        return (self.model, self.controlnet)
+
+    def run(  # type: ignore[override]
+        self,
+        *,
+        latent: Latent,
+        positive: Conditioning,
+        depth_map: DepthMap,
+        negative: Conditioning | None = None,
+        context: Context,
+    ) -> Latent:
+        """Denoise a batch. Raises ValueError as `Denoise` does, and for depth maps of another size or number."""
+        cell = self.required.pixels_per_cell
+        rows, columns = latent.data.shape[-2:]
+        if (depth_map.width, depth_map.height) != (columns * cell, rows * cell):
+            raise ValueError(
+                f"found a depth map of {depth_map.width} x {depth_map.height} pixels, expected {columns * cell} x "
+                f"{rows * cell} as the pictures; put a FitDepthMap before it"
+            )
+        control = Control(
+            require_network(self.controlnet, "controlnet"),
+            depth_map.pixels.expand(-1, 3, -1, -1),
+            self.conditioning_scale,
+            self.control_guidance_start,
+            self.control_guidance_end,
+        )
+        return self.denoised(latent, positive, negative, control, context)

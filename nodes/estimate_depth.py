@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from graphflow import Context, DepthMap, Field, Image, ModelRef, Node, PortType, Problem
+from graphflow.nodes.diffusion.network_info import find_network, require_network
+
+__all__ = ["EstimateDepth"]
+
+
+class EstimateDepth(Node, version=1):
+    """Estimate from a picture how near everything in it is.
+
+    The result is an inverse depth map of the picture's size, float32 (batch, 1, height, width) in [0, 1]: near is 1,
+    what is infinitely far is 0. The embedded network knows the world of the pocket models and nothing else.
+    """
+
+    model: ModelRef = Field("pocket-depth", description='"pocket-depth", a hub id with optional @revision, or a folder')
+
+    def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
+        """As many depth maps of the same size."""
+        image = inputs.get("image", PortType(Image))
+        return {"depth_map": PortType(DepthMap, width=image.width, height=image.height, batch=image.batch)}
+
+    def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
+        """What is wrong with the network."""
+        found = find_network(self.model, "depth")
+        return [found] if isinstance(found, Problem) else []
+
+    def identity(self) -> str:
+        """The digest of the network's files."""
+        return require_network(self.model, "depth").digest
+
+    def models(self) -> tuple[str, ...]:
+        """The network."""
+        return (self.model,)
+
+    def run(self, *, image: Image, context: Context) -> DepthMap:
+        """Estimate the depth of each picture by itself."""
+        from graphflow.nodes.diffusion.families.depth import estimate_depth
+
+        network = require_network(self.model, "depth")
+        return DepthMap(estimate_depth(network, image.pixels, context.device, context.dtype))

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+from graphflow import Conditioning, Context, Expansion, Field, Image, Latent, ModelRef, PortType, Problem, Seed, Text
+from graphflow.nodes.diffusion.checks import check_negative
+from graphflow.nodes.diffusion.families import SuperResolves, Task
+from graphflow.nodes.diffusion.model_info import ModelInfo
+from graphflow.nodes.diffusion.model_node import ModelNode
+from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
+from graphflow.nodes.encode_prompt import EncodePrompt
+
+__all__ = ["DenoiseSuperRes", "SuperRes"]
+
+FACTOR = 4
+
+
+class _SuperResolving(ModelNode, abstract=True):
+    """The parameters of both nodes."""
+
+    task: ClassVar[Task | None] = "super-resolution"
+
+    model: ModelRef = Field("pocket-x4", description='"pocket-x4", a hub id with optional @revision, or a folder')
+    noise_level: int | None = Field(
+        None, ge=0, le=1000, description="noise put on the small picture to hide its faults; default: the model's own"
+    )
+    steps: int | None = Field(None, ge=1, le=1000, description="denoise steps; default: the model's own")
+    guidance_scale: float | None = Field(
+        None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
+    )
+    seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
+    sampler: str = Field(DEFAULT, description="ddim, euler, euler_a, dpm++_2m, …; default: the model's own")
+    tile_size: int = Field(
+        192, ge=32, le=4096, description="pixels; larger pictures are denoised in tiles of this size"
+    )
+    tile_overlap: int = Field(32, ge=0, le=1024, description="pixels by which tiles overlap; there they are mixed")
+
+    def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
+        """An unknown sampler, more noise than the model knows, tiles that are all overlap."""
+        problem = check_sampler(self.sampler)
+        if problem:
+            yield problem
+        if self._noise_level(info) > info.max_noise_level:
+            message = f"found noise_level {self._noise_level(info)}, expected at most {info.max_noise_level}"
+            yield Problem("value.noise_level", message, "noise_level", f'it is what "{self.model}" was trained for')
+        if 2 * self.tile_overlap > self.tile_size:
+            message = f"found tile_overlap {self.tile_overlap}, expected at most half of the tile_size {self.tile_size}"
+            yield Problem("value.tiles", message, "tile_overlap", "use larger tiles, or a smaller overlap")
+
+    def _noise_level(self, info: ModelInfo) -> int:
+        return info.defaults["super-resolution"].noise_level if self.noise_level is None else self.noise_level
+
+    def _steps(self, info: ModelInfo) -> int:
+        return self.steps or info.defaults["super-resolution"].steps
+
+    def _guidance(self, info: ModelInfo) -> float:
+        return info.defaults["super-resolution"].guidance_scale if self.guidance_scale is None else self.guidance_scale
+
+    def _enlarged(self, image: PortType) -> dict[str, PortType]:
+        width, height = image.width, image.height
+        size = PortType(Latent, width=width and FACTOR * width, height=height and FACTOR * height, batch=image.batch)
+        return {"latent": self.latent_type(size)}
+
+
+class DenoiseSuperRes(_SuperResolving, version=1):
+    """Make latents of a picture four times as high and wide from a small picture's pixels.
+
+    Every pixel of the small picture becomes a latent cell. One larger than ``tile_size`` is looked at in overlapping
+    tiles, whose answers are mixed at each denoise step (MultiDiffusion, Bar-Tal et al. 2023), so that there are no
+    seams and memory is bounded.
+    """
+
+    def input_types(self) -> dict[str, PortType]:
+        """Pictures, and prompts from the model's kind of text encoder."""
+        info = self.known
+        prompt = PortType(Conditioning, info.text_space if info else None)
+        return {"image": PortType(Image), "positive": prompt, "negative": prompt}
+
+    def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
+        """As many latents, of pictures four times as large."""
+        return self._enlarged(inputs.get("image", PortType(Image)))
+
+    def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
+        """As `SuperRes`, and guidance away from nothing."""
+        yield from super().check_with(info, inputs)
+        yield from check_negative(self._guidance(info), inputs)
+
+    def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
+        """The denoise steps that run."""
+        info = self.known
+        return self._steps(info) if info else None
+
+    def run(
+        self, *, image: Image, positive: Conditioning, negative: Conditioning | None = None, context: Context
+    ) -> Latent:
+        """Enlarge a batch. Raises ValueError where guidance has no negative prompt."""
+        info = self.required
+        guidance_scale = self._guidance(info)
+        if guidance_scale > 1 and negative is None:
+            raise ValueError(f"guidance_scale {guidance_scale:g} needs a negative prompt; connect one, or set it to 1")
+        backend: SuperResolves = self.adapter(context)
+        data = backend.super_resolve(
+            pixels=image.pixels,
+            positive=positive.embeds,
+            negative=negative.embeds if negative and guidance_scale > 1 else None,
+            steps=self._steps(info),
+            guidance_scale=guidance_scale,
+            noise_level=self._noise_level(info),
+            seed=self.seed,
+            sampler=self.sampler,
+            tile=self.tile_size,
+            overlap=self.tile_overlap,
+            progress=context.step,
+        )
+        return Latent(data, info.space, self.model)
+
+
+class SuperRes(_SuperResolving, version=1):
+    """Make a picture four times as high and wide, and sharp.
+
+    It reads pixels: latents are decoded first, as a step of the plan. A picture larger than ``tile_size`` is made in
+    overlapping tiles without seams. A prompt that says what the picture shows may help, and can be left out.
+    """
+
+    def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
+        """As many latents, of pictures four times as large."""
+        return self._enlarged(inputs.get("image", PortType(Image)))
+
+    def expand(self, g: Expansion, *, image: Image, prompt: Text = "", negative_prompt: Text = "") -> Latent:
+        """Encode the prompts, then denoise beside the small picture."""
+        info = self.required
+        guidance_scale = self._guidance(info)
+        parameters = self.model_dump() | {
+            "steps": self._steps(info), "guidance_scale": guidance_scale, "noise_level": self._noise_level(info),
+        }  # fmt: skip
+        made: Latent = g.add(
+            DenoiseSuperRes(**parameters),
+            image=image,
+            positive=g.add(EncodePrompt(model=self.model), text=prompt),
+            # without guidance the negative prompt is never looked at
+            negative=g.add(EncodePrompt(model=self.model), text=negative_prompt) if guidance_scale > 1 else None,
+        )
+        return made

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+from graphflow import Conditioning, Context, Expansion, Field, Latent, ModelRef, PortType, Problem, Seed, Text
+from graphflow.nodes.diffusion.checks import check_negative, comes_in_pixels, cut_down, floored
+from graphflow.nodes.diffusion.families import Encoded, Task, Upscales
+from graphflow.nodes.diffusion.model_info import ModelInfo
+from graphflow.nodes.diffusion.model_node import ModelNode
+from graphflow.nodes.encode_prompt import EncodePrompt
+from graphflow.nodes.encoded_for import encoded_for
+
+__all__ = ["DenoiseUpscale", "Upscale"]
+
+
+class _Upscaling(ModelNode, abstract=True):
+    """The parameters of both nodes."""
+
+    task: ClassVar[Task | None] = "upscale"
+
+    model: ModelRef = Field("pocket-x2", description='"pocket-x2", a hub id with optional @revision, or a folder')
+    steps: int | None = Field(None, ge=1, le=1000, description="denoise steps; default: the model's own")
+    guidance_scale: float | None = Field(
+        None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
+    )
+    seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
+
+    def _steps(self, info: ModelInfo) -> int:
+        return self.steps or info.defaults["upscale"].steps
+
+    def _guidance(self, info: ModelInfo) -> float:
+        return info.defaults["upscale"].guidance_scale if self.guidance_scale is None else self.guidance_scale
+
+    def _doubled(self, source: PortType) -> dict[str, PortType]:
+        """Latents of twice the width and height of ``source``."""
+        width, height = source.width, source.height
+        size = PortType(Latent, width=width and 2 * width, height=height and 2 * height, batch=source.batch)
+        return {"latent": self.latent_type(size)}
+
+
+class DenoiseUpscale(_Upscaling, version=1):
+    """Double the height and width of latents with a latent upscaler.
+
+    It denoises latents of the doubled size beside the small ones (sd-x2-latent-upscaler), and nothing is decoded. Item
+    i of a batch draws its noise from ``seed + i`` and equals the same picture made alone.
+    """
+
+    after_encoding: bool = Field(
+        False,
+        description="the latents were sampled by EncodeImage with the same seed: take the noise that follows that draw",
+    )
+
+    def input_types(self) -> dict[str, PortType]:
+        """Latents in the model's space, prompts from its kind of text encoder."""
+        info = self.known
+        prompt = PortType(Conditioning, info.text_space if info else None)
+        return {"latent": self.latent_type(), "positive": prompt, "negative": prompt}
+
+    def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
+        """As many latents of twice the width and height."""
+        return self._doubled(inputs.get("latent", PortType(Latent)))
+
+    def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
+        """Guidance away from nothing, and latents that hold no picture."""
+        yield from check_negative(self._guidance(info), inputs)
+        latent = inputs.get("latent")
+        if latent and latent.noise:
+            message = f"found latents that are noisy at {latent.noise:g}, expected clean ones"
+            yield Problem("value.noisy_latent", message, "latent", "put a Denoise before it")
+
+    def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
+        """The denoise steps that run."""
+        info = self.known
+        return self._steps(info) if info else None
+
+    def run(
+        self, *, latent: Latent, positive: Conditioning, negative: Conditioning | None = None, context: Context
+    ) -> Latent:
+        """Upscale a batch. Raises ValueError for latents of another space, and for guidance without a negative."""
+        info = self.required
+        guidance_scale = self._guidance(info)
+        if guidance_scale > 1 and negative is None:
+            raise ValueError(f"guidance_scale {guidance_scale:g} needs a negative prompt; connect one, or set it to 1")
+        if latent.space != info.space or latent.noise:
+            raise ValueError(f'found {latent!r}, noisy at {latent.noise:g}; expected clean latents of "{info.space}"')
+        backend: Upscales = self.adapter(context)
+        data = backend.upscale(
+            latents=latent.data,
+            positive=Encoded(positive.embeds, positive.pooled),
+            negative=Encoded(negative.embeds, negative.pooled) if negative and guidance_scale > 1 else None,
+            steps=self._steps(info),
+            guidance_scale=guidance_scale,
+            seed=self.seed,
+            after_encoding=self.after_encoding,
+            progress=context.step,
+        )
+        return Latent(data, info.space, self.model)
+
+
+class Upscale(_Upscaling, version=1):
+    """Double the height and width of a picture without leaving latent space.
+
+    Latents of the model's space go in as they are; a picture is encoded first, with the VAE's sample drawn from the
+    seed as diffusers draws it. A prompt that says what the picture shows may help, and can be left out.
+    """
+
+    def input_types(self) -> dict[str, PortType]:
+        """Latents in the model's space; the rest as declared."""
+        return {**super().input_types(), "image": self.latent_type()}
+
+    def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
+        """As many latents of twice the width and height."""
+        source, info = inputs.get("image", PortType(Latent)), self.known
+        size = floored(info, source) if info and comes_in_pixels(info, source) else None
+        width, height = size or (source.width, source.height)
+        return self._doubled(PortType(Latent, width=width, height=height, batch=source.batch))
+
+    def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
+        """A picture that is cut down or too small."""
+        source = inputs.get("image")
+        size = floored(info, source) if source and comes_in_pixels(info, source) else None
+        if source and size:
+            yield cut_down(info, source, size)
+
+    def expand(self, g: Expansion, *, image: Latent, prompt: Text = "", negative_prompt: Text = "") -> Latent:
+        """Encode what is not encoded yet, then denoise at the doubled size."""
+        info = self.required
+        latent, in_pixels = encoded_for(g, info, image, self.seed)
+        guidance_scale = self._guidance(info)
+        made: Latent = g.add(
+            DenoiseUpscale(
+                model=self.model,
+                steps=self._steps(info),
+                guidance_scale=guidance_scale,
+                seed=self.seed,
+                after_encoding=in_pixels,
+            ),
+            latent=latent,
+            positive=g.add(EncodePrompt(model=self.model), text=prompt),
+            # without guidance the negative prompt is never looked at
+            negative=g.add(EncodePrompt(model=self.model), text=negative_prompt) if guidance_scale > 1 else None,
+        )
+        return made
