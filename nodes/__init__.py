@@ -21,8 +21,10 @@ from graphflow.nodes.encode_prompt import EncodePrompt
 from graphflow.nodes.estimate_depth import EstimateDepth
 from graphflow.nodes.fit_depth_map import FitDepthMap
 from graphflow.nodes.image2image import Image2Image
+from graphflow.nodes.load_depth_map import LoadDepthMap
 from graphflow.nodes.load_image import LoadImage
 from graphflow.nodes.resize_image import ResizeImage
+from graphflow.nodes.save_depth_map import SaveDepthMap
 from graphflow.nodes.save_image import SaveImage
 from graphflow.nodes.super_res import DenoiseSuperRes, SuperRes
 from graphflow.nodes.text2image import Text2Image
@@ -41,8 +43,10 @@ __all__ = [
     "EstimateDepth",
     "FitDepthMap",
     "Image2Image",
+    "LoadDepthMap",
     "LoadImage",
     "ResizeImage",
+    "SaveDepthMap",
     "SaveImage",
     "SuperRes",
     "Text2Image",

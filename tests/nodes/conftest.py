@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from graphflow import Context
+from graphflow import Context, Registry, default_registry
 from graphflow.nodes.diffusion.model_info import require_model
 
 
@@ -128,3 +128,9 @@ def tiny_sd(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
         folder = tmp_path_factory.mktemp("tiny-sd")
         pipeline.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def registry() -> Registry:
+    """Everything that is installed."""
+    return default_registry()

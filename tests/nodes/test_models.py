@@ -12,8 +12,8 @@ from graphflow import Image
 from graphflow.nodes import Denoise, EmptyLatent, EncodeImage, EncodePrompt
 from graphflow.nodes.diffusion import models
 from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.pocket_models import POCKET_FOLDER
 from graphflow.nodes.diffusion.models import load_component, make_scheduler
+from graphflow.nodes.diffusion.pocket_models import POCKET_FOLDER
 from graphflow.nodes.diffusion.pool import Pool
 from tests.nodes.conftest import Recorder
 

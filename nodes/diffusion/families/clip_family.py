@@ -147,15 +147,18 @@ class ClipFamily:
         return pipeline
 
     def _conditions(
-        self, batch: int, positive: torch.Tensor, negative: torch.Tensor | None
+        self, batch: int, positive: torch.Tensor, negative: torch.Tensor | None, *, one_each: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None, int]:
-        """Embeddings as the pipeline takes them, and how many pictures it makes for each row of them."""
+        """Embeddings as the pipeline takes them, and how many pictures it makes for each row of them.
+
+        With ``one_each`` there is a row for each picture even where all have the same prompt.
+        """
         dtype = getattr(torch, self.dtype)
         rows = {len(embeds) for embeds in (positive, negative) if embeds is not None} - {1}
         if rows - {batch}:
             raise ValueError(f"found {max(rows)} encoded prompts for a batch of {batch}, expected 1 or {batch}")
-        if rows:  # one of them has a row for each item
+        if rows or one_each:
             positive = positive.expand(batch, -1, -1)
             negative = None if negative is None else negative.expand(batch, -1, -1)
         unwanted = None if negative is None else negative.to(self.device, dtype)
-        return positive.to(self.device, dtype), unwanted, 1 if rows else batch
+        return positive.to(self.device, dtype), unwanted, 1 if rows or one_each else batch

@@ -53,7 +53,7 @@ class StableDiffusion(ClipFamily):
         batch, _, rows, columns = shape
         scheduler = make_scheduler(self.info, sampler)
         pipeline = self._drawing(StableDiffusionPipeline, StableDiffusionControlNetPipeline, scheduler, control)
-        embeds, unwanted, each = self._conditions(batch, positive, negative)
+        embeds, unwanted, each = self._conditions(batch, positive, negative, one_each=control is not None)
         latents: torch.Tensor = pipeline(
             prompt_embeds=embeds,
             negative_prompt_embeds=unwanted,
@@ -65,7 +65,7 @@ class StableDiffusion(ClipFamily):
             generator=generators(seed, batch),
             output_type="latent",
             callback_on_step_end=step_callback(progress, steps),
-            **self._controlled(control, batch // each, "image"),
+            **self._controlled(control, batch, "image"),
         ).images
         return latents
 
@@ -96,7 +96,7 @@ class StableDiffusion(ClipFamily):
             StableDiffusionImg2ImgPipeline, StableDiffusionControlNetImg2ImgPipeline, scheduler, control
         )
         batch, dtype = len(latents), pipeline.unet.dtype
-        embeds, unwanted, each = self._conditions(batch, positive, negative)
+        embeds, unwanted, each = self._conditions(batch, positive, negative, one_each=control is not None)
         draws = generators(seed, batch)
         if after_encoding:
             skip_encoding(draws, latents, dtype)
@@ -111,7 +111,7 @@ class StableDiffusion(ClipFamily):
             generator=draws,
             output_type="latent",
             callback_on_step_end=step_callback(progress, count),
-            **self._controlled(control, batch // each, "control_image"),
+            **self._controlled(control, batch, "control_image"),
         ).images
         return result
 
@@ -127,13 +127,13 @@ class StableDiffusion(ClipFamily):
         )
         return pipeline
 
-    def _controlled(self, control: Control | None, rows: int, name: str) -> dict[str, Any]:
-        """The arguments that a pipeline takes for a ControlNet; ``rows`` is the number of prompts it is given."""
+    def _controlled(self, control: Control | None, batch: int, name: str) -> dict[str, Any]:
+        """The arguments that a pipeline takes for a ControlNet: one control picture for all, or one for each."""
         if control is None:
             return {}
         pixels = control.pixels.to(self.device, getattr(torch, self.dtype))
-        if len(pixels) not in (1, rows):
-            raise ValueError(f"found {len(pixels)} depth maps for a batch of {rows}, expected 1 or {rows}")
+        if len(pixels) not in (1, batch):
+            raise ValueError(f"found {len(pixels)} depth maps for a batch of {batch}, expected 1 or {batch}")
         return {
             name: pixels,
             "controlnet_conditioning_scale": control.scale,

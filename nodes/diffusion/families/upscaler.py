@@ -52,10 +52,7 @@ class Upscaler(ClipFamily):
         )
         # A small picture may have any size: each of its pixels is a cell of the result.
         pipeline.image_processor = VaeImageProcessor(do_resize=False)
-        embeds, unwanted, each = self._conditions(batch, positive, negative)
-        if each > 1:
-            embeds = embeds.expand(batch, -1, -1)
-            unwanted = None if unwanted is None else unwanted.expand(batch, -1, -1)
+        embeds, unwanted, _ = self._conditions(batch, positive, negative, one_each=True)
         result: torch.Tensor = pipeline(
             image=pixels.to(self.device, unet.dtype),
             num_inference_steps=steps,
