@@ -193,8 +193,7 @@ class _Binder:
     def _connection_hint(self, port: Port, value: Any) -> str:
         """What to write instead of a literal on a port that takes edges only."""
         if isinstance(value, str):
-            loaders = [cls for cls in self.registry.values() if cls.loads]
-            loader = self.registry.loader(port.type.kind) or next(iter(loaders), None)
+            loader = self.registry.loader(port.type.kind) or self.registry.convertible_loader()
             if loader is not None:
                 return f'a file is read by a node, for example {loader.type_id}; connect it: {{"from": "its name"}}'
         named = value[0] if isinstance(value, list) and value and isinstance(value[0], str) else "a node"

@@ -111,6 +111,11 @@ class Registry(Mapping[str, type[Node]]):
                 return cls
         return None
 
+    def convertible_loader(self) -> type[Node] | None:
+        """A node class that makes from a file something that can be converted into other kinds, if there is one."""
+        kinds = {port.type.kind for cls in self._converter_classes for port in cls.signature().inputs.values()}
+        return next((cls for kind in kinds if (cls := self.loader(kind))), None)
+
     def saver(self, source: PortType) -> type[Node] | None:
         """The node class that writes a value of type ``source`` to a file, as it is or converted, if there is one."""
         for cls in self._classes.values():

@@ -12,8 +12,9 @@ __all__ = ["LoadDepthMap"]
 class LoadDepthMap(Node, version=1, loads=True):
     """Read an inverse depth map from a picture: white is near, black is infinitely far.
 
-    Grey pictures of 8 or 16 bits keep what they hold; of a colour picture the luminance is taken. A rotation noted in
-    EXIF is applied. The result is float32 (1, 1, height, width) in [0, 1].
+    Grey pictures of 8 or 16 bits keep what they hold; of a colour picture the luminance is taken, with 8 bits, also
+    where the file has more. Transparency is ignored. A rotation noted in EXIF is applied. The result is float32
+    (1, 1, height, width) in [0, 1].
     """
 
     path: InputFile = Field(description="the file; in a workflow, relative to the workflow's folder")

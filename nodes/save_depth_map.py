@@ -8,6 +8,11 @@ from graphflow.nodes.output_file import check_name, save_files
 
 __all__ = ["SaveDepthMap"]
 
+_OTHER_FORMATS = frozenset(
+    (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".exr", ".pfm", ".npy", ".npz")
+)
+"""Suffixes that promise another format. Any other one is part of the name, as in ``v1.5``."""
+
 
 class SaveDepthMap(Node, version=1, effect=True, saves=True):
     """Write depth maps into the output folder as grey PNG files of 16 bits; white is near.
@@ -23,24 +28,28 @@ class SaveDepthMap(Node, version=1, effect=True, saves=True):
         """A name that is no plain path inside of the output folder, or has the suffix of another format."""
         problems = list(check_name(self.name))
         suffix = PurePosixPath(self.name).suffix.lower()
-        if not problems and suffix in (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".exr"):
+        if not problems and suffix in _OTHER_FORMATS:
             message = f'found the name "{self.name}" for a depth map, expected one that ends with .png'
             problems.append(Problem("value.format", message, field="name", hint="leave out the suffix"))
         return problems
 
     def claims(self) -> tuple[str, ...]:
         """The file, as it is called for a single map."""
-        return (self._stem() + ".png",)
+        stem, suffix = self._split()
+        return (stem + suffix,)
 
     def run(self, *, depth_map: DepthMap, context: Context) -> None:
         """Write each map and tell its path. Raises ValueError for a name outside of the output folder."""
         for problem in self.check({}):
             raise ValueError(f"{problem.message} [{problem.code}]")
         contents = [_encoded(depth_map, index) for index in range(len(depth_map))]
-        save_files(contents, self._stem(), ".png", overwrite=self.overwrite, context=context)
+        stem, suffix = self._split()
+        save_files(contents, stem, suffix, overwrite=self.overwrite, context=context)
 
-    def _stem(self) -> str:
-        return self.name[:-4] if self.name.lower().endswith(".png") else self.name
+    def _split(self) -> tuple[str, str]:
+        """Path without suffix, and suffix as it was written."""
+        suffix = PurePosixPath(self.name).suffix
+        return (self.name.removesuffix(suffix), suffix) if suffix.lower() == ".png" else (self.name, ".png")
 
 
 def _encoded(depth_map: DepthMap, index: int) -> bytes:

@@ -88,19 +88,7 @@ def find_model(reference: str, task: Task | None = None) -> ModelInfo | Problem:
         return folder
     if not (folder / "model_index.json").is_file():
         return _without_index(reference, folder)
-    found = _read(reference, folder, tuple(changed(folder / name) for name in _JSON_FILES))
-    if isinstance(found, ModelInfo) and task and task not in found.family.tasks:
-        return _made_for(reference, str(found.configs["pipeline"]["_class_name"]), pipelines_for(task))
-    return found
-
-
-def _made_for(reference: str, pipeline: str, expected: tuple[str, ...]) -> Problem:
-    fitting = [name for name in POCKET if (POCKET_FOLDER / POCKET[name].folder / "model_index.json").is_file()]
-    message = f'the model "{reference}" is made for {pipeline}, expected one of {", ".join(expected)}'
-    hint = "choose another model, or one converted to such a pipeline"
-    if reference in fitting:
-        hint = "choose another model; `graphflow nodes` names the default of each node"
-    return model_problem("model.unsupported", message, hint)
+    return _read(reference, folder, task, tuple(changed(folder / name) for name in _JSON_FILES))
 
 
 def _without_index(reference: str, folder: Path) -> Problem:
@@ -130,10 +118,10 @@ _JSON_FILES = (
 
 
 @lru_cache(maxsize=256)
-def _read(reference: str, folder: Path, written: tuple[int, ...]) -> ModelInfo | Problem:
+def _read(reference: str, folder: Path, task: Task | None, written: tuple[int, ...]) -> ModelInfo | Problem:
     """``written`` is not read: it makes the memory forget a folder that was written again."""
     try:
-        return _model_info(reference, folder)
+        return _model_info(reference, folder, task)
     except UnusableError as unusable:
         return unusable.problem
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -144,12 +132,15 @@ def _read(reference: str, folder: Path, written: tuple[int, ...]) -> ModelInfo |
         )
 
 
-def _model_info(reference: str, folder: Path) -> ModelInfo:
+def _model_info(reference: str, folder: Path, task: Task | None) -> ModelInfo:
     index = read_json(reference, folder / "model_index.json")
     families = supported_pipelines()
     family = families.get(str(index.get("_class_name")))
-    if family is None:
-        raise UnusableError(_made_for(reference, str(index.get("_class_name")), tuple(families)))
+    if family is None or (task and task not in family.tasks):
+        expected = ", ".join(pipelines_for(task) if task else families)
+        message = f'the model "{reference}" is made for {index.get("_class_name")}, expected {expected}'
+        hint = "choose another model; `graphflow nodes` shows the default of each node"
+        raise UnusableError(model_problem("model.unsupported", message, hint))
     _check_classes(reference, family, index)
     pocket = POCKET.get(reference)
     parts = {name: folder / name for name in (*family.classes, "tokenizer")}

@@ -170,7 +170,7 @@ def test_half_a_download(path: str, copied: Path) -> None:
             "model_index.json",
             {"_class_name": "FluxPipeline"},
             "model.unsupported",
-            "FluxPipeline, expected one of StableDiff",
+            "FluxPipeline, expected StableDiffusionPipeline",
         ),
         ("model_index.json", {"unet": ["x", "Other"]}, "model.unsupported", "Other, expected UNet2DConditionModel"),
         ("unet/config.json", {"in_channels": 9}, "model.unsupported", "9 channels, expected the 4"),
