@@ -113,17 +113,19 @@ class Registry(Mapping[str, type[Node]]):
 
     def convertible_loader(self) -> type[Node] | None:
         """A node class that makes from a file something that can be converted into other kinds, if there is one."""
-        kinds = {port.type.kind for cls in self._converter_classes for port in cls.signature().inputs.values()}
-        return next((cls for kind in kinds if (cls := self.loader(kind))), None)
+        ports = [port for cls in self._converter_classes for port in cls.signature().inputs.values()]
+        return next((cls for port in ports if (cls := self.loader(port.type.kind))), None)
 
     def saver(self, source: PortType) -> type[Node] | None:
         """The node class that writes a value of type ``source`` to a file, as it is or converted, if there is one."""
-        for cls in self._classes.values():
-            if cls.saves:
-                wanted = next(port for port in cls.signature().inputs.values() if port.required).type
-                if accepts(wanted, source) or self.route(source, wanted) is not None:
-                    return cls
-        return None
+        wanted = {
+            cls: next(port for port in cls.signature().inputs.values() if port.required).type
+            for cls in self._classes.values()
+            if cls.saves
+        }
+        as_it_is = (cls for cls, target in wanted.items() if accepts(target, source))
+        converted = (cls for cls, target in wanted.items() if self.route(source, target) is not None)
+        return next(as_it_is, None) or next(converted, None)
 
     @property
     def _converter_classes(self) -> list[type[Node]]:

@@ -58,7 +58,7 @@ def _encoded(depth_map: DepthMap, index: int) -> bytes:
     import numpy as np
     import PIL.Image
 
-    values = depth_map.pixels[index, 0].detach().float().cpu().clamp(0, 1).numpy()
+    values = depth_map.pixels[index, 0].detach().float().cpu().nan_to_num(0).clamp(0, 1).numpy()
     buffer = io.BytesIO()
     PIL.Image.fromarray(np.round(values * 65535).astype(np.uint16)).save(buffer, format="PNG")
     return buffer.getvalue()

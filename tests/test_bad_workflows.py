@@ -42,6 +42,7 @@ WITHOUT_A_FILE = {
     "node.twice": "a second node of one name, in Python; in a file it is json.duplicate_key",
     "output.twice": "a second output of one name, in Python; in a file it is json.duplicate_key",
     "uses.relative": "needs a workflow that is in no folder",
+    "value.control_batch": "needs several depth maps, which no file holds; tests/nodes/test_controlnet_depth.py",
     "value.invalid": "a rule of a parameter that only other packs have",
     "value.unwritable": "a value that no file can hold, given in Python",
 }

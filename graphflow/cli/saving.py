@@ -43,7 +43,9 @@ def bound_with_saved_outputs(workflow: Workflow, values: Mapping[str, Any], *, c
 def _unsaved(graph: Graph, workflow: Workflow) -> dict[str, tuple[str, Edge]]:
     """Name of each result that nothing saves, with the reference to it in the document and the edge it stands for."""
     effects = [bound for bound in graph if bound.node.effect]
-    saved = {source for bound in effects if bound.node.saves for source in bound.inputs.values()}
+    saved = {
+        source for bound in effects if bound.node.saves for source in bound.inputs.values() if isinstance(source, Edge)
+    }
     results: dict[str, tuple[str, Edge]] = {}
     if graph.outputs:
         results = {name: (workflow.outputs[name].source, edge) for name, edge in graph.outputs.items()}

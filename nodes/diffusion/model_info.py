@@ -137,7 +137,7 @@ def _model_info(reference: str, folder: Path, task: Task | None) -> ModelInfo:
     families = supported_pipelines()
     family = families.get(str(index.get("_class_name")))
     if family is None or (task and task not in family.tasks):
-        expected = ", ".join(pipelines_for(task) if task else families)
+        expected = ", ".join(pipelines_for(task) if task else tuple(families))
         message = f'the model "{reference}" is made for {index.get("_class_name")}, expected {expected}'
         hint = "choose another model; `graphflow nodes` shows the default of each node"
         raise UnusableError(model_problem("model.unsupported", message, hint))
@@ -151,10 +151,10 @@ def _model_info(reference: str, folder: Path, task: Task | None) -> ModelInfo:
     components = {name: component_in(reference, parts[name]) for name in family.classes}
     vae, unet, text_encoder = (configs[name] for name in ("vae", "unet", "text_encoder"))
     channels = int(vae.get("latent_channels", 4))
-    expected = family.unet_channels(channels)
-    if unet["in_channels"] != expected:
+    wanted = family.unet_channels(channels)
+    if unet["in_channels"] != wanted:
         message = (
-            f'the unet of the model "{reference}" takes {unet["in_channels"]} channels, expected the {expected} of '
+            f'the unet of the model "{reference}" takes {unet["in_channels"]} channels, expected the {wanted} of '
             f"{family.unet_input}"
         )
         raise UnusableError(model_problem("model.unsupported", message, "it is a model for something else"))
