@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import engine, memory, startup
+from benchmarks import chain, engine, memory, startup
 
 TABLES: dict[str, Callable[[], None]] = {
+    "chain": chain.main,
     "engine": engine.main,
     "memory": memory.main,
     "startup": startup.main,

@@ -1,4 +1,4 @@
-"""The wheel holds what a plain install needs: every package, the workflows, the pocket model."""
+"""The wheel holds what a plain install needs: every package, the workflows, the pocket models."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+POCKET = ROOT / "nodes/diffusion/pocket"
 
 
 def packages() -> set[str]:
@@ -65,12 +66,15 @@ def test_the_wheel_holds_code_workflows_and_weights_once(wheel: zipfile.ZipFile)
         if path.is_file() and "graphflow/nodes" not in relative:
             packed = relative if relative.startswith("graphflow/") else f"graphflow/{relative}"
             assert packed in names
-    pocket = "graphflow/nodes/diffusion/pocket/base"
-    for part in ("model_index.json", "unet/config.json", "tokenizer/tokenizer.json"):
-        assert f"{pocket}/{part}" in names
-    for part in ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"):
-        assert f"{pocket}/{part}.safetensors" in names
+    for path in POCKET.rglob("*"):
+        if path.is_file():
+            assert f"graphflow/nodes/diffusion/pocket/{path.relative_to(POCKET).as_posix()}" in names
+    for part in ("base/unet", "base/vae", "x2/unet", "x4/unet", "controlnet-depth", "depth"):
+        assert (POCKET / part / "diffusion_pytorch_model.safetensors").is_file()
 
 
-def test_the_wheel_is_small(wheel: zipfile.ZipFile) -> None:
-    assert sum(item.compress_size for item in wheel.infolist()) < 20_000_000
+def test_the_wheel_and_the_pocket_models_are_small(wheel: zipfile.ZipFile) -> None:
+    sizes = [path.stat().st_size for path in POCKET.rglob("*") if path.is_file()]
+    assert sum(sizes) <= 25_000_000
+    assert max(sizes) <= 16_000_000
+    assert sum(item.compress_size for item in wheel.infolist()) < 25_000_000

@@ -5,6 +5,7 @@ Everything is drawn by the embedded pocket model through GraphFlow itself; the p
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import graphflow as gf
 from graphflow.nodes import Image2Image, Text2Image
 
 HERE = Path(__file__).parent
+WORKFLOWS = HERE.parents[1] / "workflows"
 SIDE = 224
 MARGIN = 12
 SUBJECT = "a red ball and a blue cube on green grass"
@@ -44,9 +46,34 @@ def sheet(pictures: dict[str, Image.Image]) -> Image.Image:
     return page
 
 
+def family(out: Path) -> None:
+    """What the two workflows of the README save, the first as it is, the second side by side."""
+    run = gf.load(WORKFLOWS / "image_to_upscale_to_super_res.json").run(out=out, device="cpu")
+    shutil.copyfile(run.files[0], HERE / "large.png")
+    run = gf.load(WORKFLOWS / "controlnet_depth.json").run(out=out, device="cpu")
+    saved = {path.stem: path for path in run.files}
+    shown = {
+        "a picture": WORKFLOWS / "pictures/ball_and_cube.png",
+        "its depth, estimated": saved["depth"],
+        "redrawn, depth held": saved["redrawn"],
+        "a depth map": WORKFLOWS / "pictures/three_things_depth.png",
+        "drawn into it": saved["drawn"],
+    }
+    sheet({caption: as_rgb(path) for caption, path in shown.items()}).save(HERE / "controlnet.png", optimize=True)
+
+
+def as_rgb(path: Path) -> Image.Image:
+    """A picture, or a grey one of 16 bits, with 8 bits a channel."""
+    picture = Image.open(path)
+    if picture.mode.startswith("I"):
+        picture = picture.point(lambda value: value / 257).convert("L")
+    return picture.convert("RGB")
+
+
 def main() -> None:
-    """Draw the demo sheet and the gallery."""
+    """Draw the demo sheet, the gallery, and the pictures of the family."""
     with tempfile.TemporaryDirectory() as out:
+        family(Path(out) / "family")
         run = styles().run(out=out, device="cpu")
         pictures = {
             name.replace("_", " "): run[name].to_pil() for name in ("drawn", "pencil_sketch", "watercolor", "pixel_art")

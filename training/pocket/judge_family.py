@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("groups", nargs="*", metavar="GROUP", help="groups of figures; all without it")
     parser.add_argument("--count", type=int, default=100, help="pictures of each kind (of 512 pixels a quarter)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=4, help="steps of the upscalers")
+    parser.add_argument("--steps", type=int, default=2, help="steps of the upscalers")
     parser.add_argument("--noise-level", type=int, default=0, help="noise that x4 puts on the small picture")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
