@@ -202,7 +202,7 @@ def train_x2(
         states = words.hidden_states[-1]
         output = unet(inputs, timestep, encoder_hidden_states=states, timestep_cond=condition).sample[:, :-1]
         target = x2_target(noisy, sigma, clean)
-        loss = (output - target).square().mean()
+        loss = _difference(output, target)
         trainer.step(loss, batch)
         recent.append(float(loss.detach()))
         _tell("x2", trainer, rank, recent)
@@ -244,9 +244,7 @@ def train_x4(
         velocity = level.sqrt() * noise - (1 - level).sqrt() * clean
         inputs = torch.cat([noisy, small], 1)
         output = unet(inputs, timesteps, encoder_hidden_states=states, class_labels=noise_level).sample
-        error = output - velocity
-        # Broad colours are what the eye, and a mean over pixels, see first: their small errors weigh more.
-        loss = error.square().mean() + 4 * functional.avg_pool2d(error, 4).square().mean()
+        loss = _difference(output, velocity)
         trainer.step(loss, batch)
         recent.append(float(loss.detach()))
         _tell("x4", trainer, rank, recent)
@@ -270,6 +268,12 @@ class _Words:
         """Its output: the x2 pipeline takes the states before the last norm and the pooled one, x4 those after it."""
         tokens = torch.where(torch.rand(len(tokens), 1, generator=self.draw) < CAPTION_DROPOUT, self.empty, tokens)
         return self.text_encoder(tokens, output_hidden_states=True)
+
+
+def _difference(output: Tensor, target: Tensor) -> Tensor:
+    """Mean square error, and that of broad colours again: small errors in them are seen first, and cost most PSNR."""
+    error = output - target
+    return error.square().mean() + 4 * functional.avg_pool2d(error, 4).square().mean()
 
 
 def _tell(name: str, trainer: Trainer, rank: int, recent: list[float]) -> None:
