@@ -34,7 +34,8 @@ def add_values(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         type=_assignment,
-        help="value of an input of the workflow, may be given often; for an image, the path of a file "
+        help="value of an input of the workflow, may be given often; for an image or a depth map, the path "
+        "of a file "
         "(`graphflow workflows FILE` lists the inputs)",
     )
 

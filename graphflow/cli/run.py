@@ -1,6 +1,6 @@
 """Run a workflow. The paths of the files it saves go to stdout, one a line, and everything else to stderr.
 
-A picture among the outputs that no node of the workflow saves is saved as <workflow>-<output>.png.
+A picture or depth map among the outputs that no node of the workflow saves is saved as <workflow>-<output>.png.
 """
 
 from __future__ import annotations
