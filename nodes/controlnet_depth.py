@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from graphflow import DepthMap, Expansion, Field, Latent, ModelRef, PortType, Problem, Seed, Text
 from graphflow.nodes.denoise_controlnet import DenoiseControlNet
-from graphflow.nodes.diffusion.checks import check_size, check_strength, comes_in_pixels, cut_down, floored
+from graphflow.nodes.diffusion.checks import check_size, check_strength, cut_down, cut_size
 from graphflow.nodes.diffusion.controlnet import check_control
 from graphflow.nodes.diffusion.families import Defaults, Task
 from graphflow.nodes.diffusion.model_info import ModelInfo
@@ -13,8 +13,7 @@ from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.network_info import find_network
 from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
 from graphflow.nodes.empty_latent import EmptyLatent
-from graphflow.nodes.encode_prompt import EncodePrompt
-from graphflow.nodes.encoded_for import encoded_for
+from graphflow.nodes.encoded_for import encoded_for, prompts_for
 from graphflow.nodes.estimate_depth import EstimateDepth
 from graphflow.nodes.fit_depth_map import FitDepthMap
 
@@ -66,8 +65,7 @@ class ControlNetDepth(ModelNode, version=1):
         """Latents of the image's size and number, or of those asked for."""
         info, image = self.known, inputs.get("image")
         if image is not None:
-            size = floored(info, image) if info and comes_in_pixels(info, image) else None
-            width, height = size or (image.width, image.height)
+            width, height = cut_size(info, image) or (image.width, image.height)
             return {"latent": self.latent_type(PortType(Latent, width=width, height=height, batch=image.batch))}
         width, height = self._size(info, inputs.get("depth_map")) if info else (self.width, self.height)
         return {"latent": self.latent_type(PortType(Latent, width=width, height=height, batch=self.batch_size))}
@@ -94,7 +92,7 @@ class ControlNetDepth(ModelNode, version=1):
                 if name in self.model_fields_set:
                     message = f"found {name} beside an image, whose own is taken"
                     yield Problem("value.control_size", message, name, "leave it out, or put a ResizeImage before")
-            size = floored(info, image) if comes_in_pixels(info, image) else None
+            size = cut_size(info, image)
             if size:
                 yield cut_down(info, image, size)
             if depth_map is None:
@@ -161,9 +159,7 @@ class ControlNetDepth(ModelNode, version=1):
             ),
             latent=latent,
             depth_map=depth_map,
-            positive=g.add(EncodePrompt(model=self.model), text=prompt),
-            # without guidance the negative prompt is never looked at
-            negative=g.add(EncodePrompt(model=self.model), text=negative_prompt) if guidance_scale > 1 else None,
+            **prompts_for(g, self.model, prompt, negative_prompt, guidance_scale),
         )
         return made
 

@@ -5,13 +5,12 @@ from typing import ClassVar
 
 from graphflow import Expansion, Field, Latent, PortType, Problem, Seed, Text
 from graphflow.nodes.denoise import Denoise
-from graphflow.nodes.diffusion.checks import check_strength, comes_in_pixels, cut_down, floored
+from graphflow.nodes.diffusion.checks import check_strength, cut_down, cut_size
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
-from graphflow.nodes.encode_prompt import EncodePrompt
-from graphflow.nodes.encoded_for import encoded_for
+from graphflow.nodes.encoded_for import encoded_for, prompts_for
 
 __all__ = ["Image2Image"]
 
@@ -43,7 +42,7 @@ class Image2Image(ModelNode, version=1):
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """As many latents, of the size of the image or the one it is cut down to."""
         source = inputs.get("image", PortType(Latent))
-        size = floored(self.known, source) if self.known and comes_in_pixels(self.known, source) else None
+        size = cut_size(self.known, source)
         width, height = size or (source.width, source.height)
         return {"latent": self.latent_type(PortType(Latent, width=width, height=height, batch=source.batch))}
 
@@ -54,7 +53,7 @@ class Image2Image(ModelNode, version=1):
         if problem:
             yield problem
         source = inputs.get("image")
-        size = floored(info, source) if source and comes_in_pixels(info, source) else None
+        size = cut_size(info, source) if source else None
         if source and size:
             yield cut_down(info, source, size)
 
@@ -64,7 +63,6 @@ class Image2Image(ModelNode, version=1):
         image, in_pixels = encoded_for(g, info, image, self.seed)
         default_guidance = info.defaults["image-to-image"].guidance_scale
         guidance_scale = default_guidance if self.guidance_scale is None else self.guidance_scale
-        guided = guidance_scale > 1  # without guidance the negative prompt is never looked at
         latent: Latent = g.add(
             Denoise(
                 model=self.model,
@@ -76,8 +74,7 @@ class Image2Image(ModelNode, version=1):
                 after_encoding=in_pixels,
             ),
             latent=image,
-            positive=g.add(EncodePrompt(model=self.model), text=prompt),
-            negative=g.add(EncodePrompt(model=self.model), text=negative_prompt) if guided else None,
+            **prompts_for(g, self.model, prompt, negative_prompt, guidance_scale),
         )
         return latent
 

@@ -9,7 +9,7 @@ from graphflow.nodes.diffusion.families import SuperResolves, Task
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
-from graphflow.nodes.encode_prompt import EncodePrompt
+from graphflow.nodes.encoded_for import prompts_for
 
 __all__ = ["DenoiseSuperRes", "SuperRes"]
 
@@ -137,8 +137,6 @@ class SuperRes(_SuperResolving, version=1):
         made: Latent = g.add(
             DenoiseSuperRes(**parameters),
             image=image,
-            positive=g.add(EncodePrompt(model=self.model), text=prompt),
-            # without guidance the negative prompt is never looked at
-            negative=g.add(EncodePrompt(model=self.model), text=negative_prompt) if guidance_scale > 1 else None,
+            **prompts_for(g, self.model, prompt, negative_prompt, guidance_scale),
         )
         return made

@@ -11,7 +11,7 @@ from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
 from graphflow.nodes.empty_latent import EmptyLatent
-from graphflow.nodes.encode_prompt import EncodePrompt
+from graphflow.nodes.encoded_for import prompts_for
 
 __all__ = ["Text2Image"]
 
@@ -50,7 +50,6 @@ class Text2Image(ModelNode, version=1):
         """Encode the prompts, then denoise from nothing but noise."""
         defaults = self.required.defaults["text-to-image"]
         guidance_scale = defaults.guidance_scale if self.guidance_scale is None else self.guidance_scale
-        guided = guidance_scale > 1  # without guidance the negative prompt is never looked at
         latent: Latent = g.add(
             Denoise(
                 model=self.model,
@@ -60,8 +59,7 @@ class Text2Image(ModelNode, version=1):
                 sampler=self.sampler,
             ),
             latent=g.add(self._empty()),
-            positive=g.add(EncodePrompt(model=self.model), text=prompt),
-            negative=g.add(EncodePrompt(model=self.model), text=negative_prompt) if guided else None,
+            **prompts_for(g, self.model, prompt, negative_prompt, guidance_scale),
         )
         return latent
 

@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from graphflow import Conditioning, Context, Expansion, Field, Latent, ModelRef, PortType, Problem, Seed, Text
-from graphflow.nodes.diffusion.checks import check_negative, comes_in_pixels, cut_down, floored
+from graphflow.nodes.diffusion.checks import check_negative, cut_down, cut_size
 from graphflow.nodes.diffusion.families import Encoded, Task, Upscales
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
-from graphflow.nodes.encode_prompt import EncodePrompt
-from graphflow.nodes.encoded_for import encoded_for
+from graphflow.nodes.encoded_for import encoded_for, prompts_for
 
 __all__ = ["DenoiseUpscale", "Upscale"]
 
@@ -111,15 +110,14 @@ class Upscale(_Upscaling, version=1):
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """As many latents of twice the width and height."""
-        source, info = inputs.get("image", PortType(Latent)), self.known
-        size = floored(info, source) if info and comes_in_pixels(info, source) else None
-        width, height = size or (source.width, source.height)
+        source = inputs.get("image", PortType(Latent))
+        width, height = cut_size(self.known, source) or (source.width, source.height)
         return self._doubled(PortType(Latent, width=width, height=height, batch=source.batch))
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
         """A picture that is cut down or too small."""
         source = inputs.get("image")
-        size = floored(info, source) if source and comes_in_pixels(info, source) else None
+        size = cut_size(info, source) if source else None
         if source and size:
             yield cut_down(info, source, size)
 
@@ -137,8 +135,6 @@ class Upscale(_Upscaling, version=1):
                 after_encoding=in_pixels,
             ),
             latent=latent,
-            positive=g.add(EncodePrompt(model=self.model), text=prompt),
-            # without guidance the negative prompt is never looked at
-            negative=g.add(EncodePrompt(model=self.model), text=negative_prompt) if guidance_scale > 1 else None,
+            **prompts_for(g, self.model, prompt, negative_prompt, guidance_scale),
         )
         return made

@@ -8,7 +8,16 @@ from collections.abc import Iterator, Mapping
 from graphflow import Latent, PortType, Problem
 from graphflow.nodes.diffusion.model_info import ModelInfo
 
-__all__ = ["check_negative", "check_size", "check_strength", "comes_in_pixels", "cut_down", "denoise_steps", "floored"]
+__all__ = [
+    "check_negative",
+    "check_size",
+    "check_strength",
+    "comes_in_pixels",
+    "cut_down",
+    "cut_size",
+    "denoise_steps",
+    "floored",
+]
 
 
 def denoise_steps(steps: int, strength: float) -> int:
@@ -59,6 +68,11 @@ def check_size(info: ModelInfo, width: int | None, height: int | None) -> Iterat
             message = f'found {name} {value}, expected a multiple of {multiple} for the model "{info.reference}"'
             hint = f"use {below} or {above}" if below else f"use {above}"
             yield Problem("value.size_multiple", message, field=name, hint=hint)
+
+
+def cut_size(info: ModelInfo | None, source: PortType) -> tuple[int, int] | None:
+    """As `floored`, and None for latents of the model's own space too: they are never cut."""
+    return floored(info, source) if info and comes_in_pixels(info, source) else None
 
 
 def floored(info: ModelInfo, source: PortType) -> tuple[int, int] | None:
