@@ -26,6 +26,10 @@ CROP = 32
 """Latent cells of the large picture, across and down, that a training step sees."""
 CAPTION_DROPOUT = 0.5
 """The small picture says nearly all: half of the time the words say nothing, so that a prompt may be left out."""
+DECODED = 4
+"""One of so many samples is decoded in a training step, and held against the true picture besides its latents."""
+PIXEL_WEIGHT = 20.0
+"""How much the decoded pictures' error counts: a good answer's is about a twentieth of that of its latents."""
 NOISE_EMBED = 64
 """Numbers that tell the x2 pipeline's noise level (always none), and as many zeros."""
 MAX_NOISE_LEVEL = 100
@@ -132,22 +136,28 @@ class _Examples:
         held = {pair: [file for file in files if pair.small in file and pair.large in file] for pair in pairs}
         self.pairs = [pair for pair in pairs if held[pair]]
         self.parts = [
-            tuple(torch.cat([file[name] for file in held[pair]]) for name in (pair.small, pair.large, "tokens"))
+            tuple(
+                torch.cat([file[name] for file in held[pair]])
+                for name in (pair.small, pair.large, pair.large.replace("latents", "images"), "tokens")
+            )
             for pair in self.pairs
         ]
 
-    def batch(self, count: int, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Small pictures, large latents and tokens; crops of `cells` large cells where the large one is larger."""
+    def batch(self, count: int, cells: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Small pictures, large latents, tokens, and of every `DECODED`th the large picture in -1..1.
+
+        They are crops of `cells` large cells where the large picture is larger.
+        """
         sizes = torch.tensor([len(tokens) ** 0.5 for *_, tokens in self.parts])
         which = int(torch.multinomial(sizes, 1, generator=self.draw))
-        small, large, tokens = self.parts[which]
+        small, large, images, tokens = self.parts[which]
         # Large cells for each small cell (x2), or for each small pixel (x4).
         factor = 2 if self.pairs[which].small.startswith("latents") else 1
         width = min(cells, large.shape[-1])
         chosen = torch.randint(len(tokens), (count,), generator=self.draw)
         wording = torch.randint(tokens.shape[1], (count,), generator=self.draw)
-        smalls, larges = [], []
-        for number in chosen.tolist():
+        smalls, larges, pictures = [], [], []
+        for place, number in enumerate(chosen.tolist()):
             top, left = (
                 int(torch.randint((large.shape[-1] - width) // factor + 1, (1,), generator=self.draw)) for _ in "yx"
             )
@@ -156,7 +166,12 @@ class _Examples:
             smalls.append(item[:, *view].float() if factor == 2 else item[view])
             top, left = top * factor, left * factor
             larges.append(large[number, :, top : top + width, left : left + width].float())
-        return torch.stack(smalls), torch.stack(larges), tokens[chosen, wording].long()
+            if place % DECODED == DECODED - 1:
+                cell = images.shape[1] // large.shape[-1]
+                view = (slice(top * cell, (top + width) * cell), slice(left * cell, (left + width) * cell))
+                pictures.append(images[number][view])
+        true = autoencoder.to_tensor(torch.stack(pictures).numpy())
+        return torch.stack(smalls), torch.stack(larges), tokens[chosen, wording].long(), true
 
 
 def x2_inputs(noisy: Tensor, sigma: Tensor, small: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -177,6 +192,12 @@ def x2_target(noisy: Tensor, sigma: Tensor, clean: Tensor) -> Tensor:
     return (clean - noisy / (level.square() + 1)) * (level.square() + 1).sqrt() / level
 
 
+def x2_clean(noisy: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
+    """The clean latents that the x2 pipeline makes of the UNet's answer: the reverse of `x2_target`."""
+    level = sigma[:, None, None, None]
+    return output * level / (level.square() + 1).sqrt() + noisy / (level.square() + 1)
+
+
 def train_x2(
     rank: int, world: int, prepared: Path, base: Path, minutes: float, batch: int, out: Path, seed: int
 ) -> None:
@@ -188,10 +209,10 @@ def train_x2(
         ema_decay=0.998, checkpoint=out.with_suffix(".checkpoint"), seed=seed,
     )  # fmt: skip
     draw = trainer.generator
-    examples, words_of = _Examples(prepared, X2_PAIRS, draw), _Words(base, draw)
+    examples, words_of, decoder = _Examples(prepared, X2_PAIRS, draw), _Words(base, draw), _Decoder(base)
     recent: list[float] = []
     while trainer.running:
-        small, clean, tokens = examples.batch(batch, CROP)
+        small, clean, tokens, pictures = examples.batch(batch, CROP)
         # Latents that a model made are never quite those of a render.
         small = small + 0.08 * torch.rand(batch, 1, 1, 1, generator=draw) * torch.randn(small.shape, generator=draw)
         words = words_of(tokens)
@@ -201,8 +222,8 @@ def train_x2(
         inputs, timestep, condition = x2_inputs(noisy, sigma, small, words.pooler_output)
         states = words.hidden_states[-1]
         output = unet(inputs, timestep, encoder_hidden_states=states, timestep_cond=condition).sample[:, :-1]
-        target = x2_target(noisy, sigma, clean)
-        loss = _difference(output, target)
+        shown = decoder(x2_clean(noisy, sigma, output)[DECODED - 1 :: DECODED])
+        loss = _difference(output, x2_target(noisy, sigma, clean)) + PIXEL_WEIGHT * (shown - pictures).square().mean()
         trainer.step(loss, batch)
         recent.append(float(loss.detach()))
         _tell("x2", trainer, rank, recent)
@@ -223,12 +244,12 @@ def train_x4(
         ema_decay=0.998, checkpoint=out.with_suffix(".checkpoint"), seed=seed,
     )  # fmt: skip
     draw = trainer.generator
-    examples, words_of = _Examples(prepared, X4_PAIRS, draw), _Words(base, draw)
+    examples, words_of, decoder = _Examples(prepared, X4_PAIRS, draw), _Words(base, draw), _Decoder(base)
     signal, low_signal = build_scheduler().alphas_cumprod, build_low_res_scheduler().alphas_cumprod
     rng = np.random.default_rng((seed, rank, trainer.steps))
     recent: list[float] = []
     while trainer.running:
-        pixels, clean, tokens = examples.batch(batch, CROP)
+        pixels, clean, tokens, pictures = examples.batch(batch, CROP)
         spoiled = np.stack([degrade(image, rng) for image in pixels.numpy()])
         small = autoencoder.to_tensor(spoiled).contiguous()
         # Weak noise is what the model is used with, and what it learns most from.
@@ -244,7 +265,8 @@ def train_x4(
         velocity = level.sqrt() * noise - (1 - level).sqrt() * clean
         inputs = torch.cat([noisy, small], 1)
         output = unet(inputs, timesteps, encoder_hidden_states=states, class_labels=noise_level).sample
-        loss = _difference(output, velocity)
+        shown = decoder((level.sqrt() * noisy - (1 - level).sqrt() * output)[DECODED - 1 :: DECODED])
+        loss = _difference(output, velocity) + PIXEL_WEIGHT * (shown - pictures).square().mean()
         trainer.step(loss, batch)
         recent.append(float(loss.detach()))
         _tell("x4", trainer, rank, recent)
@@ -268,6 +290,18 @@ class _Words:
         """Its output: the x2 pipeline takes the states before the last norm and the pooled one, x4 those after it."""
         tokens = torch.where(torch.rand(len(tokens), 1, generator=self.draw) < CAPTION_DROPOUT, self.empty, tokens)
         return self.text_encoder(tokens, output_hidden_states=True)
+
+
+class _Decoder:
+    """The decoder of the base model, which does not learn: from latents of unit variance to pixels in -1..1."""
+
+    def __init__(self, base: Path) -> None:
+        self.vae = AutoencoderKL.from_pretrained(base / "vae", dtype=torch.float32).requires_grad_(False)
+        self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        pixels: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return pixels
 
 
 def _difference(output: Tensor, target: Tensor) -> Tensor:

@@ -19,12 +19,12 @@ from training.pocket.styles import blur
 CHUNK = 100
 CAPTIONS = 4
 SMALL_SIZES, LARGE_SIZES = (64, 128, 256), (128, 512)
-"""Sizes in pixels that each scene of an ordinary chunk, and of every eighth chunk, is rendered at."""
+"""Sizes in pixels that each scene of an ordinary chunk, and of every fourth chunk, is rendered at."""
 
 
 def sizes_of(number: int) -> tuple[int, ...]:
     """The sizes that chunk `number` holds."""
-    return LARGE_SIZES if number % 8 == 7 else SMALL_SIZES
+    return LARGE_SIZES if number % 4 == 3 else SMALL_SIZES
 
 
 def make_chunk(folder: Path, number: int, seed: int) -> None:
