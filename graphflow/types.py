@@ -109,13 +109,15 @@ class Latent:
     """A batch of latents: float (batch, channels, height, width) in latent cells, scaled as diffusers scales them.
 
     ``space`` names the latent space ("sd", "sdxl", "pocket", …); ``model`` is the reference of a model whose VAE reads
-    it; ``noise`` is the share of the noise schedule still in it: 0 is clean, 1 is pure noise (no picture yet).
+    it; ``noise`` is the share of the noise schedule still in it: 0 is clean, 1 is pure noise (no picture yet);
+    ``steps`` is the length of that schedule where it was left part of the way.
     """
 
     data: torch.Tensor
     space: str
     model: str
     noise: float = 0.0
+    steps: int | None = None
 
     def __len__(self) -> int:
         return int(self.data.shape[0])
@@ -165,6 +167,13 @@ class PortType:
     batch: int | None = None
     noise: float | None = None
     """Of latents: the share of the noise schedule still in them, 0 clean, 1 pure noise."""
+    steps: int | None = None
+    """Of partly noisy latents: the length of the noise schedule that they were left on."""
+
+    @property
+    def partly_noisy(self) -> bool:
+        """Whether these are latents that were left part of the way through a noise schedule."""
+        return self.noise is not None and 0 < self.noise < 1
 
     def __str__(self) -> str:
         return type_name(self.kind) + (f"[{self.space}]" if self.space else "")

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from graphflow import DepthMap, Expansion, Field, Latent, ModelRef, PortType, Problem, Seed, Text
 from graphflow.nodes.denoise_controlnet import DenoiseControlNet
 from graphflow.nodes.diffusion.checks import check_size, check_strength, cut_down, cut_size
 from graphflow.nodes.diffusion.controlnet import check_control
-from graphflow.nodes.diffusion.families import Defaults, Task
+from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.network_info import find_network
@@ -87,7 +87,7 @@ class ControlNetDepth(ModelNode, version=1):
                 hint = 'add "depth_map": {"from": "a LoadDepthMap or EstimateDepth"}'
                 yield Problem("port.missing", message, hint=hint)
         else:
-            yield from check_strength(self._steps(info, image), self._strength(info))
+            yield from check_strength(info, self._setting(info, "steps", image), self._setting(info, "strength", image))
             for name in ("width", "height", "batch_size"):
                 if name in self.model_fields_set:
                     message = f"found {name} beside an image, whose own is taken"
@@ -133,25 +133,24 @@ class ControlNetDepth(ModelNode, version=1):
                 raise ValueError("neither 'depth_map' nor 'image' is connected")
             width, height = self._size(info, g.type_of(depth_map))
             empty = EmptyLatent(model=self.model, width=width, height=height, batch_size=self.batch_size)
-            latent, in_pixels = g.add(empty), False
+            latent, after_encoding = g.add(empty), False
         else:
             if depth_map is None:
                 depth_map = g.add(EstimateDepth(model=self.depth_estimator), image=image)
-            latent, in_pixels = encoded_for(g, info, image, self.seed)
+            latent, after_encoding = encoded_for(g, info, image, self.seed)
         size, found = g.type_of(latent), g.type_of(depth_map)
         if size.width is None or (size.width, size.height) != (found.width, found.height):
             depth_map = g.add(FitDepthMap(model=self.model), depth_map=depth_map, latent=latent)
-        defaults = self._defaults(info, image)
-        guidance_scale = defaults.guidance_scale if self.guidance_scale is None else self.guidance_scale
+        guidance_scale = self._setting(info, "guidance_scale", image)
         made: Latent = g.add(
             DenoiseControlNet(
                 model=self.model,
-                steps=self.steps or defaults.steps,
+                steps=self._setting(info, "steps", image),
                 guidance_scale=guidance_scale,
-                strength=1.0 if image is None else self._strength(info),
+                strength=None if image is None else self._setting(info, "strength", image),
                 seed=self.seed,
                 sampler=self.sampler,
-                after_encoding=in_pixels,
+                after_encoding=after_encoding,
                 controlnet=self.controlnet,
                 conditioning_scale=self.conditioning_scale,
                 control_guidance_start=self.control_guidance_start,
@@ -159,7 +158,7 @@ class ControlNetDepth(ModelNode, version=1):
             ),
             latent=latent,
             depth_map=depth_map,
-            **prompts_for(g, self.model, prompt, negative_prompt, guidance_scale),
+            **prompts_for(g, info, prompt, negative_prompt, guidance_scale),
         )
         return made
 
@@ -171,11 +170,5 @@ class ControlNetDepth(ModelNode, version=1):
         height = self.height or (known.height // multiple * multiple if known.height else 0) or info.native_height
         return width, height
 
-    def _defaults(self, info: ModelInfo, image: object) -> Defaults:
-        return info.defaults["text-to-image" if image is None else "image-to-image"]
-
-    def _steps(self, info: ModelInfo, image: object) -> int:
-        return self.steps or self._defaults(info, image).steps
-
-    def _strength(self, info: ModelInfo) -> float:
-        return info.defaults["image-to-image"].strength if self.strength is None else self.strength
+    def _setting(self, info: ModelInfo, name: str, image: object) -> Any:
+        return self.setting(info, name, "text-to-image" if image is None else "image-to-image")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Self
 
 from graphflow import Context, Field, Image, Latent, PortType, Problem
-from graphflow.nodes.diffusion.families import Adapter
+from graphflow.nodes.diffusion.families.adapters import Adapter
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 from graphflow import Conditioning, Context, Field, Latent, PortType, Problem, Seed
-from graphflow.nodes.diffusion.checks import check_negative, check_strength, denoise_steps
-from graphflow.nodes.diffusion.families import Control, Draws, Task
+from graphflow.nodes.diffusion.checks import check_negative, check_redrawing, check_strength
+from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families.adapters import Control, Draws, Sampling
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
+from graphflow.nodes.diffusion.schedule import steps_between
+from graphflow.nodes.encoded_for import prompts_of
 
 __all__ = ["Denoise"]
 
@@ -17,17 +21,25 @@ class Denoise(ModelNode, version=1):
     """Run the noise schedule of a model over latents.
 
     Latents that are pure noise (from `EmptyLatent`) are made into pictures; clean ones get noise for the last
-    ``int(steps * strength)`` steps and are redrawn (SDEdit, Meng et al. 2021). Item i of a batch draws its noise from
-    ``seed + i`` and equals the same picture made alone.
+    ``int(steps * strength)`` steps and are redrawn (SDEdit, Meng et al. 2021); noisy ones that another model left part
+    of the way through the schedule are finished. Item i of a batch draws its noise from ``seed + i`` and equals the
+    same picture made alone.
     """
 
-    task: ClassVar[Task | None] = "text-to-image"
+    task: ClassVar[Task | None] = "image-to-image"
 
-    steps: int | None = Field(None, ge=1, le=1000, description="length of the noise schedule; default: the model's own")
+    steps: int | None = Field(
+        None, ge=1, le=1000, description="length of the noise schedule; default: the model's own, or the latents'"
+    )
     guidance_scale: float | None = Field(
         None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
     )
-    strength: float = Field(1.0, gt=0, le=1, description="share of the noise schedule that clean latents go through")
+    strength: float | None = Field(
+        None, gt=0, le=1, description="share of the noise schedule that clean latents go through; default: all of it"
+    )
+    denoising_end: float | None = Field(
+        None, gt=0, lt=1, description="share of the noise schedule after which another model takes over (SDXL)"
+    )
     seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
     sampler: str = Field(DEFAULT, description="ddim, euler, euler_a, dpm++_2m, …; default: the model's own")
     after_encoding: bool = Field(
@@ -42,32 +54,47 @@ class Denoise(ModelNode, version=1):
         return {"latent": self.latent_type(), "positive": prompt, "negative": prompt}
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
-        """As many latents of the same size."""
-        return {"latent": self.latent_type(inputs.get("latent"))}
+        """As many latents of the same size: clean, or noisy where it stops early."""
+        source = inputs.get("latent", PortType(Latent))
+        made = self.latent_type(source)
+        if self.denoising_end is not None:
+            made = replace(made, noise=1 - self.denoising_end, steps=self._steps(self.known, source))
+        return {"latent": made}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """An unknown sampler, a strength without steps, guidance away from nothing."""
+        """An unknown sampler, a strength without steps, guidance away from nothing, noise that does not fit."""
         problem = check_sampler(self.sampler)
         if problem:
             yield problem
-        latent = inputs.get("latent")
-        if latent and latent.noise == 1.0 and self.strength != 1.0:
+        latent = inputs.get("latent", PortType(Latent))
+        steps = self._steps(info, latent) or 1
+        if latent.noise == 1.0 and self.strength not in (None, 1.0):
             message = f"found strength {self.strength:g} for pure noise, expected 1"
             yield Problem(
                 "value.strength_noise", message, "strength", "leave strength out; there is no picture yet to redraw"
             )
-        yield from check_strength(self._steps(info), self.strength)
+        if latent.noise == 1.0 and "text-to-image" not in info.tasks:
+            message = f'the model "{info.reference}" only redraws, but found latents of pure noise'
+            yield Problem("model.unsupported", message, "model", "let another model of its family draw first")
+        yield from check_redrawing(info, latent, steps, self.strength, self.denoising_end)
+        yield from check_strength(info, steps, 1.0 if self.strength is None else self.strength)
         yield from check_negative(self._guidance(info), inputs)
 
     def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
-        """The denoise steps that run."""
-        info = self.known
-        return denoise_steps(self._steps(info), self.strength) if info else None
+        """The denoise steps that run; None where only the scheduler itself can tell."""
+        info, latent = self.known, inputs.get("latent", PortType(Latent))
+        steps = self._steps(info, latent)
+        if info is None or steps is None:
+            return None
+        start = 1 - latent.noise if latent.partly_noisy and latent.noise is not None else None
+        if start is None and self.denoising_end is None:
+            return info.family.denoise_steps(steps, self.strength or 1.0)
+        return steps_between(info, self.sampler, steps, start, self.denoising_end)
 
     def run(
         self, *, latent: Latent, positive: Conditioning, negative: Conditioning | None = None, context: Context
     ) -> Latent:
-        """Denoise a batch. Raises ValueError for partly noisy latents, and where guidance has no negative prompt."""
+        """Denoise a batch. Raises ValueError for noise that does not fit, and guidance without a negative prompt."""
         return self.denoised(latent, positive, negative, None, context)
 
     def denoised(
@@ -79,50 +106,44 @@ class Denoise(ModelNode, version=1):
         context: Context,
     ) -> Latent:
         """What `run` does, under a ControlNet if there is one."""
-        info = self.required
-        guidance_scale = self._guidance(info)
-        if guidance_scale > 1 and negative is None:
-            raise ValueError(f"guidance_scale {guidance_scale:g} needs a negative prompt; connect one, or set it to 1")
+        info, found = self.required, PortType(Latent, noise=latent.noise, steps=latent.steps)
         if latent.space != info.space:
             raise ValueError(f'found latents of the space "{latent.space}", expected "{info.space}"')
-        unwanted = None if negative is None or guidance_scale <= 1 else negative.embeds
+        steps = self._steps(info, found) or 1
+        for problem in check_redrawing(info, found, steps, self.strength, self.denoising_end):
+            raise ValueError(problem.message)
+        guidance_scale = self._guidance(info)
+        prompts = prompts_of(positive, negative, guidance_scale)
+        sampling = Sampling(
+            steps=steps,
+            guidance_scale=guidance_scale,
+            seed=self.seed,
+            sampler=self.sampler,
+            strength=1.0 if self.strength is None else self.strength,
+            denoising_start=1 - latent.noise if found.partly_noisy else None,
+            denoising_end=self.denoising_end,
+            after_encoding=self.after_encoding,
+        )
         backend: Draws = self.adapter(context)
         if latent.noise == 1.0:
-            if self.strength != 1.0:
+            if sampling.strength != 1.0:
                 raise ValueError(
                     f"found strength {self.strength:g} for pure noise, expected 1: there is nothing to redraw"
                 )
-            data = backend.text_to_image(
-                shape=latent.data.shape,
-                positive=positive.embeds,
-                negative=unwanted,
-                steps=self._steps(info),
-                guidance_scale=guidance_scale,
-                seed=self.seed,
-                sampler=self.sampler,
-                control=control,
-                progress=context.step,
-            )
-        elif latent.noise == 0.0:
-            data = backend.image_to_image(
-                latents=latent.data,
-                positive=positive.embeds,
-                negative=unwanted,
-                steps=self._steps(info),
-                guidance_scale=guidance_scale,
-                strength=self.strength,
-                seed=self.seed,
-                sampler=self.sampler,
-                after_encoding=self.after_encoding,
-                control=control,
-                progress=context.step,
-            )
+            data = backend.text_to_image(latent.data.shape, prompts, sampling, control, context.step)
         else:
-            raise ValueError(f"found latents noisy at {latent.noise:g}, expected clean ones (0) or pure noise (1)")
+            data = backend.image_to_image(latent.data, prompts, sampling, control, context.step)
+        if self.denoising_end is not None:
+            return Latent(data, info.space, self.model, 1 - self.denoising_end, steps)
         return Latent(data, info.space, self.model)
 
-    def _steps(self, info: ModelInfo) -> int:
-        return info.defaults["text-to-image"].steps if self.steps is None else self.steps
+    def _steps(self, info: ModelInfo | None, latent: PortType) -> int | None:
+        if self.steps is not None or latent.steps is not None:
+            return self.steps or latent.steps
+        return self.setting(info, "steps", self._task(info)) if info else None
 
     def _guidance(self, info: ModelInfo) -> float:
-        return info.defaults["text-to-image"].guidance_scale if self.guidance_scale is None else self.guidance_scale
+        return float(self.setting(info, "guidance_scale", self._task(info)))
+
+    def _task(self, info: ModelInfo) -> Task:
+        return "text-to-image" if "text-to-image" in info.tasks else "image-to-image"

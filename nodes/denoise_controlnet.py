@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from graphflow import Conditioning, Context, DepthMap, Field, Latent, ModelRef, PortType, Problem
 from graphflow.nodes.denoise import Denoise
 from graphflow.nodes.diffusion.controlnet import check_control
-from graphflow.nodes.diffusion.families import Control
+from graphflow.nodes.diffusion.families.adapters import Control
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.network_info import require_network
 

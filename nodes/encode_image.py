@@ -5,7 +5,7 @@ from typing import Self
 
 from graphflow import Context, Field, Image, Latent, PortType, Problem, Seed
 from graphflow.nodes.diffusion.checks import floored
-from graphflow.nodes.diffusion.families import Adapter
+from graphflow.nodes.diffusion.families.adapters import Adapter
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 
@@ -31,9 +31,9 @@ class EncodeImage(ModelNode, version=1, converts=True):
         image = inputs.get("image")
         size = floored(info, image) if image else None
         if image and size:
-            cell = info.pixels_per_cell
-            message = f"found an image of {image.width} x {image.height} pixels, expected multiples of {cell}"
-            hint = f"put a ResizeImage with multiple {cell} before it ({size[0]} x {size[1]})"
+            multiple = info.image_multiple
+            message = f"found an image of {image.width} x {image.height} pixels, expected multiples of {multiple}"
+            hint = f"put a ResizeImage with multiple {multiple} before it ({size[0]} x {size[1]})"
             return [Problem("value.image_size", message, "image", hint)]
         return ()
 

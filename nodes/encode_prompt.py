@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphflow import Conditioning, Context, PortType, Text
-from graphflow.nodes.diffusion.families import Adapter
+from graphflow import Conditioning, Context, Field, PortType, Text
+from graphflow.nodes.diffusion.families.adapters import Adapter
 from graphflow.nodes.diffusion.model_node import ModelNode
 
 __all__ = ["EncodePrompt"]
@@ -17,6 +17,10 @@ class EncodePrompt(ModelNode, version=1):
     that want it, a pooled vector (1, width) comes with it.
     """
 
+    negative: bool = Field(
+        False, description="the text tells what a picture should not show: for an empty one some models take zeros"
+    )
+
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """Conditioning for models with the same kind of text encoder."""
         info = self.known
@@ -25,5 +29,5 @@ class EncodePrompt(ModelNode, version=1):
     def run(self, *, text: Text, context: Context) -> Conditioning:
         """Encode one prompt."""
         backend: Adapter = self.adapter(context)
-        embeds, pooled = backend.encode_prompt(text)
+        embeds, pooled = backend.encode_prompt(text, negative=self.negative)
         return Conditioning(embeds, self.required.text_space, pooled)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphflow import Expansion, Latent, Text
+from graphflow import Conditioning, Expansion, Latent, Text
 from graphflow.nodes.diffusion.checks import comes_in_pixels, floored
+from graphflow.nodes.diffusion.families.adapters import Encoded, Prompts
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.encode_image import EncodeImage
 from graphflow.nodes.encode_prompt import EncodePrompt
 from graphflow.nodes.resize_image import ResizeImage
 
-__all__ = ["encoded_for", "prompts_for"]
+__all__ = ["encoded_for", "prompts_for", "prompts_of"]
 
 
 def encoded_for(g: Expansion, info: ModelInfo, image: Latent, seed: int) -> tuple[Latent, bool]:
-    """Latents of ``image`` for a model, and whether it came in pixels and so was sampled with ``seed``.
+    """Latents of ``image`` for a model, and whether they were sampled with ``seed`` because it came in pixels.
 
     Latents of the model's space are passed on; a picture is cut down to whole latent cells and encoded.
     """
@@ -23,17 +24,30 @@ def encoded_for(g: Expansion, info: ModelInfo, image: Latent, seed: int) -> tupl
     if not comes_in_pixels(info, source):
         return image, False
     if source.width is None or source.height is None or floored(info, source):
-        image = g.add(ResizeImage(multiple=info.pixels_per_cell), image=image)
-    return g.add(EncodeImage(model=info.reference, seed=seed), image=image), True
+        image = g.add(ResizeImage(multiple=info.image_multiple), image=image)
+    drawn = info.family.samples_encoding
+    return g.add(EncodeImage(model=info.reference, seed=seed if drawn else None), image=image), drawn
 
 
-def prompts_for(g: Expansion, model: str, prompt: Text, negative_prompt: Text, guidance_scale: float) -> dict[str, Any]:
+def prompts_for(
+    g: Expansion, info: ModelInfo, prompt: Text, negative_prompt: Text, guidance_scale: float
+) -> dict[str, Any]:
     """What a denoising node takes as ``positive`` and ``negative``.
 
     Without guidance the negative prompt is never looked at, so it is not encoded.
     """
-    encode = EncodePrompt(model=model)
+    positive = EncodePrompt(model=info.reference)
+    # Where it makes no difference, equal texts are one step.
+    negative = EncodePrompt(model=info.reference, negative=info.zeros_for_no_negative)
     return {
-        "positive": g.add(encode, text=prompt),
-        "negative": g.add(encode, text=negative_prompt) if guidance_scale > 1 else None,
+        "positive": g.add(positive, text=prompt),
+        "negative": g.add(negative, text=negative_prompt) if guidance_scale > 1 else None,
     }
+
+
+def prompts_of(positive: Conditioning, negative: Conditioning | None, guidance_scale: float) -> Prompts:
+    """What an adapter takes of the two ports. Raises ValueError where guidance has no negative prompt."""
+    if guidance_scale > 1 and negative is None:
+        raise ValueError(f"guidance_scale {guidance_scale:g} needs a negative prompt; connect one, or set it to 1")
+    unwanted = Encoded(negative.embeds, negative.pooled) if negative and guidance_scale > 1 else None
+    return Prompts(Encoded(positive.embeds, positive.pooled), unwanted)

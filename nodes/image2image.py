@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from graphflow import Expansion, Field, Latent, PortType, Problem, Seed, Text
 from graphflow.nodes.denoise import Denoise
-from graphflow.nodes.diffusion.checks import check_strength, cut_down, cut_size
+from graphflow.nodes.diffusion.checks import check_redrawing, check_strength, cut_down, cut_size
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
@@ -21,6 +21,9 @@ class Image2Image(ModelNode, version=1):
     Latents of the model's space go in as they are; a picture is encoded first, with the VAE's sample drawn from the
     seed as diffusers draws it. A picture whose size does not fill whole latent cells is resized to the next
     smaller one that does. ``int(steps * strength)`` steps run.
+
+    Noisy latents that another model left at its ``denoising_end`` are finished on the same noise schedule, as an SDXL
+    refiner does for a base; nothing is added to them, and ``strength`` is left out.
     """
 
     task: ClassVar[Task | None] = "image-to-image"
@@ -28,9 +31,14 @@ class Image2Image(ModelNode, version=1):
     strength: float | None = Field(
         None, gt=0, le=1, description="share of the noise schedule that is run again; default: the model's own"
     )
-    steps: int | None = Field(None, ge=1, le=1000, description="length of the noise schedule; default: the model's own")
+    steps: int | None = Field(
+        None, ge=1, le=1000, description="length of the noise schedule; default: the model's own, or the latents'"
+    )
     guidance_scale: float | None = Field(
         None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
+    )
+    denoising_end: float | None = Field(
+        None, gt=0, lt=1, description="share of the noise schedule after which another model takes over (SDXL)"
     )
     seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
     sampler: str = Field(DEFAULT, description="ddim, euler, euler_a, dpm++_2m, …; default: the model's own")
@@ -40,46 +48,51 @@ class Image2Image(ModelNode, version=1):
         return {**super().input_types(), "image": self.latent_type()}
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
-        """As many latents, of the size of the image or the one it is cut down to."""
-        source = inputs.get("image", PortType(Latent))
-        size = cut_size(self.known, source)
-        width, height = size or (source.width, source.height)
-        return {"latent": self.latent_type(PortType(Latent, width=width, height=height, batch=source.batch))}
+        """As many latents, of the size of the image or the one it is cut down to; noisy where it stops early."""
+        info, source = self.known, inputs.get("image", PortType(Latent))
+        width, height = cut_size(info, source) or (source.width, source.height)
+        size = PortType(Latent, width=width, height=height, batch=source.batch)
+        steps = self._steps(info, source) if info else self.steps
+        denoise = Denoise(model=self.model, steps=steps, denoising_end=self.denoising_end)
+        return denoise.output_types({"latent": size})
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """A strength without steps, an unknown sampler, a picture that is cut down or too small."""
-        yield from check_strength(self._steps(info), self._strength(info))
+        """Noise and strength that do not fit, an unknown sampler, a picture that is cut down or too small."""
+        source = inputs.get("image", PortType(Latent))
+        if source.noise == 1.0:
+            message = "found pure noise, expected a picture or latents of one"
+            yield Problem("value.noisy_latent", message, "image", "draw with Text2Image or Denoise first")
+        steps = self._steps(info, source)
+        yield from check_redrawing(info, source, steps, self.strength, self.denoising_end)
+        if not source.partly_noisy:
+            yield from check_strength(info, steps, self.setting(info, "strength"))
         problem = check_sampler(self.sampler)
         if problem:
             yield problem
-        source = inputs.get("image")
-        size = cut_size(info, source) if source else None
-        if source and size:
+        size = cut_size(info, source)
+        if size:
             yield cut_down(info, source, size)
 
     def expand(self, g: Expansion, *, image: Latent, prompt: Text, negative_prompt: Text = "") -> Latent:
         """Encode what is not encoded yet, then denoise again."""
-        info = self.required
-        image, in_pixels = encoded_for(g, info, image, self.seed)
-        default_guidance = info.defaults["image-to-image"].guidance_scale
-        guidance_scale = default_guidance if self.guidance_scale is None else self.guidance_scale
-        latent: Latent = g.add(
+        info, source = self.required, g.type_of(image)
+        latent, after_encoding = encoded_for(g, info, image, self.seed)
+        guidance_scale = self.setting(info, "guidance_scale")
+        made: Latent = g.add(
             Denoise(
                 model=self.model,
-                steps=self._steps(info),
+                steps=self._steps(info, source),
                 guidance_scale=guidance_scale,
-                strength=self._strength(info),
+                strength=None if source.partly_noisy else self.setting(info, "strength"),
+                denoising_end=self.denoising_end,
                 seed=self.seed,
                 sampler=self.sampler,
-                after_encoding=in_pixels,
+                after_encoding=after_encoding,
             ),
-            latent=image,
-            **prompts_for(g, self.model, prompt, negative_prompt, guidance_scale),
+            latent=latent,
+            **prompts_for(g, info, prompt, negative_prompt, guidance_scale),
         )
-        return latent
+        return made
 
-    def _steps(self, info: ModelInfo) -> int:
-        return info.defaults["image-to-image"].steps if self.steps is None else self.steps
-
-    def _strength(self, info: ModelInfo) -> float:
-        return info.defaults["image-to-image"].strength if self.strength is None else self.strength
+    def _steps(self, info: ModelInfo, source: PortType) -> int:
+        return int(self.steps or source.steps or self.setting(info, "steps"))

@@ -5,11 +5,12 @@ from typing import ClassVar
 
 from graphflow import Conditioning, Context, Expansion, Field, Image, Latent, ModelRef, PortType, Problem, Seed, Text
 from graphflow.nodes.diffusion.checks import check_negative
-from graphflow.nodes.diffusion.families import SuperResolves, Task
+from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families.adapters import Sampling, SuperResolves
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
-from graphflow.nodes.encoded_for import prompts_for
+from graphflow.nodes.encoded_for import prompts_for, prompts_of
 
 __all__ = ["DenoiseSuperRes", "SuperRes"]
 
@@ -41,21 +42,13 @@ class _SuperResolving(ModelNode, abstract=True):
         problem = check_sampler(self.sampler)
         if problem:
             yield problem
-        if self._noise_level(info) > info.max_noise_level:
-            message = f"found noise_level {self._noise_level(info)}, expected at most {info.max_noise_level}"
+        noise_level = self.setting(info, "noise_level")
+        if noise_level > info.max_noise_level:
+            message = f"found noise_level {noise_level}, expected at most {info.max_noise_level}"
             yield Problem("value.noise_level", message, "noise_level", f'it is what "{self.model}" was trained for')
         if 2 * self.tile_overlap > self.tile_size:
             message = f"found tile_overlap {self.tile_overlap}, expected at most half of the tile_size {self.tile_size}"
             yield Problem("value.tiles", message, "tile_overlap", "use larger tiles, or a smaller overlap")
-
-    def _noise_level(self, info: ModelInfo) -> int:
-        return info.defaults["super-resolution"].noise_level if self.noise_level is None else self.noise_level
-
-    def _steps(self, info: ModelInfo) -> int:
-        return self.steps or info.defaults["super-resolution"].steps
-
-    def _guidance(self, info: ModelInfo) -> float:
-        return info.defaults["super-resolution"].guidance_scale if self.guidance_scale is None else self.guidance_scale
 
     def _enlarged(self, image: PortType) -> dict[str, PortType]:
         width, height = image.width, image.height
@@ -84,31 +77,27 @@ class DenoiseSuperRes(_SuperResolving, version=1):
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
         """As `SuperRes`, and guidance away from nothing."""
         yield from super().check_with(info, inputs)
-        yield from check_negative(self._guidance(info), inputs)
+        yield from check_negative(self.setting(info, "guidance_scale"), inputs)
 
     def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
         """The denoise steps that run."""
         info = self.known
-        return self._steps(info) if info else None
+        return self.setting(info, "steps") if info else None
 
     def run(
         self, *, image: Image, positive: Conditioning, negative: Conditioning | None = None, context: Context
     ) -> Latent:
         """Enlarge a batch. Raises ValueError where guidance has no negative prompt."""
         info = self.required
-        guidance_scale = self._guidance(info)
-        if guidance_scale > 1 and negative is None:
-            raise ValueError(f"guidance_scale {guidance_scale:g} needs a negative prompt; connect one, or set it to 1")
+        guidance_scale = self.setting(info, "guidance_scale")
         backend: SuperResolves = self.adapter(context)
         data = backend.super_resolve(
-            pixels=image.pixels,
-            positive=positive.embeds,
-            negative=negative.embeds if negative and guidance_scale > 1 else None,
-            steps=self._steps(info),
-            guidance_scale=guidance_scale,
-            noise_level=self._noise_level(info),
-            seed=self.seed,
-            sampler=self.sampler,
+            image.pixels,
+            prompts_of(positive, negative, guidance_scale),
+            Sampling(
+                steps=self.setting(info, "steps"), guidance_scale=guidance_scale, seed=self.seed, sampler=self.sampler
+            ),
+            noise_level=self.setting(info, "noise_level"),
             tile=self.tile_size,
             overlap=self.tile_overlap,
             progress=context.step,
@@ -130,13 +119,12 @@ class SuperRes(_SuperResolving, version=1):
     def expand(self, g: Expansion, *, image: Image, prompt: Text = "", negative_prompt: Text = "") -> Latent:
         """Encode the prompts, then denoise beside the small picture."""
         info = self.required
-        guidance_scale = self._guidance(info)
-        parameters = self.model_dump() | {
-            "steps": self._steps(info), "guidance_scale": guidance_scale, "noise_level": self._noise_level(info),
-        }  # fmt: skip
+        guidance_scale = self.setting(info, "guidance_scale")
+        parameters = self.model_dump()
+        parameters |= {name: self.setting(info, name) for name in ("steps", "guidance_scale", "noise_level")}
         made: Latent = g.add(
             DenoiseSuperRes(**parameters),
             image=image,
-            **prompts_for(g, self.model, prompt, negative_prompt, guidance_scale),
+            **prompts_for(g, info, prompt, negative_prompt, guidance_scale),
         )
         return made

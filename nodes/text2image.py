@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from graphflow import Expansion, Field, Latent, PortType, Problem, Seed, Text
 from graphflow.nodes.denoise import Denoise
-from graphflow.nodes.diffusion.checks import check_size
+from graphflow.nodes.diffusion.checks import check_redrawing, check_size
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
@@ -31,35 +31,44 @@ class Text2Image(ModelNode, version=1):
     guidance_scale: float | None = Field(
         None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
     )
+    denoising_end: float | None = Field(
+        None, gt=0, lt=1, description="share of the noise schedule after which another model takes over (SDXL)"
+    )
     seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
     sampler: str = Field(DEFAULT, description="ddim, euler, euler_a, dpm++_2m, …; default: the model's own")
     batch_size: int = Field(1, ge=1, le=4096, description="number of pictures")
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """Latents of the model with this size."""
-        return {"latent": self.latent_type(self._empty().output_types({})["latent"])}
+        empty = self._empty().output_types({})["latent"]
+        info = self.known
+        steps = self.setting(info, "steps") if info else self.steps
+        denoise = Denoise(model=self.model, steps=steps, denoising_end=self.denoising_end)
+        return denoise.output_types({"latent": empty})
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """Sizes that the model cannot make, and an unknown sampler."""
+        """Sizes that the model cannot make, a hand-over that it does not know, and an unknown sampler."""
         yield from check_size(info, self.width, self.height)
+        yield from check_redrawing(info, PortType(Latent, noise=1.0), 1, None, self.denoising_end)
         problem = check_sampler(self.sampler)
         if problem:
             yield problem
 
     def expand(self, g: Expansion, *, prompt: Text, negative_prompt: Text = "") -> Latent:
         """Encode the prompts, then denoise from nothing but noise."""
-        defaults = self.required.defaults["text-to-image"]
-        guidance_scale = defaults.guidance_scale if self.guidance_scale is None else self.guidance_scale
+        info = self.required
+        guidance_scale = self.setting(info, "guidance_scale")
         latent: Latent = g.add(
             Denoise(
                 model=self.model,
-                steps=self.steps or defaults.steps,
+                steps=self.setting(info, "steps"),
                 guidance_scale=guidance_scale,
+                denoising_end=self.denoising_end,
                 seed=self.seed,
                 sampler=self.sampler,
             ),
             latent=g.add(self._empty()),
-            **prompts_for(g, self.model, prompt, negative_prompt, guidance_scale),
+            **prompts_for(g, info, prompt, negative_prompt, guidance_scale),
         )
         return latent
 

@@ -5,10 +5,12 @@ from typing import ClassVar
 
 from graphflow import Conditioning, Context, Expansion, Field, Latent, ModelRef, PortType, Problem, Seed, Text
 from graphflow.nodes.diffusion.checks import check_negative, cut_down, cut_size
-from graphflow.nodes.diffusion.families import Encoded, Task, Upscales
+from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families.adapters import Sampling, Upscales
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
-from graphflow.nodes.encoded_for import encoded_for, prompts_for
+from graphflow.nodes.diffusion.samplers import DEFAULT
+from graphflow.nodes.encoded_for import encoded_for, prompts_for, prompts_of
 
 __all__ = ["DenoiseUpscale", "Upscale"]
 
@@ -24,12 +26,6 @@ class _Upscaling(ModelNode, abstract=True):
         None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
     )
     seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
-
-    def _steps(self, info: ModelInfo) -> int:
-        return self.steps or info.defaults["upscale"].steps
-
-    def _guidance(self, info: ModelInfo) -> float:
-        return info.defaults["upscale"].guidance_scale if self.guidance_scale is None else self.guidance_scale
 
     def _doubled(self, source: PortType) -> dict[str, PortType]:
         """Latents of twice the width and height of ``source``."""
@@ -62,7 +58,7 @@ class DenoiseUpscale(_Upscaling, version=1):
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
         """Guidance away from nothing, and latents that hold no picture."""
-        yield from check_negative(self._guidance(info), inputs)
+        yield from check_negative(self.setting(info, "guidance_scale"), inputs)
         latent = inputs.get("latent")
         if latent and latent.noise:
             message = f"found latents that are noisy at {latent.noise:g}, expected clean ones"
@@ -71,28 +67,28 @@ class DenoiseUpscale(_Upscaling, version=1):
     def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
         """The denoise steps that run."""
         info = self.known
-        return self._steps(info) if info else None
+        return self.setting(info, "steps") if info else None
 
     def run(
         self, *, latent: Latent, positive: Conditioning, negative: Conditioning | None = None, context: Context
     ) -> Latent:
         """Upscale a batch. Raises ValueError for latents of another space, and for guidance without a negative."""
         info = self.required
-        guidance_scale = self._guidance(info)
-        if guidance_scale > 1 and negative is None:
-            raise ValueError(f"guidance_scale {guidance_scale:g} needs a negative prompt; connect one, or set it to 1")
+        guidance_scale = self.setting(info, "guidance_scale")
         if latent.space != info.space or latent.noise:
             raise ValueError(f'found {latent!r}, noisy at {latent.noise:g}; expected clean latents of "{info.space}"')
         backend: Upscales = self.adapter(context)
         data = backend.upscale(
-            latents=latent.data,
-            positive=Encoded(positive.embeds, positive.pooled),
-            negative=Encoded(negative.embeds, negative.pooled) if negative and guidance_scale > 1 else None,
-            steps=self._steps(info),
-            guidance_scale=guidance_scale,
-            seed=self.seed,
-            after_encoding=self.after_encoding,
-            progress=context.step,
+            latent.data,
+            prompts_of(positive, negative, guidance_scale),
+            Sampling(
+                steps=self.setting(info, "steps"),
+                guidance_scale=guidance_scale,
+                seed=self.seed,
+                sampler=DEFAULT,
+                after_encoding=self.after_encoding,
+            ),
+            context.step,
         )
         return Latent(data, info.space, self.model)
 
@@ -124,17 +120,17 @@ class Upscale(_Upscaling, version=1):
     def expand(self, g: Expansion, *, image: Latent, prompt: Text = "", negative_prompt: Text = "") -> Latent:
         """Encode what is not encoded yet, then denoise at the doubled size."""
         info = self.required
-        latent, in_pixels = encoded_for(g, info, image, self.seed)
-        guidance_scale = self._guidance(info)
+        latent, after_encoding = encoded_for(g, info, image, self.seed)
+        guidance_scale = self.setting(info, "guidance_scale")
         made: Latent = g.add(
             DenoiseUpscale(
                 model=self.model,
-                steps=self._steps(info),
+                steps=self.setting(info, "steps"),
                 guidance_scale=guidance_scale,
                 seed=self.seed,
-                after_encoding=in_pixels,
+                after_encoding=after_encoding,
             ),
             latent=latent,
-            **prompts_for(g, self.model, prompt, negative_prompt, guidance_scale),
+            **prompts_for(g, info, prompt, negative_prompt, guidance_scale),
         )
         return made

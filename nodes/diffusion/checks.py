@@ -10,26 +10,19 @@ from graphflow.nodes.diffusion.model_info import ModelInfo
 
 __all__ = [
     "check_negative",
+    "check_redrawing",
     "check_size",
     "check_strength",
     "comes_in_pixels",
     "cut_down",
     "cut_size",
-    "denoise_steps",
     "floored",
 ]
 
 
-def denoise_steps(steps: int, strength: float) -> int:
-    """How many steps image-to-image runs: ``min(int(steps * strength), steps)``, as diffusers computes it.
-
-    The product is cut, not rounded: 50 steps at 0.58 are 28, because 50 * 0.58 is 28.999… in binary.
-    """
-    return min(int(steps * strength), steps)
-
-
-def check_strength(steps: int, strength: float) -> Iterator[Problem]:
+def check_strength(info: ModelInfo, steps: int, strength: float) -> Iterator[Problem]:
     """An error where nothing would be denoised; a warning where a step is lost to binary fractions."""
+    denoise_steps = info.family.denoise_steps
     count = denoise_steps(steps, strength)
     if count == 0:
         near = math.floor(1 / strength)
@@ -47,6 +40,40 @@ def check_strength(steps: int, strength: float) -> Iterator[Problem]:
         message = f"strength {strength:g} of {steps} steps runs {count} denoise steps, one less than asked for"
         hint = f"the product is cut, not rounded; strength {strength + 0.1 / steps:.4g} runs {count + 1}"
         yield Problem("value.strength_share", message, field="strength", hint=hint, severity="warning")
+
+
+def check_redrawing(
+    info: ModelInfo, source: PortType, steps: int, strength: float | None, end: float | None
+) -> Iterator[Problem]:
+    """Errors with the noise that is put on latents, or is in them already.
+
+    ``strength`` is None where it was not given; ``end`` is the share of the noise schedule after which to stop.
+    """
+    if end is not None and not info.family.hands_over:
+        yield _no_hand_over(info, "denoising_end")
+    if not source.partly_noisy or source.noise is None:
+        return
+    start = 1 - source.noise
+    if not info.family.hands_over:
+        yield _no_hand_over(info, None)
+    if strength is not None:
+        message = f"found strength {strength:g} for latents that are noisy at {source.noise:g} already"
+        yield Problem("value.strength_noise", message, "strength", "leave strength out: no noise is added to them")
+    if source.steps is not None and steps != source.steps:
+        message = f"found {steps} steps for latents that were left on a schedule of {source.steps}"
+        hint = f"use {source.steps} steps, or leave steps out: both models must go through one schedule"
+        yield Problem("value.hand_over_steps", message, "steps", hint)
+    if end is not None and end <= start:
+        message = f"found denoising_end {end:g} for latents that were left at {start:g}, expected more"
+        yield Problem("value.hand_over", message, "denoising_end", "leave it out to finish the picture")
+
+
+def _no_hand_over(info: ModelInfo, field: str | None) -> Problem:
+    message = (
+        f'the model "{info.reference}" goes through its whole noise schedule: it hands nothing over, and takes nothing '
+        "over"
+    )
+    return Problem("value.hand_over", message, field, "models of the SDXL family can share one schedule")
 
 
 def check_negative(guidance_scale: float, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
@@ -76,21 +103,21 @@ def cut_size(info: ModelInfo | None, source: PortType) -> tuple[int, int] | None
 
 
 def floored(info: ModelInfo, source: PortType) -> tuple[int, int] | None:
-    """The size (width, height) a picture is cut down to, to fill whole latent cells; None if it does, or is unknown."""
+    """The size (width, height) a picture is cut down to, to suit the model; None if it does, or is unknown."""
     if source.width is None or source.height is None:
         return None
-    cell = info.pixels_per_cell
-    size = (source.width // cell * cell, source.height // cell * cell)
+    multiple = info.image_multiple
+    size = (source.width // multiple * multiple, source.height // multiple * multiple)
     return None if size == (source.width, source.height) else size
 
 
 def cut_down(info: ModelInfo, source: PortType, size: tuple[int, int]) -> Problem:
     """What there is to tell of a picture that is cut down to ``size``: a warning, or an error if nothing is left."""
-    found, cell = f"{source.width} x {source.height} pixels", info.pixels_per_cell
+    found, multiple = f"{source.width} x {source.height} pixels", info.image_multiple
     if 0 in size:
-        message = f"found an image of {found}, expected at least {cell} x {cell}"
+        message = f"found an image of {found}, expected at least {multiple} x {multiple}"
         return Problem("value.image_size", message, field="image", hint="enlarge it with a ResizeImage")
-    message = f"the image of {found} is resized to {size[0]} x {size[1]}, multiples of {cell}"
+    message = f"the image of {found} is resized to {size[0]} x {size[1]}, multiples of {multiple}"
     hint = "put a ResizeImage before it to choose another size"
     return Problem("value.size_floored", message, field="image", hint=hint, severity="warning")
 

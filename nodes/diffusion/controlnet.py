@@ -23,6 +23,10 @@ class _Controlled(Protocol):
 
 def check_control(node: _Controlled, info: ModelInfo) -> Iterator[Problem]:
     """A ControlNet that is missing or not made for the model; a stretch of steps that ends before it starts."""
+    if not info.family.controlnet:
+        message = f'the model "{info.reference}" is of the family {info.family.name}, which works with no ControlNet'
+        yield Problem("model.controlnet", message, "model", "choose a Stable Diffusion 1.x, 2.x or XL model")
+        return
     network = find_network(node.controlnet, "controlnet", "controlnet")
     problem = network if isinstance(network, Problem) else check_controlnet(network, info)
     if problem:

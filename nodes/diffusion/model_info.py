@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from graphflow import Problem, WorkflowError
-from graphflow.nodes.diffusion.families import Defaults, Family, Task, pipelines_for, supported_pipelines
+from graphflow.nodes.diffusion.families import Defaults, Family, Task, class_of, family_of, pipelines_for
 from graphflow.nodes.diffusion.model_files import Component, UnusableError, changed, component_in, read_json
 from graphflow.nodes.diffusion.model_reference import locate, model_problem
 from graphflow.nodes.diffusion.pocket_models import POCKET, POCKET_FOLDER
@@ -39,11 +39,12 @@ class ModelInfo:
     text_space: str
     """Which text encoders may stand for one another: CLIP by its width, and which of its states are taken."""
     prompt_window: int
-    """Tokens that the text encoder reads at once, the two markers at its ends included."""
+    """Tokens that the text encoders read at once, the markers at the ends included."""
     configs: Mapping[str, Mapping[str, Any]] = field(repr=False)
     """What the JSON file of each component says; "pipeline" is ``model_index.json``."""
     components: Mapping[str, Component] = field(repr=False)
-    tokenizer: Path = field(repr=False)
+    tokenizers: Mapping[str, Path] = field(repr=False)
+    """The folder of each tokenizer."""
     defaults: Mapping[Task, Defaults] = field(repr=False)
 
     @property
@@ -62,10 +63,36 @@ class ModelInfo:
         return math.lcm(self.family.size_multiple, self.pixels_per_cell)
 
     @property
+    def image_multiple(self) -> int:
+        """What the width and height of a picture that is redrawn must be multiples of."""
+        return math.lcm(self.family.image_multiple, self.pixels_per_cell)
+
+    @property
+    def tasks(self) -> frozenset[Task]:
+        """What the model can do."""
+        return frozenset(self.family.tasks)
+
+    @property
+    def zeros_for_no_negative(self) -> bool:
+        """Whether zeros stand for a negative prompt that is not given, not an encoded empty text."""
+        return bool(self.configs["pipeline"].get("force_zeros_for_empty_prompt", False))
+
+    @property
+    def denoiser(self) -> Mapping[str, Any]:
+        """The configuration of the network that takes the noise away."""
+        return self.configs[self.family.denoiser]
+
+    @property
+    def autoencoder(self) -> Mapping[str, Any]:
+        """The configuration of the network between pixels and latents."""
+        return self.configs[self.family.autoencoder]
+
+    @property
     def digest(self) -> str:
         """SHA-256 (hex) over everything in the folder that determines a result; part of every cache key."""
         record: dict[str, Any] = {name: component.digest for name, component in self.components.items()}
-        record["tokenizer"] = [[file.name, file_digest(file)] for file in sorted(self.tokenizer.glob("*"))]
+        for name, folder in self.tokenizers.items():
+            record[name] = [[file.name, file_digest(file)] for file in sorted(folder.glob("*"))]
         record |= {name: dict(self.configs[name]) for name in self.family.schedulers}
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
@@ -88,7 +115,8 @@ def find_model(reference: str, task: Task | None = None) -> ModelInfo | Problem:
         return folder
     if not (folder / "model_index.json").is_file():
         return _without_index(reference, folder)
-    return _read(reference, folder, task, tuple(changed(folder / name) for name in _JSON_FILES))
+    written = tuple(changed(path) for path in (folder / "model_index.json", *sorted(folder.glob("*/*.json"))))
+    return _read(reference, folder, task, written)
 
 
 def _without_index(reference: str, folder: Path) -> Problem:
@@ -105,16 +133,6 @@ def _without_index(reference: str, folder: Path) -> Problem:
         "expected a model in the layout of diffusers",
         "give the folder that holds model_index.json, unet, vae, text_encoder, tokenizer and scheduler",
     )
-
-
-_JSON_FILES = (
-    "model_index.json",
-    "vae/config.json",
-    "unet/config.json",
-    "text_encoder/config.json",
-    "scheduler/scheduler_config.json",
-    "low_res_scheduler/scheduler_config.json",
-)
 
 
 @lru_cache(maxsize=256)
@@ -134,66 +152,79 @@ def _read(reference: str, folder: Path, task: Task | None, written: tuple[int, .
 
 def _model_info(reference: str, folder: Path, task: Task | None) -> ModelInfo:
     index = read_json(reference, folder / "model_index.json")
-    families = supported_pipelines()
-    family = families.get(str(index.get("_class_name")))
+    family = family_of(index)
     if family is None or (task and task not in family.tasks):
-        expected = ", ".join(pipelines_for(task) if task else tuple(families))
+        expected = ", ".join(pipelines_for(task))
         message = f'the model "{reference}" is made for {index.get("_class_name")}, expected {expected}'
+        if family and index.get("_class_name") in pipelines_for(task):
+            message = f'the model "{reference}" is of the family {family.name}, which does no {task}'
         hint = "choose another model; `graphflow nodes` shows the default of each node"
         raise UnusableError(model_problem("model.unsupported", message, hint))
-    _check_classes(reference, family, index)
+    weights = _classes(reference, family, index)
+    tokenizers = {name for encoder, name in family.tokenizers.items() if encoder in weights}
     pocket = POCKET.get(reference)
-    parts = {name: folder / name for name in (*family.classes, "tokenizer")}
+    parts = {name: folder / name for name in (*weights, *tokenizers, *family.schedulers)}
     if pocket:
         parts |= {name: POCKET_FOLDER / owner / name for name, owner in pocket.shared.items()}
-    configs = {name: read_json(reference, parts[name] / "config.json") for name in family.classes}
-    configs |= {name: read_json(reference, folder / name / "scheduler_config.json") for name in family.schedulers}
-    components = {name: component_in(reference, parts[name]) for name in family.classes}
-    vae, unet, text_encoder = (configs[name] for name in ("vae", "unet", "text_encoder"))
-    channels = int(vae.get("latent_channels", 4))
-    wanted = family.unet_channels(channels)
-    if unet["in_channels"] != wanted:
+    configs = {name: read_json(reference, parts[name] / "config.json") for name in weights}
+    configs |= {name: read_json(reference, parts[name] / "scheduler_config.json") for name in family.schedulers}
+    components = {name: component_in(reference, parts[name]) for name in weights}
+    autoencoder, denoiser = configs[family.autoencoder], configs[family.denoiser]
+    channels = int(autoencoder.get("latent_channels", 4))
+    wanted = family.channels(channels)
+    if denoiser["in_channels"] != wanted:
         message = (
-            f'the unet of the model "{reference}" takes {unet["in_channels"]} channels, expected the {wanted} of '
-            f"{family.unet_input}"
+            f'the {family.denoiser} of the model "{reference}" takes {denoiser["in_channels"]} channels, expected the '
+            f"{wanted} of {family.channels_are}"
         )
         raise UnusableError(model_problem("model.unsupported", message, "it is a model for something else"))
-    cell = 2 ** (len(vae["block_out_channels"]) - 1)
-    sample = unet.get("sample_size") or 64
+    cell = 2 ** (len(autoencoder["block_out_channels"]) - 1)
+    sample = denoiser.get("sample_size") or family.sample_size
     rows, columns = sample if isinstance(sample, list) else (sample, sample)
-    factor = float(vae.get("scaling_factor", 0.18215))  # older Stable Diffusion folders leave it out
+    component, key = family.text_width
     return ModelInfo(
         reference=reference,
         folder=folder,
         family=family,
-        space=(pocket.space if pocket else None) or _space(family, factor, channels, cell, components["vae"]),
+        space=(pocket.space if pocket else None)
+        or _space(family, autoencoder, channels, cell, components[family.autoencoder]),
         latent_channels=channels,
         pixels_per_cell=cell,
         native_width=int(columns) * cell,
         native_height=int(rows) * cell,
-        text_space=f"{family.text_states}-{text_encoder['hidden_size']}",
-        prompt_window=int(text_encoder["max_position_embeddings"]),
+        text_space=f"{family.text_states}-{configs[component][key]}",
+        prompt_window=min(
+            int(configs[name]["max_position_embeddings"]) for name in family.tokenizers
+            if "max_position_embeddings" in configs.get(name, ())
+        ),
         configs={**configs, "pipeline": index},
         components=components,
-        tokenizer=parts["tokenizer"],
+        tokenizers={name: parts[name] for name in tokenizers},
         defaults=pocket.defaults if pocket else family.tasks,
-    )
+    )  # fmt: skip
 
 
-def _check_classes(reference: str, family: Family, index: Mapping[str, Any]) -> None:
-    for name, expected in family.classes.items():
-        found = index.get(name)
-        if not isinstance(found, list) or found[-1] != expected:
-            shown = found[-1] if isinstance(found, list) else "nothing"
-            message = f'the {name} of the model "{reference}" is {shown}, expected {expected}'
+def _classes(reference: str, family: Family, index: Mapping[str, Any]) -> dict[str, str]:
+    """The class of each component with weights that the model has. Raises UnusableError for an unexpected one."""
+    present = {name: cls for name, cls in family.optional.items() if class_of(index, name)}
+    expected = {**family.classes, **present}
+    for name, cls in expected.items():
+        found = class_of(index, name)
+        if found != cls:
+            message = f'the {name} of the model "{reference}" is {found or "nothing"}, expected {cls}'
             raise UnusableError(model_problem("model.unsupported", message))
+    return expected
 
 
-def _space(family: Family, factor: float, channels: int, cell: int, vae: Component) -> str:
-    """The latent space of a VAE. Shapes cannot tell spaces apart; the scale of a family's own VAE can."""
-    known = family.spaces.get((round(factor, 6), channels, cell))
-    pocket = _space_of_pocket(vae)
-    return pocket or known or f"vae-{vae.digest[:8]}"
+def _space(family: Family, autoencoder: Mapping[str, Any], channels: int, cell: int, component: Component) -> str:
+    """The latent space of an autoencoder. Shapes cannot tell spaces apart; the scale of a family's own one can."""
+    if isinstance(family.spaces, str):
+        return family.spaces
+    factor = float(autoencoder.get("scaling_factor", 0.18215))  # older Stable Diffusion folders leave it out
+    # One that shifts and stretches each channel besides has a space of its own, whatever its factor.
+    plain = autoencoder.get("latents_mean") is None
+    known = family.spaces.get((round(factor, 6), channels, cell)) if plain else None
+    return _space_of_pocket(component) or known or f"vae-{component.digest[:8]}"
 
 
 def _space_of_pocket(vae: Component) -> str | None:

@@ -52,6 +52,13 @@ class ModelNode(Node, abstract=True):
         """The model."""
         return (self.model,)
 
+    def setting(self, info: ModelInfo, name: str, task: Task | None = None) -> Any:
+        """The parameter ``name``, or where it is not given the model's own for a task, by default the node's."""
+        value = getattr(self, name)
+        wanted = task or self.task
+        assert wanted is not None
+        return getattr(info.defaults[wanted], name) if value is None else value
+
     def latent_type(self, source: PortType | None = None) -> PortType:
         """Clean latents of this model, with the size and batch of ``source``."""
         info = self.known

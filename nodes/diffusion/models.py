@@ -17,6 +17,7 @@ import diffusers
 import torch
 import transformers
 
+from graphflow.nodes.diffusion.families import class_of
 from graphflow.nodes.diffusion.model_files import Component
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.pool import Pool
@@ -55,19 +56,15 @@ def quiet() -> Iterator[None]:
                 theirs.enable_progress_bar()
 
 
-with quiet():  # these names are looked up lazily, and some of what they import has advice to give
-    _CLASSES: dict[str, Any] = {
-        "AutoencoderKL": diffusers.AutoencoderKL,
-        "CLIPTextModel": transformers.CLIPTextModel,
-        "ControlNetModel": diffusers.ControlNetModel,
-        "UNet2DConditionModel": diffusers.UNet2DConditionModel,
-        "UNet2DModel": diffusers.UNet2DModel,
-    }
+_FROM_TRANSFORMERS = ("CLIP", "T5")
+"""How the names of the classes begin that are those of transformers; the others are diffusers'."""
 
 
 def load_component(info: ModelInfo, name: str, device: str, dtype: str) -> Any:
     """A component with weights ("unet", "vae", "text_encoder") on a device, in evaluation mode, from the pool."""
-    return load_network(info.components[name], info.family.classes[name], device, dtype)
+    cls = class_of(info.configs["pipeline"], name)
+    assert cls is not None
+    return load_network(info.components[name], cls, device, dtype)
 
 
 def load_network(component: Component, cls: str, device: str, dtype: str) -> Any:
@@ -75,7 +72,7 @@ def load_network(component: Component, cls: str, device: str, dtype: str) -> Any
 
     def load() -> torch.nn.Module:
         with quiet():
-            module: torch.nn.Module = _CLASSES[cls].from_pretrained(
+            module: torch.nn.Module = _class(cls).from_pretrained(
                 str(component.folder),
                 dtype=getattr(torch, dtype),
                 variant=component.variant,
@@ -87,18 +84,27 @@ def load_network(component: Component, cls: str, device: str, dtype: str) -> Any
     return pool.get(device, (component.digest, cls, dtype), load, _module_bytes)
 
 
+def _class(name: str) -> Any:
+    library: Any = transformers if name.startswith(_FROM_TRANSFORMERS) else diffusers
+    return getattr(library, name)
+
+
 def _module_bytes(module: torch.nn.Module) -> int:
     return sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
 
 
-def load_tokenizer(info: ModelInfo) -> Any:
-    """The tokenizer of a model, from the pool."""
+def load_tokenizer(info: ModelInfo, name: str = "tokenizer") -> Any:
+    """A tokenizer of a model, from the pool."""
+    folder = str(info.tokenizers[name])
+    cls = transformers.T5TokenizerFast if "T5" in (class_of(info.configs["pipeline"], name) or "") else (
+        transformers.CLIPTokenizer
+    )  # fmt: skip
 
     def load() -> Any:
         with quiet():
-            return transformers.CLIPTokenizer.from_pretrained(str(info.tokenizer), local_files_only=True)
+            return cls.from_pretrained(folder, local_files_only=True)
 
-    return pool.get("cpu", (str(info.tokenizer), "tokenizer"), load, lambda _: 1 << 20)
+    return pool.get("cpu", (folder, "tokenizer"), load, lambda _: 1 << 20)
 
 
 def make_scheduler(info: ModelInfo, sampler: str, name: str = "scheduler") -> Any:

@@ -83,7 +83,7 @@ def _read(reference: str, folder: Path, purpose: Purpose, written: int) -> Netwo
 
 def check_controlnet(network: NetworkInfo, info: ModelInfo) -> Problem | None:
     """What keeps a ControlNet from steering a model: it has to be a copy of that model's own encoder."""
-    unet = info.configs["unet"]
+    unet = info.denoiser
     for name, what in (
         ("cross_attention_dim", "width of the text encoder"),
         ("block_out_channels", "widths of the blocks"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from graphflow.nodes.diffusion.families import Defaults, Task
+from graphflow.nodes.diffusion.families.family import Defaults, Task
 
 __all__ = ["POCKET", "POCKET_FOLDER", "PocketModel"]
 

@@ -51,6 +51,11 @@ def diffusers() -> Any:
     return importlib.import_module("diffusers")
 
 
+def transformers() -> Any:
+    """The library, without its partial types."""
+    return importlib.import_module("transformers")
+
+
 @pytest.fixture(scope="session")
 def direct(one_thread: None) -> Any:
     """The pocket model in the text-to-image pipeline of diffusers, used as its documentation says."""
@@ -76,48 +81,16 @@ def direct_image_to_image(direct: Any) -> Any:
 @pytest.fixture(scope="session")
 def tiny_sd(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """A folder as Stable Diffusion 1.x ships it, with tiny random weights: cells of 8 pixels, PNDM, epsilon."""
-    import torch
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    from graphflow.nodes.diffusion.models import quiet
+    from tests.nodes import tiny
 
     library = diffusers()
-    torch.manual_seed(0)
-    tokenizer = CLIPTokenizer.from_pretrained(str(require_model("pocket").folder / "tokenizer"))
-    down = ("DownEncoderBlock2D",) * 4
-    up = ("UpDecoderBlock2D",) * 4
-    with quiet():
-        pipeline = library.StableDiffusionPipeline(
-            vae=library.AutoencoderKL(
-                block_out_channels=(8, 8, 8, 8),
-                down_block_types=down,
-                up_block_types=up,
-                norm_num_groups=4,
-                layers_per_block=1,
-            ),
-            unet=library.UNet2DConditionModel(
-                sample_size=8,
-                block_out_channels=(8, 16),
-                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-                norm_num_groups=4,
-                layers_per_block=1,
-                cross_attention_dim=32,
-                attention_head_dim=4,
-            ),
-            text_encoder=CLIPTextModel(
-                CLIPTextConfig(
-                    vocab_size=len(tokenizer),
-                    hidden_size=32,
-                    intermediate_size=32,
-                    num_hidden_layers=1,
-                    num_attention_heads=2,
-                    max_position_embeddings=32,
-                    bos_token_id=tokenizer.bos_token_id,
-                    eos_token_id=tokenizer.eos_token_id,
-                )
-            ),
-            tokenizer=tokenizer,
+
+    def build() -> Any:
+        return library.StableDiffusionPipeline(
+            vae=tiny.autoencoder(),
+            unet=tiny.unet(tiny.WIDTH),
+            text_encoder=tiny.text_encoder(),
+            tokenizer=tiny.tokenizer(),
             scheduler=library.PNDMScheduler(
                 beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
             ),
@@ -125,9 +98,8 @@ def tiny_sd(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
             feature_extractor=None,
             requires_safety_checker=False,
         )
-        folder = tmp_path_factory.mktemp("tiny-sd")
-        pipeline.save_pretrained(folder)
-    return folder
+
+    return tiny.save(tmp_path_factory.mktemp("tiny-sd"), build)
 
 
 @pytest.fixture

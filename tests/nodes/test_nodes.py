@@ -24,7 +24,8 @@ from graphflow.nodes import (
     ResizeImage,
     Text2Image,
 )
-from graphflow.nodes.diffusion.checks import check_strength, denoise_steps
+from graphflow.nodes.diffusion.checks import check_strength
+from graphflow.nodes.diffusion.families.family import cut_steps as denoise_steps
 from graphflow.nodes.diffusion.model_info import require_model
 from graphflow.nodes.diffusion.samplers import SAMPLERS
 from tests.nodes.conftest import Recorder
@@ -128,14 +129,14 @@ def test_strength_that_runs_nothing() -> None:
 
 
 def test_a_step_that_is_lost_is_told() -> None:
-    (warning,) = check_strength(100, 0.29)
+    (warning,) = check_strength(require_model("pocket"), 100, 0.29)
     assert (warning.code, warning.severity) == ("value.strength_share", "warning")
     assert warning.message == "strength 0.29 of 100 steps runs 28 denoise steps, one less than asked for"
 
 
 @given(st.integers(1, 1000), st.floats(0.0009, 1, exclude_min=True))
 def test_the_hints_about_strength_are_true(steps: int, strength: float) -> None:
-    found = list(check_strength(steps, strength))
+    found = list(check_strength(require_model("pocket"), steps, strength))
     assert (denoise_steps(steps, strength) == 0) == any(problem.severity == "error" for problem in found)
     for problem in found:
         words = problem.hint.replace(",", "").split()
@@ -186,7 +187,7 @@ def test_latents_that_do_not_fit_are_refused(context: Recorder) -> None:
     data = torch.zeros(1, 4, 8, 8)
     for latent, message in [
         (Latent(data, "sd", "x/y"), 'found latents of the space "sd", expected "pocket"'),
-        (Latent(data, "pocket", "pocket", 0.5), "noisy at 0.5"),
+        (Latent(data, "pocket", "pocket", 0.5), "hands nothing over|noisy at 0.5"),
     ]:
         with pytest.raises(ValueError, match=message):
             node.run(latent=latent, positive=positive, context=context)

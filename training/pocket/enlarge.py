@@ -297,7 +297,7 @@ class _Decoder:
 
     def __init__(self, base: Path) -> None:
         self.vae = AutoencoderKL.from_pretrained(base / "vae", dtype=torch.float32).requires_grad_(False)
-        self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.vae.to(memory_format=torch.channels_last)
 
     def __call__(self, latents: Tensor) -> Tensor:
         pixels: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor).sample

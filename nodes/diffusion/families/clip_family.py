@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from graphflow.nodes.diffusion.families import Encoded, Progress
+from graphflow.nodes.diffusion.families.adapters import Control, Encoded, Progress, Sampling
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.models import load_component, load_tokenizer, quiet
 from graphflow.nodes.diffusion.tiling import in_tiles
@@ -23,7 +23,7 @@ with quiet():
     from diffusers import StableDiffusionPipeline
     from diffusers.image_processor import VaeImageProcessor
 
-__all__ = ["ClipFamily", "DescribedVae", "generators", "skip_encoding", "step_callback"]
+__all__ = ["ClipFamily", "DescribedVae", "check_steps", "generators", "skip_encoding", "step_callback"]
 
 
 def generators(seed: int, count: int) -> list[torch.Generator]:
@@ -37,12 +37,44 @@ def skip_encoding(draws: list[torch.Generator], latents: torch.Tensor, dtype: to
         torch.randn((1, *latents.shape[1:]), generator=draw, dtype=dtype)
 
 
-def step_callback(progress: Progress, total: int) -> Callable[..., dict[str, Any]]:
-    """What a pipeline calls after each step, to tell that one of ``total`` is done."""
+def check_steps(count: int, sampling: Sampling) -> None:
+    """Raises ValueError where nothing would be denoised: a pipeline gives back an empty batch without a word."""
+    if count == 0:
+        raise ValueError(
+            f"found strength {sampling.strength:g} of {sampling.steps} steps, which is 0 denoise steps; expected at "
+            "least 1"
+        )
+
+
+def scaled(latents: torch.Tensor, config: Any) -> torch.Tensor:
+    """Latents as an autoencoder makes them, scaled as the pipelines of diffusers take them; ``config`` is its own."""
+    mean, deviation = _statistics(latents, config)
+    result: torch.Tensor = (latents - mean) * config.scaling_factor / deviation
+    return result
+
+
+def unscaled(latents: torch.Tensor, config: Any) -> torch.Tensor:
+    """The reverse of `scaled`."""
+    mean, deviation = _statistics(latents, config)
+    result: torch.Tensor = latents * deviation / config.scaling_factor + mean
+    return result
+
+
+def _statistics(latents: torch.Tensor, config: Any) -> tuple[Any, Any]:
+    """What is taken off before scaling, and what is divided by: a few autoencoders tell it for each channel."""
+    mean, deviation = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is None or deviation is None:
+        return getattr(config, "shift_factor", None) or 0.0, 1.0
+    return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(deviation).view(1, -1, 1, 1)
+
+
+def step_callback(progress: Progress, total: int | None = None) -> Callable[..., dict[str, Any]]:
+    """What a pipeline calls after each step, to tell that one of ``total`` is done; None is as many as it has."""
 
     def ended(pipeline: Any, index: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
         # A sampler of second order visits more timesteps than the steps that were asked for.
-        progress(math.ceil((index + 1) * total / pipeline.num_timesteps), total)
+        count = total or pipeline.num_timesteps
+        progress(math.ceil((index + 1) * count / pipeline.num_timesteps), count)
         return values
 
     return ended
@@ -54,19 +86,19 @@ class DescribedVae:
     def __init__(self, info: ModelInfo, scaling_factor: float) -> None:
         self.config = SimpleNamespace(
             scaling_factor=scaling_factor,
-            block_out_channels=info.configs["vae"]["block_out_channels"],
+            block_out_channels=info.autoencoder["block_out_channels"],
             latent_channels=info.latent_channels,
         )
 
 
 class ClipFamily:
-    """Runs one model on one device. Satisfies `graphflow.nodes.diffusion.families.Adapter`."""
+    """Runs one model on one device. Satisfies `adapters.Adapter`."""
 
     def __init__(self, info: ModelInfo, device: str, dtype: str) -> None:
         self.info, self.device, self.dtype = info, device, dtype
 
     @torch.no_grad()
-    def encode_prompt(self, text: str) -> Encoded:
+    def encode_prompt(self, text: str, *, negative: bool) -> Encoded:
         """Embeddings (1, tokens, width). Raises ValueError for a prompt longer than the model's window."""
         tokenizer = self._tokenizer_for(text)
         pipeline = self._pipeline(
@@ -78,9 +110,9 @@ class ClipFamily:
         )
         return Encoded(embeds)
 
-    def _tokenizer_for(self, text: str) -> Any:
-        """The tokenizer, once it is known that the whole text fits the window of the text encoder."""
-        tokenizer = load_tokenizer(self.info)
+    def _tokenizer_for(self, text: str, name: str = "tokenizer") -> Any:
+        """A tokenizer, once it is known that the whole text fits the window of the text encoder."""
+        tokenizer = load_tokenizer(self.info, name)
         window = min(self.info.prompt_window, tokenizer.model_max_length)
         markers = tokenizer.num_special_tokens_to_add()
         with quiet():
@@ -110,14 +142,13 @@ class ClipFamily:
         for index in range(len(values)):  # one by one, as the pipeline does it: an item must not depend on its batch
             posterior = vae.encode(values[index : index + 1]).latent_dist
             items.append(posterior.sample(draws[index]) if draws else posterior.mode())
-        scaled: torch.Tensor = vae.config.scaling_factor * torch.cat(items)
-        return scaled
+        return scaled(torch.cat(items), vae.config)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, tile: int) -> torch.Tensor:
         """Pixels (batch, 3, height, width), float32 in [0, 1] on the CPU. Items are decoded one by one."""
         vae, cell = self._load("vae"), self.info.pixels_per_cell
-        values = latents.to(self.device, vae.dtype) / vae.config.scaling_factor
+        values = unscaled(latents.to(self.device, vae.dtype), vae.config)
         cells = max(tile // cell, 8)
 
         def decoded(item: torch.Tensor) -> torch.Tensor:
@@ -146,19 +177,28 @@ class ClipFamily:
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
-    def _conditions(
-        self, batch: int, positive: torch.Tensor, negative: torch.Tensor | None, *, one_each: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None, int]:
-        """Embeddings as the pipeline takes them, and how many pictures it makes for each row of them.
+    def _rows(self, prompt: Encoded | None, batch: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """A prompt's embeddings and what is pooled of it, a row for each picture, as the denoiser takes them."""
 
-        With ``one_each`` there is a row for each picture even where all have the same prompt.
-        """
-        dtype = getattr(torch, self.dtype)
-        rows = {len(embeds) for embeds in (positive, negative) if embeds is not None} - {1}
-        if rows - {batch}:
-            raise ValueError(f"found {max(rows)} encoded prompts for a batch of {batch}, expected 1 or {batch}")
-        if rows or one_each:
-            positive = positive.expand(batch, -1, -1)
-            negative = None if negative is None else negative.expand(batch, -1, -1)
-        unwanted = None if negative is None else negative.to(self.device, dtype)
-        return positive.to(self.device, dtype), unwanted, 1 if rows or one_each else batch
+        def rows(values: torch.Tensor | None) -> torch.Tensor | None:
+            if values is None:
+                return None
+            if len(values) not in (1, batch):
+                raise ValueError(f"found {len(values)} encoded prompts for a batch of {batch}, expected 1 or {batch}")
+            return values.expand(batch, *values.shape[1:]).to(self.device, getattr(torch, self.dtype))
+
+        return (rows(prompt.embeds), rows(prompt.pooled)) if prompt else (None, None)
+
+    def _control(self, control: Control | None, batch: int, name: str) -> dict[str, Any]:
+        """The arguments that a pipeline takes for a ControlNet: one control picture for all, or one for each."""
+        if control is None:
+            return {}
+        pixels = control.pixels.to(self.device, getattr(torch, self.dtype))
+        if len(pixels) not in (1, batch):
+            raise ValueError(f"found {len(pixels)} depth maps for a batch of {batch}, expected 1 or {batch}")
+        return {
+            name: pixels,
+            "controlnet_conditioning_scale": control.scale,
+            "control_guidance_start": control.start,
+            "control_guidance_end": control.end,
+        }

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from graphflow.nodes.diffusion.families import Progress
+from graphflow.nodes.diffusion.families.adapters import Progress, Prompts, Sampling
 from graphflow.nodes.diffusion.families.clip_family import ClipFamily, DescribedVae, generators
 from graphflow.nodes.diffusion.models import make_scheduler, quiet
 from graphflow.nodes.diffusion.samplers import DEFAULT
@@ -23,44 +23,39 @@ SCALING_FACTOR = 0.08333
 
 
 class Upscaler(ClipFamily):
-    """Runs one model of the family on one device. Satisfies `graphflow.nodes.diffusion.families.SuperResolves`."""
+    """Runs one model of the family on one device. Satisfies `adapters.SuperResolves`."""
 
     def super_resolve(
         self,
-        *,
         pixels: torch.Tensor,
-        positive: torch.Tensor,
-        negative: torch.Tensor | None,
-        steps: int,
-        guidance_scale: float,
+        prompts: Prompts,
+        sampling: Sampling,
+        *,
         noise_level: int,
-        seed: int,
-        sampler: str,
         tile: int,
         overlap: int,
         progress: Progress,
     ) -> torch.Tensor:
         """Latents (batch, channels, height, width) of pictures four times as large as pixels of that size."""
-        unet, batch = self._load("unet"), len(pixels)
+        unet, batch, steps = self._load("unet"), len(pixels), sampling.steps
         pipeline = self._pipeline(
             StableDiffusionUpscalePipeline,
             vae=DescribedVae(self.info, SCALING_FACTOR),
             unet=_TiledUNet(unet, tile, overlap),
-            scheduler=make_scheduler(self.info, sampler),
+            scheduler=make_scheduler(self.info, sampling.sampler),
             low_res_scheduler=make_scheduler(self.info, DEFAULT, name="low_res_scheduler"),
             max_noise_level=self.info.max_noise_level,
         )
         # A small picture may have any size: each of its pixels is a cell of the result.
         pipeline.image_processor = VaeImageProcessor(do_resize=False)
-        embeds, unwanted, _ = self._conditions(batch, positive, negative, one_each=True)
         result: torch.Tensor = pipeline(
             image=pixels.to(self.device, unet.dtype),
             num_inference_steps=steps,
-            guidance_scale=guidance_scale,
+            guidance_scale=sampling.guidance_scale,
             noise_level=noise_level,
-            generator=generators(seed, batch),
-            prompt_embeds=embeds,
-            negative_prompt_embeds=unwanted,
+            generator=generators(sampling.seed, batch),
+            prompt_embeds=self._rows(prompts.positive, batch)[0],
+            negative_prompt_embeds=self._rows(prompts.negative, batch)[0],
             output_type="latent",
             callback=lambda index, timestep, values: progress(min(index + 1, steps), steps),
         ).images

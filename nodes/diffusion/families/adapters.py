@@ -1,0 +1,125 @@
+"""What runs a model: the protocols that the adapters of all families satisfy. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+    from graphflow.nodes.diffusion.network_info import NetworkInfo
+
+__all__ = ["Adapter", "Control", "Draws", "Encoded", "Progress", "Prompts", "Sampling", "SuperResolves", "Upscales"]
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) after each denoise step; what it raises ends the run."""
+
+
+class Encoded(NamedTuple):
+    """A prompt as the text encoders give it: embeddings (1 or batch, tokens, width), pooled (1 or batch, width).
+
+    Kandinsky's are embeddings of an imagined picture, (1 or batch, width), and nothing pooled.
+    """
+
+    embeds: torch.Tensor
+    pooled: torch.Tensor | None = None
+
+
+class Prompts(NamedTuple):
+    """What a picture should show, and what it is guided away from: None without classifier-free guidance."""
+
+    positive: Encoded
+    negative: Encoded | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How noise is drawn and taken away."""
+
+    steps: int
+    """Length of the noise schedule."""
+    guidance_scale: float
+    seed: int
+    """Item i of a batch draws its noise on the CPU from a fresh generator seeded with ``seed + i``."""
+    sampler: str
+    strength: float = 1.0
+    """Of image-to-image: the share of the schedule that is run again."""
+    denoising_start: float | None = None
+    """The share of the schedule that another model has run already: latents are noisy, and none is added."""
+    denoising_end: float | None = None
+    """The share of the schedule after which to stop."""
+    after_encoding: bool = False
+    """The latents were sampled with the same seed: take the noise that follows that draw."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """How a ControlNet steers: its control pictures (1 or batch, 3, height, width) in [0, 1], how strongly, and when.
+
+    ``start`` and ``end`` are shares of the denoise steps.
+    """
+
+    network: NetworkInfo
+    pixels: torch.Tensor
+    scale: float
+    start: float
+    end: float
+
+
+class Adapter(Protocol):
+    """What every family can do. Tensors are (batch, channels, height, width); latents are scaled as diffusers does.
+
+    Item i of a batch equals the same picture made alone with ``seed + i``.
+    """
+
+    def encode_prompt(self, text: str, *, negative: bool) -> Encoded:
+        """A prompt encoded. Raises ValueError for one that is longer than the window.
+
+        ``negative`` marks one that tells what a picture should not show: of an empty one some models want zeros.
+        """
+
+    def encode_image(self, pixels: torch.Tensor, seed: int | None) -> torch.Tensor:
+        """Latents of pixels in [0, 1]: a sample of the posterior drawn from the seed, or its mode for None."""
+
+    def decode(self, latents: torch.Tensor, tile: int) -> torch.Tensor:
+        """Pixels in [0, 1], float32 on the CPU; in tiles where the picture is larger than ``tile`` pixels."""
+
+
+class Draws(Adapter, Protocol):
+    """The tasks "text-to-image" and "image-to-image", with a ControlNet if one is given and the family has any."""
+
+    def text_to_image(
+        self, shape: Sequence[int], prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
+    ) -> torch.Tensor:
+        """Latents of ``shape`` (batch, channels, height, width), from pure noise."""
+
+    def image_to_image(
+        self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
+    ) -> torch.Tensor:
+        """Latents, from ``latents`` with the noise of the last steps added, or in them already."""
+
+
+class Upscales(Adapter, Protocol):
+    """The task "upscale"."""
+
+    def upscale(self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, progress: Progress) -> torch.Tensor:
+        """Latents of the same pictures with twice the height and width."""
+
+
+class SuperResolves(Adapter, Protocol):
+    """The task "super-resolution"."""
+
+    def super_resolve(
+        self,
+        pixels: torch.Tensor,
+        prompts: Prompts,
+        sampling: Sampling,
+        *,
+        noise_level: int,
+        tile: int,
+        overlap: int,
+        progress: Progress,
+    ) -> torch.Tensor:
+        """Latents (batch, channels, height, width) of pictures four times as large as pixels of that size."""

@@ -1,0 +1,134 @@
+"""Stable Diffusion XL, base and refiner (Podell et al. 2023): text-to-image, image-to-image, and handing over.
+
+As in `stable_diffusion`, the pipelines of diffusers do the work, and the VAE's sample and the noise are two steps.
+A base and a refiner share one noise schedule: the base stops at ``denoising_end``, and the refiner goes on with the
+noisy latents at ``denoising_start``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from graphflow.nodes.diffusion.families.adapters import Control, Encoded, Progress, Prompts, Sampling
+from graphflow.nodes.diffusion.families.clip_family import (
+    ClipFamily,
+    DescribedVae,
+    check_steps,
+    generators,
+    skip_encoding,
+    step_callback,
+)
+from graphflow.nodes.diffusion.models import load_network, make_scheduler, quiet
+
+with quiet():
+    from diffusers import (
+        StableDiffusionXLControlNetImg2ImgPipeline,
+        StableDiffusionXLControlNetPipeline,
+        StableDiffusionXLImg2ImgPipeline,
+        StableDiffusionXLPipeline,
+    )
+    from diffusers.image_processor import VaeImageProcessor
+
+__all__ = ["StableDiffusionXL"]
+
+
+class StableDiffusionXL(ClipFamily):
+    """Runs one model of the family on one device. Satisfies `adapters.Draws`."""
+
+    @torch.no_grad()
+    def encode_prompt(self, text: str, *, negative: bool) -> Encoded:
+        """Embeddings (1, tokens, width) of all text encoders side by side, and the last one's pooled (1, width).
+
+        An empty negative prompt is zeros where the model was trained so, as the pipelines take one that is not given.
+        """
+        parts = {name: self._load(name) for name in self.info.family.tokenizers}
+        parts |= {name: self._tokenizer_for(text, name) for name in self.info.tokenizers}
+        pipeline = self._pipeline(StableDiffusionXLPipeline, add_watermarker=False, **parts)
+        embeds, _, pooled, _ = pipeline.encode_prompt(text, device=self.device, do_classifier_free_guidance=False)
+        if negative and not text and self.info.zeros_for_no_negative:
+            return Encoded(torch.zeros_like(embeds), torch.zeros_like(pooled))
+        return Encoded(embeds, pooled)
+
+    def text_to_image(
+        self, shape: Sequence[int], prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
+    ) -> torch.Tensor:
+        """Latents of ``shape``, from pure noise: clean, or noisy where the schedule stops early."""
+        batch, _, rows, columns = shape
+        ending = {} if control else {"denoising_end": sampling.denoising_end}
+        pipeline = self._drawing(StableDiffusionXLPipeline, StableDiffusionXLControlNetPipeline, sampling, control)
+        latents: torch.Tensor = pipeline(
+            width=columns * self.info.pixels_per_cell,
+            height=rows * self.info.pixels_per_cell,
+            num_inference_steps=sampling.steps,
+            guidance_scale=sampling.guidance_scale,
+            generator=generators(sampling.seed, batch),
+            output_type="latent",
+            callback_on_step_end=step_callback(progress),
+            **ending,
+            **self._guided(prompts, batch),
+            **self._control(control, batch, "image"),
+        ).images
+        return latents
+
+    def image_to_image(
+        self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
+    ) -> torch.Tensor:
+        """Latents, from ``latents`` with noise added, or from noisy ones that another model left."""
+        if sampling.denoising_start is None:
+            check_steps(self.info.family.denoise_steps(sampling.steps, sampling.strength), sampling)
+        pipeline = self._drawing(
+            StableDiffusionXLImg2ImgPipeline, StableDiffusionXLControlNetImg2ImgPipeline, sampling, control
+        )
+        batch, dtype = len(latents), pipeline.unet.dtype
+        draws = generators(sampling.seed, batch)
+        if sampling.after_encoding:
+            skip_encoding(draws, latents, dtype)
+        shares = {} if control else {
+            "denoising_start": sampling.denoising_start, "denoising_end": sampling.denoising_end,
+        }  # fmt: skip
+        result: torch.Tensor = pipeline(
+            image=latents.to(self.device, dtype),
+            strength=sampling.strength,
+            num_inference_steps=sampling.steps,
+            guidance_scale=sampling.guidance_scale,
+            generator=draws,
+            output_type="latent",
+            callback_on_step_end=step_callback(progress),
+            **shares,
+            **self._guided(prompts, batch),
+            **self._control(control, batch, "control_image"),
+        ).images
+        return result
+
+    def _guided(self, prompts: Prompts, batch: int) -> dict[str, Any]:
+        embeds, pooled = self._rows(prompts.positive, batch)
+        unwanted, unwanted_pooled = self._rows(prompts.negative, batch)
+        return {
+            "prompt_embeds": embeds,
+            "pooled_prompt_embeds": pooled,
+            "negative_prompt_embeds": unwanted,
+            "negative_pooled_prompt_embeds": unwanted_pooled,
+        }
+
+    def _drawing(self, plain: Any, controlled: Any, sampling: Sampling, control: Control | None) -> Any:
+        """The pipeline of class ``plain``, or with a ControlNet of class ``controlled``."""
+        parts = {
+            "unet": self._load("unet"),
+            "vae": DescribedVae(self.info, 1.0),
+            "scheduler": make_scheduler(self.info, sampling.sampler),
+            "add_watermarker": False,
+        }
+        # Which sizes and scores the UNet is told beside the prompt; only the image-to-image pipelines know both kinds.
+        if "requires_aesthetics_score" in self.info.configs["pipeline"] and plain is StableDiffusionXLImg2ImgPipeline:
+            parts["requires_aesthetics_score"] = self.info.configs["pipeline"]["requires_aesthetics_score"]
+        if control is None:
+            return self._pipeline(plain, **parts)
+        network = load_network(control.network.component, control.network.cls, self.device, self.dtype)
+        pipeline = self._pipeline(controlled, controlnet=network, **parts)
+        pipeline.control_image_processor = VaeImageProcessor(
+            vae_scale_factor=self.info.pixels_per_cell, do_convert_rgb=True, do_normalize=False
+        )
+        return pipeline
