@@ -172,9 +172,10 @@ def test_controlnet(base: Path, tmp_path: Path, image: bool) -> None:
     for parameter in network.parameters():  # those between it and the UNet start at zero
         parameter.data += 0.02 * torch.randn(parameter.shape)
     network.save_pretrained(tmp_path / "controlnet")
+    strength: dict[str, Any] = {"strength": 0.6} if image else {}
     node = ControlNetDepth(
         model=str(base), controlnet=str(tmp_path / "controlnet"), steps=5, guidance_scale=5.0, seed=2,
-        **({"strength": 0.6} if image else {}),
+        **strength,
     )  # fmt: skip
     maps, pixels = depth(1), picture(1)
     given = {"image": gf.Image(pixels)} if image else {}
