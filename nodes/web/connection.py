@@ -23,16 +23,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from graphflow import Problem
+from graphflow.nodes.web import limits
 from graphflow.nodes.web.address import SocketAddress, refusal, resolve
 from graphflow.nodes.web.url import Url
 
 __all__ = ["Deadline", "DownloadError", "connected"]
-
-CONNECT_SECONDS = 10.0
-"""The longest wait for the resolver, for a connection, and for a TLS handshake."""
-
-READ_SECONDS = 20.0
-"""The longest wait for the next bytes."""
 
 
 class DownloadError(Exception):
@@ -68,7 +63,7 @@ def connected(url: Url, deadline: Deadline) -> Iterator[http.client.HTTPConnecti
     proxy = None if urllib.request.proxy_bypass(url.authority) else urllib.request.getproxies().get("https")
     plain = _through_proxy(proxy, url, deadline) if proxy else _direct(url, deadline)
     with plain:
-        plain.settimeout(deadline.left(CONNECT_SECONDS))
+        plain.settimeout(deadline.left(limits.CONNECT_SECONDS))
         with ssl.create_default_context().wrap_socket(plain, server_hostname=url.host.rstrip(".")) as secure:
             connection = http.client.HTTPConnection(url.host, url.port)
             connection.sock = _Bounded.of(secure, deadline)
@@ -76,7 +71,7 @@ def connected(url: Url, deadline: Deadline) -> Iterator[http.client.HTTPConnecti
 
 
 def _direct(url: Url, deadline: Deadline) -> socket.socket:
-    addresses = resolve(url.host, url.port, deadline.left(CONNECT_SECONDS))
+    addresses = resolve(url.host, url.port, deadline.left(limits.CONNECT_SECONDS))
     _refuse_private(url.host, addresses)
     return _connect(addresses, deadline)
 
@@ -93,7 +88,7 @@ def _connect(addresses: list[SocketAddress], deadline: Deadline) -> socket.socke
     for family, _, place in addresses:
         plain = socket.socket(family, socket.SOCK_STREAM)
         try:
-            plain.settimeout(deadline.left(CONNECT_SECONDS))
+            plain.settimeout(deadline.left(limits.CONNECT_SECONDS))
             plain.connect(place)
             return plain
         except OSError as error:
@@ -104,13 +99,21 @@ def _connect(addresses: list[SocketAddress], deadline: Deadline) -> socket.socke
 
 def _through_proxy(proxy: str, url: Url, deadline: Deadline) -> socket.socket:
     """A tunnel (CONNECT, RFC 9110, section 9.3.6) to the host."""
-    parts = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    hint = "name one that speaks http, as in https_proxy=http://proxy:3128, or except the host with no_proxy"
+    try:
+        parts = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        port = parts.port or 8080
+    except ValueError as error:
+        raise DownloadError("url.proxy", f"https_proxy cannot be read: {error}", hint) from error
     if parts.scheme != "http" or not parts.hostname:
-        hint = "name one that speaks http, as in https_proxy=http://proxy:3128, or except the host with no_proxy"
         raise DownloadError("url.proxy", f"found a proxy of the kind {parts.scheme}://, expected http://", hint)
     with suppress(socket.gaierror, TimeoutError):  # a name that only the proxy knows
-        _refuse_private(url.host, resolve(url.host, url.port, deadline.left(CONNECT_SECONDS)))
-    plain = _connect(resolve(parts.hostname, parts.port or 8080, deadline.left(CONNECT_SECONDS)), deadline)
+        _refuse_private(url.host, resolve(url.host, url.port, deadline.left(limits.CONNECT_SECONDS)))
+    try:
+        plain = _connect(resolve(parts.hostname, port, deadline.left(limits.CONNECT_SECONDS)), deadline)
+    except OSError as error:
+        message = f"the proxy {parts.hostname} cannot be reached: {error.strerror or error}"
+        raise DownloadError("missing.connection", message, hint, passing=True) from error
     try:
         host = f"[{url.host}]" if ":" in url.host else url.host
         lines = [f"CONNECT {host}:{url.port} HTTP/1.1", f"Host: {host}:{url.port}"]
@@ -141,7 +144,7 @@ class _Bounded:
         return cls(real, deadline)
 
     def sendall(self, data: bytes) -> None:
-        self._real.settimeout(self._deadline.left(READ_SECONDS))
+        self._real.settimeout(self._deadline.left(limits.READ_SECONDS))
         self._real.sendall(data)
 
     def makefile(self, mode: str) -> io.BufferedReader:
@@ -159,5 +162,5 @@ class _Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._real.settimeout(self._deadline.left(READ_SECONDS))
+        self._real.settimeout(self._deadline.left(limits.READ_SECONDS))
         return self._real.recv_into(buffer)

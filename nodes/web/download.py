@@ -9,17 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from graphflow import Problem, __version__
-from graphflow.nodes.web.connection import CONNECT_SECONDS, READ_SECONDS, Deadline, DownloadError, connected
+from graphflow.nodes.web import limits
+from graphflow.nodes.web.connection import Deadline, DownloadError, connected
 from graphflow.nodes.web.content import Download, Validators
 from graphflow.nodes.web.url import Url, parse_url
 
 __all__ = ["download"]
-
-MAXIMUM_BYTES = 64 << 20
-MAXIMUM_SECONDS = 120.0
-"""For the whole of a download, redirects included."""
-
-MAXIMUM_REDIRECTS = 5
 
 _PIECE = 1 << 16
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -27,13 +22,13 @@ _TRY_AGAIN = "try again later, or give the path of a local copy"
 
 
 def download(url: Url, known: Validators | None = None) -> Download | None:
-    """The content at a URL, at most `MAXIMUM_BYTES`; None where it is still what ``known`` says.
+    """The content at a URL, at most `limits.DOWNLOAD_BYTES` long; None where it is still what ``known`` says.
 
     Every URL that it is redirected to is held to the same rules. Raises DownloadError.
     """
-    deadline = Deadline(MAXIMUM_SECONDS)
+    deadline = Deadline(limits.WHOLE_SECONDS)
     asked = url
-    for _ in range(MAXIMUM_REDIRECTS + 1):
+    for _ in range(limits.REDIRECTS + 1):
         with _told(asked), connected(asked, deadline) as connection:
             # the content of compressed answers would have no bound
             headers = {
@@ -55,7 +50,7 @@ def download(url: Url, known: Validators | None = None) -> Download | None:
             if response.status not in _REDIRECTS or not location:
                 raise _refused(asked, response)
             asked = _redirected(asked, location)
-    message = f"{url.shown} is redirected more than {MAXIMUM_REDIRECTS} times"
+    message = f"{url.shown} is redirected more than {limits.REDIRECTS} times"
     raise DownloadError("url.redirects", message, "look at it in a browser, and give the URL of the picture itself")
 
 
@@ -85,13 +80,13 @@ def _refused(url: Url, response: http.client.HTTPResponse) -> DownloadError:
 
 def _content(url: Url, response: http.client.HTTPResponse) -> bytes:
     told = response.length
-    if told is not None and told > MAXIMUM_BYTES:
+    if told is not None and told > limits.DOWNLOAD_BYTES:
         raise _too_large(url, f"{told} bytes")
     content = bytearray()
     while piece := response.read1(_PIECE):
         content += piece
-        if len(content) > MAXIMUM_BYTES:
-            raise _too_large(url, f"more than {MAXIMUM_BYTES} bytes")
+        if len(content) > limits.DOWNLOAD_BYTES:
+            raise _too_large(url, f"more than {limits.DOWNLOAD_BYTES} bytes")
     if told is not None and len(content) < told:
         message = f"{url.shown} broke off after {len(content)} of {told} bytes"
         raise DownloadError("missing.connection", message, _TRY_AGAIN, passing=True)
@@ -99,7 +94,7 @@ def _content(url: Url, response: http.client.HTTPResponse) -> bytes:
 
 
 def _too_large(url: Url, found: str) -> DownloadError:
-    message = f"{url.shown} has {found}, expected at most {MAXIMUM_BYTES} ({MAXIMUM_BYTES >> 20} MiB)"
+    message = f"{url.shown} has {found}, expected at most {limits.DOWNLOAD_BYTES} ({limits.DOWNLOAD_BYTES >> 20} MiB)"
     return DownloadError("url.too_large", message, "download it yourself, and give the path of the file")
 
 
@@ -113,10 +108,9 @@ def _told(url: Url) -> Iterator[None]:
         hint = "the environment variable SSL_CERT_FILE may name a file with the authorities that are trusted"
         raise DownloadError("url.certificate", message, hint) from error
     except TimeoutError as error:
-        message = (
-            f"{url.shown} did not answer in time: {CONNECT_SECONDS:g} s to connect, {READ_SECONDS:g} s for the next "
-            f"bytes, {MAXIMUM_SECONDS:g} s in all"
-        )
+        connect, read, whole = limits.CONNECT_SECONDS, limits.READ_SECONDS, limits.WHOLE_SECONDS
+        allowed = f"{connect:g} s to connect, {read:g} s for the next bytes, {whole:g} s in all"
+        message = f"{url.shown} did not answer in time: {allowed}"
         raise DownloadError("missing.answer", message, _TRY_AGAIN, passing=True) from error
     except socket.gaierror as error:
         message = f"the name {url.host} was not found: {error.strerror or error}"

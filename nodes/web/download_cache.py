@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from graphflow.files import write_atomically
+from graphflow.nodes.web import limits
 from graphflow.nodes.web.content import Download, Validators
 from graphflow.nodes.web.url import Url
 
@@ -30,9 +31,6 @@ __all__ = ["CACHE_VARIABLE", "DownloadCache", "Kept", "downloads_folder"]
 
 CACHE_VARIABLE = "GRAPHFLOW_CACHE"
 """Environment variable: the folder of everything that GraphFlow keeps for later."""
-
-MAXIMUM_TOTAL = 1 << 30
-"""Bytes of all contents together."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _HEADER = re.compile(r"[\x20-\x7e]{1,1000}")
@@ -127,10 +125,10 @@ class DownloadCache:
         """Remove what was used least recently until the rest is small enough; ``new`` stays in any case."""
         files = sorted(_files(self.folder / "content"), key=lambda file: file[1])
         total = sum(size for _, _, size in files)
-        if total <= MAXIMUM_TOTAL:
+        if total <= limits.CACHE_BYTES:
             return
         for path, _, size in files:
-            if total <= MAXIMUM_TOTAL:
+            if total <= limits.CACHE_BYTES:
                 break
             if path != new:
                 with contextlib.suppress(OSError):
