@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from graphflow import checks
 from graphflow.collector import paused_collection
 from graphflow.errors import NodeDefinitionError, Problem, WorkflowError, nearest
+from graphflow.fetching import Fetcher
 from graphflow.flatten import CALL, Edge, FlatNode, FlatWorkflow, flatten
 from graphflow.graph import BoundNode, Constant, Graph, Loaded, type_of_constant
 from graphflow.inputs import Given, Literal, Open, literal_problem, resolve_file
@@ -41,26 +42,30 @@ def bind(
     registry: Registry | None = None,
     checking: bool = False,
     library: Library | None = None,
+    offline: bool = False,
+    fetcher: Fetcher | None = None,
 ) -> Graph:
     """Turn a document into a graph. Raises WorkflowError with all its faults and warnings.
 
     ``inputs`` are values for the declared inputs. With ``checking``, an input without a value is no fault: the graph
-    can be looked at, not run.
+    can be looked at, not run, and nothing is downloaded. With ``offline`` nothing is asked of the network, and what is
+    not on this machine is a fault, also while checking. With the ``fetcher`` of an earlier graph, what that got is used
+    again.
     """
     registry = default_registry() if registry is None else registry
     flat = flatten(document, inputs or {}, checking=checking, library=library)
-    binder = _Binder(flat, registry)
+    binder = _Binder(flat, registry, fetcher or Fetcher(offline=offline, checking=checking))
     graph = binder.bind(document)
-    errors = [problem for problem in binder.problems if problem.severity == "error"]
-    if errors:
+    if binder.faulty:
         raise WorkflowError.of(binder.problems)
     return graph
 
 
 class _Binder:
-    def __init__(self, flat: FlatWorkflow, registry: Registry) -> None:
+    def __init__(self, flat: FlatWorkflow, registry: Registry, fetcher: Fetcher) -> None:
         self.flat = flat
         self.registry = registry
+        self.fetcher = fetcher
         self.problems: list[Problem] = list(flat.problems)
         self.nodes: dict[str, BoundNode] = {}
 
@@ -75,17 +80,29 @@ class _Binder:
             self.flat.outputs[name] = self._named(edge, f"outputs.{name}", None) or edge
         order = self._ordered()
         self._check_files(order)
-        for name in order:
-            try:
-                self._follow_types(self.nodes[name])
-            except Exception as error:  # a hook of a node raised: a fault of its pack, which has to be found
-                error.add_note(f"while node '{name}' ({self.nodes[name].node.type_id}) was checked")
-                raise
+        if self.fetcher.offline:
+            self._fetch(order)  # nobody is asked, so what is missing is told together with everything else
+            self._check_nodes(order)
+        else:
+            before = list(self.problems)
+            self._check_nodes(order)
+            # the network is asked for nothing by a workflow that is at fault anyway
+            if not self.faulty and self.fetcher.active and self._fetches(order):
+                self.problems = before
+                self._fetch(order)
+                self._check_nodes(order)
         self.problems += checks.check_claims((bound.name, bound.node, bound.flat) for bound in self.nodes.values())
         if not self.flat.nodes and not self.problems:
             self.problems.append(Problem("workflow.empty", "the workflow has no nodes", position=document.position()))
         warnings = [problem for problem in self.problems if problem.severity == "warning"]
-        return Graph(document, self.registry, self.nodes, order, self.flat.outputs, warnings, self.flat.called)
+        return Graph(
+            document, self.registry, self.nodes, order, self.flat.outputs, warnings, self.flat.called, self.fetcher
+        )
+
+    @property
+    def faulty(self) -> bool:
+        """Whether a problem that was found so far is an error."""
+        return any(problem.severity == "error" for problem in self.problems)
 
     def _report(self, flat: FlatNode, problem: Problem) -> None:
         bound = flat.fields.get(problem.field or "")
@@ -215,7 +232,7 @@ class _Binder:
         for key in cls.signature().file_fields:
             bound = flat.fields.get(key)
             if isinstance(bound, Literal) and isinstance(bound.value, str):
-                path = resolve_file(bound)
+                path = resolve_file(bound, urls=cls.fetches)
                 if isinstance(path, Problem):
                     self._report(flat, Problem(path.code, path.message, key, path.hint))
                     bad_files = True
@@ -296,7 +313,41 @@ class _Binder:
             hint = "a workflow runs forward only; cut one of these edges"
         self._report(closing.flat, Problem("graph.cycle", message, port, hint))
 
+    # Files that are fetched ----------------------------------------------------------------------------------------
+
+    def _fetches(self, order: Iterable[str]) -> bool:
+        return any(self.nodes[name].node.fetches or any(self._loaded(self.nodes[name])) for name in order)
+
+    def _fetch(self, order: Iterable[str]) -> None:
+        """Have every node that reads from elsewhere get what it needs."""
+        for name in order:
+            bound = self.nodes[name]
+            if bound.complete:
+                bound.node, problems = self.fetcher.fetch(bound.node)
+                for problem in problems:
+                    self._report(bound.flat, problem)
+            for port, loaded in self._loaded(bound):
+                if loaded.node is not None:
+                    loaded.node, problems = self.fetcher.fetch(loaded.node)
+                    for problem in problems:
+                        self._report(bound.flat, replace(problem, field=port))
+
+    @staticmethod
+    def _loaded(bound: BoundNode) -> Iterator[tuple[str, Loaded]]:
+        """The ports of a node whose value is loaded from a file that was given."""
+        for port, source in bound.inputs.items():
+            if isinstance(source, Constant) and isinstance(source.value, Loaded):
+                yield port, source.value
+
     # Types ---------------------------------------------------------------------------------------------------------
+
+    def _check_nodes(self, order: Iterable[str]) -> None:
+        for name in order:
+            try:
+                self._follow_types(self.nodes[name])
+            except Exception as error:  # a hook of a node raised: a fault of its pack, which has to be found
+                error.add_note(f"while node '{name}' ({self.nodes[name].node.type_id}) was checked")
+                raise
 
     def _follow_types(self, bound: BoundNode) -> None:
         node, known = bound.node, bound.input_types
@@ -350,19 +401,16 @@ class _Binder:
         """Give every path that stands for an input value its loading node."""
         for name in list(order):
             bound = self.nodes[name]
-            for port, source in bound.inputs.items():
-                if isinstance(source, Constant) and isinstance(source.value, Loaded):
-                    loaded = source.value
-                    literal = Literal(loaded.path, None)
-                    path = resolve_file(literal)
-                    if isinstance(path, Problem):
-                        self._report(bound.flat, Problem(path.code, path.message, port, path.hint))
-                        continue
-                    loaded.node = loaded.loader(**{loaded.loader.signature().file_fields[0]: path})
-                    for problem in loaded.node.check({}):
-                        self._report(
-                            bound.flat, Problem(problem.code, problem.message, port, problem.hint, problem.severity)
-                        )
+            for port, loaded in self._loaded(bound):
+                path = resolve_file(Literal(loaded.path, None), urls=loaded.loader.fetches)
+                if isinstance(path, Problem):
+                    self._report(bound.flat, Problem(path.code, path.message, port, path.hint))
+                    continue
+                loaded.node = loaded.loader(**{loaded.loader.signature().file_fields[0]: path})
+                for problem in loaded.node.check({}):
+                    self._report(
+                        bound.flat, Problem(problem.code, problem.message, port, problem.hint, problem.severity)
+                    )
 
 
 @functools.cache

@@ -104,21 +104,37 @@ class Workflow(WorkflowDocument):
         return NodeHandle(name)
 
     def bind(
-        self, inputs: Mapping[str, Any] | None = None, *, checking: bool = False, registry: Registry | None = None
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        checking: bool = False,
+        registry: Registry | None = None,
+        offline: bool = False,
     ) -> Graph:
         """The graph of this workflow; raises WorkflowError with every problem."""
-        return bind(self, inputs, checking=checking, registry=registry)
+        return bind(self, inputs, checking=checking, registry=registry, offline=offline)
 
-    def validate(self, **inputs: Any) -> list[Problem]:  # type: ignore[override]
-        """Every problem and warning of the workflow; an empty list means that it can run."""
+    def validate(self, *, offline: bool = False, **inputs: Any) -> list[Problem]:  # type: ignore[override]
+        """Every problem and warning of the workflow; an empty list means that it can run.
+
+        Nothing is downloaded. With ``offline`` what a run would have to download is missing.
+        """
         try:
-            return list(plan(self.bind(inputs, checking=True)).warnings)
+            return list(plan(self.bind(inputs, checking=True, offline=offline)).warnings)
         except WorkflowError as error:
             return list(error.problems)
 
-    def plan(self, *, keep: Collection[str] = (), device: str = "cpu", dtype: str = "auto", **inputs: Any) -> Plan:
-        """What a run with these inputs would do."""
-        return plan(self.bind(inputs), keep=keep, device=device, dtype=resolve_dtype(dtype, device))
+    def plan(
+        self,
+        *,
+        keep: Collection[str] = (),
+        device: str = "cpu",
+        dtype: str = "auto",
+        offline: bool = False,
+        **inputs: Any,
+    ) -> Plan:
+        """What a run with these inputs would do. As for a run, pictures at URLs are downloaded, unless ``offline``."""
+        return plan(self.bind(inputs, offline=offline), keep=keep, device=device, dtype=resolve_dtype(dtype, device))
 
     def run(
         self,
@@ -131,15 +147,17 @@ class Workflow(WorkflowDocument):
         listeners: Iterable[Listener] = (),
         cancel: threading.Event | None = None,
         registry: Registry | None = None,
+        offline: bool = False,
         **inputs: Any,
     ) -> Run:
         """Run the workflow in this process.
 
         ``inputs`` are values for the declared inputs; ``out`` is the folder that files are saved in; ``keep`` names
-        nodes whose values are wanted besides the outputs and what is saved. Raises WorkflowError (nothing has run), or
+        nodes whose values are wanted besides the outputs and what is saved; with ``offline`` nothing is asked of the
+        network, and what is not on this machine is missing. Raises WorkflowError (nothing has run), or
         whatever a node raises.
         """
-        graph = self.bind(inputs, registry=registry)
+        graph = self.bind(inputs, registry=registry, offline=offline)
         needs_torch = any(bound.node.models() for bound in graph)
         place = resolve_device(device if needs_torch or device != "auto" else "cpu")
         kind = resolve_dtype(dtype, place)

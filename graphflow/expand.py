@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from graphflow.errors import NodeDefinitionError
+from graphflow.errors import NodeDefinitionError, WorkflowError
+from graphflow.fetching import Fetcher
 from graphflow.graph import Constant, Loaded, type_of_constant
 from graphflow.hashing import KEY_RECORD, digest
 from graphflow.node import Node, Ref
@@ -38,8 +39,9 @@ class Draft:
 class StepBuilder:
     """Collects drafts; the place where steps are converted, keyed and merged."""
 
-    def __init__(self, registry: Registry, environment: Mapping[str, str]) -> None:
+    def __init__(self, registry: Registry, environment: Mapping[str, str], fetcher: Fetcher) -> None:
         self.registry = registry
+        self.fetcher = fetcher
         self.environment = dict(environment)
         self.drafts: list[Draft] = []
         self._by_key: dict[str, int] = {}
@@ -72,6 +74,8 @@ class StepBuilder:
         signature = node.signature()
         for port in signature.required - connected.keys():
             raise NodeDefinitionError(f"'{name}': the port '{port}' of {node.type_id} was given no value")
+        if node.fetches:
+            node = self._fetched(name, node)
         key = self._key(node, connected)
         known = None if node.effect else self._by_key.get(key)
         if known is None:
@@ -90,6 +94,13 @@ class StepBuilder:
         for node in route:
             value = self._only(self.add(f"{name}/{snake(node.type_id)}", node, {converter_port(node): value}))
         return value  # type: ignore[no-any-return]
+
+    def _fetched(self, name: str, node: Node) -> Node:
+        """The node with what it fetches: of use where a coarse node added it, the others were asked by bind."""
+        node, problems = self.fetcher.fetch(node)
+        if any(problem.severity == "error" for problem in problems):
+            raise WorkflowError.of([problem.at(node=name) for problem in problems])
+        return node
 
     def _loaded(self, name: str, port: str, loaded: Loaded) -> Ref:
         if loaded.node is None:

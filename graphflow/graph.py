@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graphflow.errors import Problem
+from graphflow.fetching import Fetcher
 from graphflow.flatten import Edge, FlatNode
 from graphflow.inputs import Open
 from graphflow.node import Node
@@ -52,6 +53,8 @@ class Graph:
     outputs: dict[str, Edge]
     warnings: list[Problem]
     called: dict[str, str]
+    fetcher: Fetcher = field(default_factory=lambda: Fetcher(checking=True))
+    """What its nodes fetched; a plan has the nodes that they expand into fetch too."""
 
     @cached_property
     def digraph(self) -> nx.DiGraph[str]:

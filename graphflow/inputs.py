@@ -1,12 +1,14 @@
 """Values for the inputs of a workflow: declared types, defaults, and what a caller gives.
 
 A value that stands in a file belongs to the folder of that file: a path in it starts there and may not leave it. A
-value that a person gives (on the command line, in Python) is trusted: its paths start in the current folder.
+value that a person gives (on the command line, in Python) is trusted: its paths start in the current folder. An https
+URL is no path: it may stand in either, for nodes that can fetch it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,11 +139,21 @@ def _given(
     return Open(name, PortType(kind))
 
 
-def resolve_file(literal: Literal) -> str | Problem:
-    """The absolute path that a file parameter means, or why it may not be read."""
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://|(https?|ftp|file|data):", re.IGNORECASE)
+"""The beginning of a URL. A scheme has two letters at least: one letter is a drive of Windows."""
+
+
+def resolve_file(literal: Literal, *, urls: bool = False) -> str | Problem:
+    """The absolute path that a file parameter means, or why it may not be read.
+
+    With ``urls`` an https URL is returned as it is; the node that fetches it says what is wrong with it.
+    """
     text = literal.value
     if not text or "\0" in text:
         return Problem("path.empty", f"found {show(text)}, expected the path of a file")
+    scheme = _SCHEME.match(text)
+    if scheme is not None:
+        return _url(text, (scheme[1] or scheme[2]).lower(), urls)
     if literal.folder is None:
         return str(real_path(Path(os.path.expanduser(text))))  # noqa: PTH111 - Path raises for an unknown user
     root = real_path(literal.folder)
@@ -153,3 +165,13 @@ def resolve_file(literal: Literal) -> str | Problem:
             hint="a workflow file may read only below its own folder; make it an input and give the path with --set",
         )
     return str(path)
+
+
+def _url(text: str, scheme: str, urls: bool) -> str | Problem:
+    if not urls:
+        hint = "download it, and give the path of the file"
+        return Problem("path.url", f"found a URL ({scheme}), expected the path of a file", hint=hint)
+    if scheme != "https":
+        hint = "of URLs only https is read; a file is given by its path"
+        return Problem("url.scheme", f"found {scheme}:, expected an https:// URL or the path of a file", hint=hint)
+    return text

@@ -118,6 +118,8 @@ class Node(BaseModel):
     saves: ClassVar[bool] = False
     abstract: ClassVar[bool] = True
     coarse: ClassVar[bool] = False
+    fetches: ClassVar[bool] = False
+    """Whether the class has a `fetch` of its own; only then may a URL stand for its files."""
     _signature: ClassVar[Signature | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -150,6 +152,7 @@ class Node(BaseModel):
         cls.version, cls.effect, cls.converts, cls.loads, cls.saves = version, effect, converts, loads, saves
         runs = cls.run is not Node.run
         cls.coarse = cls.expand is not Node.expand
+        cls.fetches = cls.fetch is not Node.fetch
         if runs == cls.coarse:
             raise NodeDefinitionError(
                 f"{name}: has {'both run and' if runs else 'neither run nor'} expand; one is needed"
@@ -181,6 +184,17 @@ class Node(BaseModel):
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
         """Faults and surprises that can be known before the run."""
+        return ()
+
+    def fetch(self, *, offline: bool) -> Iterable[Problem]:
+        """Get what is not on this machine yet and is read in the run; yield what is wrong or surprising about it.
+
+        Asked before the run, while nothing else is known to be wrong; not while a workflow is only checked. What
+        ``output_types`` and ``identity`` tell may depend on it. With ``offline`` nothing may be asked of the network,
+        and what is not on this machine is a problem whose code begins with ``missing.``. Equal nodes are asked once.
+
+        A node with this method may be given an https URL where it reads a file (`graphflow.InputFile`).
+        """
         return ()
 
     def identity(self) -> JsonValue:

@@ -97,12 +97,13 @@ def plan(
     Wanted are the declared outputs and every node with an effect; where a workflow has neither, its last nodes. With
     ``results`` the outputs and what the effects were given are kept for the caller, as pictures where they are latents;
     without, only outputs that are plain values.
-    ``keep`` names further nodes whose values are kept as they are. Raises WorkflowError if one does not exist.
+    ``keep`` names further nodes whose values are kept as they are. Raises WorkflowError if one does not exist, or if a
+    node that a coarse node stands for cannot fetch what it reads.
 
     Of a graph that was bound for checking, what waits for a parameter that is not given yet is left out.
     """
     environment = {"device": device.split(":")[0], "dtype": dtype, **library_versions()}
-    builder = StepBuilder(graph.registry, environment)
+    builder = StepBuilder(graph.registry, environment, graph.fetcher)
     refs: dict[Edge, Ref] = {}
     effects: list[int] = []
     shown: dict[str, Any] = {}

@@ -50,7 +50,10 @@ INPUT_FILE = Marker("file")
 MODEL_REF = Marker("model")
 
 InputFile = Annotated[str, INPUT_FILE]
-"""Path of a file that is read. In a workflow file it is relative to that file and may not leave its folder."""
+"""Path of a file that is read. In a workflow file it is relative to that file and may not leave its folder.
+
+Where the node has a method ``fetch`` it may also be an https URL, which arrives as it was written.
+"""
 
 ModelRef = Annotated[str, MODEL_REF]
 """``pocket``, a hub id with optional ``@revision``, a local folder, or a ``.safetensors`` file."""

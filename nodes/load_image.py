@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from graphflow import Context, Field, Image, InputFile, Node, PortType, Problem
-from graphflow.nodes.file_digest import file_digest
-from graphflow.nodes.picture_file import check_picture, read_picture, type_of_picture
+from graphflow import Context, Field, Image, PortType
+from graphflow.nodes.picture_node import PictureNode
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -13,39 +12,32 @@ if TYPE_CHECKING:
 __all__ = ["LoadImage"]
 
 
-class LoadImage(Node, version=1, loads=True):
-    """Read a picture from a PNG, JPEG, WebP, GIF or BMP file.
+class LoadImage(PictureNode, version=1, loads=True):
+    """Read a picture from a PNG, JPEG, WebP, GIF or BMP file, or from an https URL of one.
 
     Of an animation the first frame is taken; a rotation noted in EXIF is applied; transparency is flattened over
     ``background``; grey, palette, CMYK and 16-bit pictures become RGB. Colour profiles are not applied. The result is
     float32 (1, 3, height, width) in [0, 1].
+
+    A URL is downloaded when a workflow is planned or run (at most 64 MiB, 120 seconds and 5 redirects, from public
+    addresses only) and kept in a cache; later the server is asked only whether it has changed. Results depend on the
+    content, not on when it was downloaded. `graphflow validate` and ``--offline`` use what is in the cache.
     """
 
-    path: InputFile = Field(description="the file; in a workflow, relative to the workflow's folder")
     background: str = Field(
         "#ffffff", pattern=r"^#[0-9a-fA-F]{6}$", description="colour behind transparent pixels, as #rrggbb"
     )
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """One picture of the size that the file's header tells."""
-        return {"image": type_of_picture(self.path, Image)}
-
-    def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
-        """A file that is missing, no image, cut short, or too large."""
-        return check_picture(self.path)
-
-    def identity(self) -> str:
-        """The hash of the file."""
-        import pathlib
-
-        return file_digest(pathlib.Path(self.path))
+        return {"image": self.type_of_result(Image)}
 
     def run(self, *, context: Context) -> Image:
         """Decode the file. Raises ValueError for one that cannot be decoded."""
         import numpy as np
         import torch
 
-        array = np.array(_flattened(read_picture(self.path), self.background), dtype=np.uint8)
+        array = np.array(_flattened(self.read(), self.background), dtype=np.uint8)
         return Image(torch.from_numpy(array).permute(2, 0, 1)[None].float() / 255)
 
 

@@ -28,6 +28,9 @@ SOURCES = [Path(__file__).parents[1] / name for name in ("graphflow", "nodes")]
 HEAVY = ("torch", "diffusers", "transformers", "PIL", "numpy")
 """What checking a workflow has no business importing."""
 
+ENVIRONMENT = {"HF_HUB_CACHE": "/no-such-cache", "GRAPHFLOW_CACHE": "/no-such-cache", "GRAPHFLOW_OFFLINE": "1"}
+"""What the texts are told under."""
+
 WITHOUT_A_FILE = {
     "device.missing": "an option of a run, not of a workflow",
     "device.unknown": "an option of a run, not of a workflow",
@@ -39,8 +42,17 @@ WITHOUT_A_FILE = {
     "input.twice": "a second input of one name, in Python; in a file it is json.duplicate_key",
     "json.too_deep": "how deep Python reads depends on its version; tests/engine/test_documents.py",
     "keep.unknown": "an argument of a run, not of a workflow",
+    "missing.answer": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
+    "missing.connection": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
+    "missing.host": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
+    "missing.status": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
     "node.twice": "a second node of one name, in Python; in a file it is json.duplicate_key",
     "output.twice": "a second output of one name, in Python; in a file it is json.duplicate_key",
+    "path.url": "needs a node that reads files but fetches nothing; tests/engine/test_fetching.py",
+    "url.certificate": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
+    "url.proxy": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
+    "url.redirects": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
+    "url.too_large": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
     "uses.relative": "needs a workflow that is in no folder",
     "value.control_batch": "needs several depth maps, which no file holds; tests/nodes/test_controlnet_depth.py",
     "value.invalid": "a rule of a parameter that only other packs have",
@@ -64,8 +76,9 @@ def codes_in(text: str) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _an_empty_cache_of_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", "/no-such-cache")
+def _empty_caches_and_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -103,7 +116,7 @@ def test_every_text_belongs_to_a_file() -> None:
 
 def test_every_code_has_a_broken_workflow() -> None:
     shown = {code for name in NAMES for code in codes_in((FOLDER / f"{name}.txt").read_text())}
-    warnings = {"input.unused", "type.hop", "value.size_floored", "value.strength_share"}
+    warnings = {"input.unused", "type.hop", "url.stale", "value.size_floored", "value.strength_share"}
     there = set(codes_in_source()) - warnings
     assert there - shown - set(WITHOUT_A_FILE) == set(), "give each of these a file in tests/bad_workflows"
     assert not shown & set(WITHOUT_A_FILE), "these have a file now"
@@ -149,6 +162,6 @@ def test_all_of_them_are_checked_in_one_process_without_heavy_imports() -> None:
 
 
 if __name__ == "__main__":
-    os.environ["HF_HUB_CACHE"] = "/no-such-cache"
+    os.environ.update(ENVIRONMENT)
     for stem in NAMES:
         (FOLDER / f"{stem}.txt").write_text(told(stem)[1])

@@ -12,7 +12,7 @@ from graphflow.build import Workflow, load
 from graphflow.errors import Problem, WorkflowError
 from graphflow.workflow import INPUT_KINDS, WorkflowDocument
 
-__all__ = ["add_file", "add_values", "input_values", "read_workflow", "stem_of"]
+__all__ = ["add_file", "add_offline", "add_values", "input_values", "read_workflow", "stem_of"]
 
 
 def add_file(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -35,9 +35,14 @@ def add_values(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=_assignment,
         help="value of an input of the workflow, may be given often; for an image or a depth map, the path "
-        "of a file "
+        "of a file, or an https URL "
         "(`graphflow workflows FILE` lists the inputs)",
     )
+
+
+def add_offline(parser: argparse.ArgumentParser, help: str) -> None:
+    """The option ``--offline``."""
+    parser.add_argument("--offline", action="store_true", help=f"{help} (also: GRAPHFLOW_OFFLINE=1)")
 
 
 def read_workflow(file: str) -> Workflow:

@@ -1,14 +1,14 @@
 """Show the steps that a run would take, in order, without running any of them.
 
 A step takes its inputs from the results of earlier steps (#1 is the result of step 1) or as plain values. Its key tells
-equal work: two steps with one key have one result.
+equal work: two steps with one key have one result. A picture at a URL is downloaded, for its content is part of keys.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from graphflow.cli.files import add_file, add_values, input_values, read_workflow
+from graphflow.cli.files import add_file, add_offline, add_values, input_values, read_workflow
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.report import count, report_problems, visible
 from graphflow.cli.saving import bound_with_saved_outputs
@@ -27,13 +27,15 @@ def add_arguments(parser: Parser) -> None:
     """The options of ``graphflow plan``."""
     add_file(parser)
     add_values(parser)
+    add_offline(parser, "ask nothing of the network; of URLs, use what was downloaded before")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: Options) -> int:
     """Print the plan; warnings go to stderr."""
     workflow = read_workflow(options.file)
-    planned = plan(bound_with_saved_outputs(workflow, input_values(workflow, options.values)), results=False)
+    values = input_values(workflow, options.values)
+    planned = plan(bound_with_saved_outputs(workflow, values, offline=options.offline), results=False)
     if planned.warnings:
         report_problems(planned.warnings)
     if options.json:

@@ -17,7 +17,7 @@ from typing import Any
 
 from graphflow.build import Run
 from graphflow.cli.display import progress_for
-from graphflow.cli.files import add_file, add_values, input_values, read_workflow, stem_of
+from graphflow.cli.files import add_file, add_offline, add_values, input_values, read_workflow, stem_of
 from graphflow.cli.interrupt import Interruption
 from graphflow.cli.listeners import JsonLines, PathPrinter
 from graphflow.cli.parser import Options, Parser
@@ -40,6 +40,7 @@ def add_arguments(parser: Parser) -> None:
     """The options of ``graphflow run``."""
     add_file(parser)
     add_values(parser)
+    add_offline(parser, "ask nothing of the network; of URLs, use what was downloaded before")
     parser.add_argument("--out", metavar="DIR", default="out", help="folder for what is saved (default: out)")
     parser.add_argument(
         "--device",
@@ -63,7 +64,7 @@ def run(options: Options) -> int:
     workflow = read_workflow(options.file)
     values = input_values(workflow, options.values)
     _check_folder(Path(options.out))
-    graph = bound_with_saved_outputs(workflow, values)
+    graph = bound_with_saved_outputs(workflow, values, offline=options.offline)
     # whether there is a GPU is asked only where a model runs: asking imports torch
     needs_torch = options.device != "auto" or any(bound.node.models() for bound in graph)
     device = resolve_device(options.device if needs_torch else "cpu")

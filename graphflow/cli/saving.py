@@ -15,14 +15,16 @@ from graphflow.workflow import NodeEntry
 __all__ = ["bound_with_saved_outputs"]
 
 
-def bound_with_saved_outputs(workflow: Workflow, values: Mapping[str, Any], *, checking: bool = False) -> Graph:
+def bound_with_saved_outputs(
+    workflow: Workflow, values: Mapping[str, Any], *, checking: bool = False, offline: bool = False
+) -> Graph:
     """The graph of a workflow in which every declared picture is saved as ``<workflow>-<output>``.
 
     What a node of the workflow saves already is left to it. Where the workflow neither declares outputs nor has any
     effect, the pictures of its last nodes are saved. The nodes are added to a copy of the document, so the manifest of
     the run holds what really ran. Raises WorkflowError.
     """
-    graph = bind(workflow, values, checking=checking)
+    graph = bind(workflow, values, checking=checking, offline=offline)
     unsaved = _unsaved(graph, workflow)
     if not unsaved:
         return graph
@@ -37,7 +39,7 @@ def bound_with_saved_outputs(workflow: Workflow, values: Mapping[str, Any], *, c
         name = _free_name(saver, f"{stem_of(workflow)}-{output}", taken)
         entry = NodeEntry.model_validate({"type": saver.type_id, "name": name, port: {"from": source}})
         extended.nodes[_free_node(extended, f"save-{output}")] = entry
-    return bind(extended, values, checking=checking)
+    return bind(extended, values, checking=checking, fetcher=graph.fetcher)
 
 
 def _unsaved(graph: Graph, workflow: Workflow) -> dict[str, tuple[str, Edge]]:

@@ -1,13 +1,13 @@
 """Check workflows and tell every problem of every file. Nothing is run, and no weight is read.
 
-Warnings alone are no failure.
+Warnings alone are no failure. Nothing is downloaded: a picture at a URL is known if it was downloaded before.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from graphflow.cli.files import add_file, read_workflow
+from graphflow.cli.files import add_file, add_offline, read_workflow
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.report import summary, tell
 from graphflow.errors import Problem, WorkflowError
@@ -18,13 +18,14 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: Parser) -> None:
     """The options of ``graphflow validate``."""
     add_file(parser, several=True)
+    add_offline(parser, "check for runs without the network: what was not downloaded yet is missing")
     parser.add_argument("--json", action="store_true", help="print the problems as JSON on stdout")
     parser.add_argument("--quiet", action="store_true", help="say nothing about a file without problems")
 
 
 def run(options: Options) -> int:
     """Validate each file; the status is that of the worst one."""
-    results = [(file, *_problems(file)) for file in options.files]
+    results = [(file, *_problems(file, options.offline)) for file in options.files]
     if options.json:
         _print_json(results)
     else:
@@ -37,9 +38,9 @@ def run(options: Options) -> int:
     return next((status for status in (2, 3) if status in statuses), 0)
 
 
-def _problems(file: str) -> tuple[list[Problem], int]:
+def _problems(file: str, offline: bool) -> tuple[list[Problem], int]:
     try:
-        problems = read_workflow(file).validate()
+        problems = read_workflow(file).validate(offline=offline)
     except WorkflowError as error:
         problems = list(error.problems)
     errors = [problem for problem in problems if problem.severity == "error"]
