@@ -40,4 +40,4 @@ class EstimateDepth(Node, version=1):
         from graphflow.nodes.diffusion.families.depth import estimate_depth
 
         network = require_network(self.model, "depth")
-        return DepthMap(estimate_depth(network, image.pixels, context.device, context.dtype))
+        return DepthMap(estimate_depth(network, image.pixels, context.compute))

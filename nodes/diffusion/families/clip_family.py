@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from graphflow import Compute
 from graphflow.nodes.diffusion.families.adapters import Control, Encoded, Progress, Sampling
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.models import load_component, load_tokenizer, quiet
@@ -94,8 +95,8 @@ class DescribedVae:
 class ClipFamily:
     """Runs one model on one device. Satisfies `adapters.Adapter`."""
 
-    def __init__(self, info: ModelInfo, device: str, dtype: str) -> None:
-        self.info, self.device, self.dtype = info, device, dtype
+    def __init__(self, info: ModelInfo, compute: Compute) -> None:
+        self.info, self.compute, self.device, self.dtype = info, compute, compute.device, compute.dtype
 
     @torch.no_grad()
     def encode_prompt(self, text: str, *, negative: bool) -> Encoded:
@@ -161,7 +162,7 @@ class ClipFamily:
         return (torch.cat(items) / 2 + 0.5).clamp(0, 1)
 
     def _load(self, name: str) -> Any:
-        return load_component(self.info, name, self.device, self.dtype)
+        return load_component(self.info, name, self.compute)
 
     def _pipeline(self, cls: Any, **arguments: Any) -> Any:
         """A pipeline of diffusers with the given arguments, and nothing for the other components it could have."""
