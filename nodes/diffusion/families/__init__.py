@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from graphflow.nodes.diffusion.families.family import Defaults, Family, Task
-
 from graphflow import Compute, Memory
+from graphflow.nodes.diffusion.families.family import Defaults, Family, Task
 
 if TYPE_CHECKING:
     from graphflow.nodes.diffusion.model_info import ModelInfo
