@@ -38,7 +38,9 @@ def over_budget(plan: Plan) -> list[Problem]:
     whose = "the budget of"
     if limit is None:
         limit = device_memory(plan.compute.device)
-        whose = "what the machine can give," if plan.compute.device == "cpu" else f"the memory of {plan.compute.device},"
+        whose = (
+            "what the machine can give," if plan.compute.device == "cpu" else f"the memory of {plan.compute.device},"
+        )
     if limit is None:
         return []
     problems = []
@@ -62,7 +64,7 @@ def _ways_down(step: Step, compute: Compute) -> Iterator[tuple[str, int]]:
     """What would make a step smaller, in words, and what it would need then."""
     node, inputs = step.node, step.input_types
     if any((kind.batch or 1) > 1 for kind in inputs.values()):
-        yield from _estimate("a batch of 1", node, _changed(inputs, batch=1), compute)
+        yield from _estimate("a batch of 1", node, _alone(inputs), compute)
     for other in node.lighter():
         told = ", ".join(
             f"{name} {value}" for name, value in other.model_dump().items() if value != getattr(node, name)
@@ -79,16 +81,14 @@ def _ways_down(step: Step, compute: Compute) -> Iterator[tuple[str, int]]:
         yield from _estimate("--offload sequential", node, inputs, replace(compute, offload="sequential"))
 
 
-def _estimate(
-    what: str, node: Node, inputs: Mapping[str, PortType], compute: Compute
-) -> Iterator[tuple[str, int]]:
+def _estimate(what: str, node: Node, inputs: Mapping[str, PortType], compute: Compute) -> Iterator[tuple[str, int]]:
     need = node.memory(inputs, compute)
     if need is not None:
         yield what, need.total
 
 
-def _changed(inputs: Mapping[str, PortType], **known: int) -> dict[str, PortType]:
-    return {port: replace(kind, **known) if kind.batch else kind for port, kind in inputs.items()}
+def _alone(inputs: Mapping[str, PortType]) -> dict[str, PortType]:
+    return {port: replace(kind, batch=1) if kind.batch else kind for port, kind in inputs.items()}
 
 
 def _halved(inputs: Mapping[str, PortType]) -> dict[str, PortType]:

@@ -139,9 +139,13 @@ def _without_xformers(device: str) -> Iterator[Problem]:
     hint = "leave attention out: torch's own (sdpa) needs no more memory and is as fast"
     if importlib.util.find_spec("xformers") is None:
         hint += ", or: pip install 'graphflow-diffusion[xformers]'"
-        yield Problem("attention.missing", "attention 'xformers' needs the package xformers, which is not there", hint=hint)
+        yield Problem(
+            "attention.missing", "attention 'xformers' needs the package xformers, which is not there", hint=hint
+        )
     if not device.startswith("cuda"):
-        yield Problem("attention.device", f"found attention 'xformers' on '{device}', expected a CUDA device", hint=hint)
+        yield Problem(
+            "attention.device", f"found attention 'xformers' on '{device}', expected a CUDA device", hint=hint
+        )
 
 
 def _without_compiler(device: str) -> Iterator[Problem]:

@@ -74,7 +74,8 @@ def device_memory(device: str) -> int | None:
 
 def _available() -> int | None:
     """Memory that this process can have: what is free, what it holds itself (loaded models), and no more than its
-    control group allows."""
+    control group allows.
+    """
     try:
         page = os.sysconf("SC_PAGE_SIZE")
         whole = os.sysconf("SC_PHYS_PAGES") * page

@@ -61,7 +61,7 @@ class Plan:
     wanted: Mapping[str, Ref]
     warnings: tuple[Problem, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    compute: Compute = Compute()
+    compute: Compute = field(default_factory=Compute)
     """Where and how the steps will be computed."""
 
     def memory(self, step: Step) -> Memory | None:

@@ -28,7 +28,9 @@ def add_computing(parser: Parser, *, device: str, device_help: str) -> None:
         help="keep weights off the accelerator while another component (model) or another layer (sequential) computes",
     )
     parser.add_argument(
-        "--channels-last", action="store_true", help="keep the channels of a pixel side by side in memory: faster convolutions on recent GPUs"
+        "--channels-last",
+        action="store_true",
+        help="keep the channels of a pixel side by side in memory: faster convolutions on recent GPUs",
     )
     parser.add_argument("--compile", action="store_true", help="compile denoisers once, which pays in long runs")
     parser.add_argument(

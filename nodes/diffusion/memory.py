@@ -1,10 +1,10 @@
 """What memory networks need, from their configurations and the headers of their weights. Imports no torch.
 
 A network that infers keeps two kinds of tensors: those that wait for a later layer (a UNet's skip connections), and
-those of the layer that computes. So a network is walked through block by block as diffusers computes it, adding up what
-waits and looking for the largest block; the factors are the tensors that are alive at once inside of a block, counted
-in the source of diffusers 0.42. Attention is linear in the tokens, for nobody writes the scores of all pairs out, unless
-it is "eager".
+those of the layer that computes. So a network is walked through block by block as diffusers computes it, adding up
+what waits and looking for the largest block; the factors are the tensors that are alive at once inside of a block,
+counted in the source of diffusers 0.42. Attention is linear in the tokens, for nobody writes the scores of all pairs
+out, unless it is "eager".
 
 The tests hold the estimates against what torch allocates.
 """
@@ -191,7 +191,8 @@ class _Walk:
 def _heads(config: Mapping[str, Any], level: int) -> int:
     """Heads of attention; diffusers calls their number ``attention_head_dim`` where there is no other field."""
     value = config.get("num_attention_heads") or config.get("attention_head_dim") or 8
-    return int(value[level] if isinstance(value, Sequence) else value)
+    number: int = value[level] if isinstance(value, Sequence) else value
+    return number
 
 
 def _levels(config: Mapping[str, Any], which: str) -> tuple[list[int], list[int], list[str]]:
@@ -257,4 +258,3 @@ def text_activations(config: Mapping[str, Any], tokens: int, compute: Compute) -
     layers, heads = int(config["num_hidden_layers"]), int(config["num_attention_heads"])
     scores = tokens * tokens * (1 + (2 * heads if compute.attention == "eager" else 0))
     return (tokens * ((ATTENTION + layers) * width + 2 * inner) + scores) * WIDTH[compute.dtype]
-

@@ -64,7 +64,6 @@ _FROM_TRANSFORMERS = ("CLIP", "T5")
 """How the names of the classes begin that are those of transformers; the others are diffusers'."""
 
 
-
 def begin_step(compute: Compute, need: Memory | None) -> None:
     """Make room for a step: what it computes with is kept free of pooled networks, and offloaded ones go back."""
     release()

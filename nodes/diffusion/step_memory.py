@@ -45,7 +45,7 @@ def denoising_memory(
     controlnet: NetworkInfo | None = None,
     tile: int | None = None,
 ) -> Memory | None:
-    """To denoise latents of the size of ``latent``; the UNet looks at no more than ``tile`` x ``tile`` cells at once."""
+    """To denoise latents of the size of ``latent``, of which the UNet sees ``tile`` x ``tile`` cells at once at most."""
     cells = _cells(info, latent)
     name = info.family.denoiser
     if cells is None or latent.batch is None or not _known(info, name, "UNet2DConditionModel"):
@@ -53,9 +53,9 @@ def denoising_memory(
     rows, columns = cells
     config = info.denoiser
     items = latent.batch * (2 if guided else 1)
-    seen = [min(length, tile or length) for length in cells]
-    need = unet_activations(config, *seen, items, compute, controlled=controlnet is not None)
-    if seen != [rows, columns]:
+    seen = min(rows, tile or rows), min(columns, tile or columns)
+    need = unet_activations(config, seen[0], seen[1], items, compute, controlled=controlnet is not None)
+    if seen != cells:
         # the tiles' answers are added up, beside their weights, and divided
         need += 3 * int(config["out_channels"]) * rows * columns * items * WIDTH[compute.dtype]
     if controlnet is not None:

@@ -24,7 +24,8 @@ def placed(network: torch.nn.Module, cls: str, compute: Compute) -> torch.nn.Mod
     if compute.attention == "eager":
         _write_scores_out(network)
     elif compute.attention == "xformers" and hasattr(network, "enable_xformers_memory_efficient_attention"):
-        network.enable_xformers_memory_efficient_attention()
+        known_to_diffusers: Any = network
+        known_to_diffusers.enable_xformers_memory_efficient_attention()
     if compute.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compute.compile and cls in COMPILED:

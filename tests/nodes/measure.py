@@ -13,7 +13,7 @@ def peak_of(work: Callable[[], Any]) -> int:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         result = work()
     del result
-    results: Any = profile.profiler.kineto_results  # type: ignore[union-attr]
+    results: Any = profile.profiler.kineto_results
     changes = sorted(
         ((event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]"),
         key=lambda change: change[0],
