@@ -48,9 +48,9 @@ class Compute:
     """Bytes that no step may need more of; None: what the device has."""
 
     def environment(self) -> Mapping[str, str]:
-        """The settings that change results in their last digits, and so belong into cache keys: not ``offload``, nor the budget.
+        """The settings that change results in their last digits, and so belong into cache keys.
 
-        A switch that is left alone is not mentioned.
+        Offloading and the budget change nothing. A switch that is left alone is not mentioned.
         """
         told = {"device": self.device.partition(":")[0], "dtype": self.dtype}
         if self.attention != "sdpa":

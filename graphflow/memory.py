@@ -73,8 +73,9 @@ def device_memory(device: str) -> int | None:
 
 
 def _available() -> int | None:
-    """Memory that this process can have: what is free, what it holds itself (loaded models), and no more than its
-    control group allows.
+    """Memory that this process can have.
+
+    That is what is free and what it holds itself, such as loaded models, and no more than its control group allows.
     """
     try:
         page = os.sysconf("SC_PAGE_SIZE")

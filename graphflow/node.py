@@ -69,7 +69,7 @@ class Context:
 
     @property
     def device(self) -> str:
-        """Where to compute: "cpu", "cuda:0", …"""
+        """Where to compute: "cpu", "cuda:0" and so on."""
         return self.compute.device
 
     @property

@@ -191,8 +191,7 @@ class _Walk:
 def _heads(config: Mapping[str, Any], level: int) -> int:
     """Heads of attention; diffusers calls their number ``attention_head_dim`` where there is no other field."""
     value = config.get("num_attention_heads") or config.get("attention_head_dim") or 8
-    number: int = value[level] if isinstance(value, Sequence) else value
-    return number
+    return int(value[level]) if isinstance(value, Sequence) else int(value)
 
 
 def _levels(config: Mapping[str, Any], which: str) -> tuple[list[int], list[int], list[str]]:

@@ -45,7 +45,7 @@ def denoising_memory(
     controlnet: NetworkInfo | None = None,
     tile: int | None = None,
 ) -> Memory | None:
-    """To denoise latents of the size of ``latent``, of which the UNet sees ``tile`` x ``tile`` cells at once at most."""
+    """To denoise latents of the size of ``latent``; the UNet sees at most ``tile`` x ``tile`` cells at once."""
     cells = _cells(info, latent)
     name = info.family.denoiser
     if cells is None or latent.batch is None or not _known(info, name, "UNet2DConditionModel"):
