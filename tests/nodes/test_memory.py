@@ -125,7 +125,8 @@ class TestStepsOfThePocketModels:
         assert Denoise(model="no/model").memory({"latent": unknown}, Compute()) is None
 
     @pytest.mark.parametrize(
-        ("node", "port"), [(Denoise(guidance_scale=3.0), "latent"), (DecodeLatent(), "latent"), (EncodeImage(), "image")]
+        ("node", "port"),
+        [(Denoise(guidance_scale=3.0), "latent"), (DecodeLatent(), "latent"), (EncodeImage(), "image")],
     )
     def test_more_of_everything_needs_more(self, node: Node, port: str) -> None:
         small = PortType(Latent, "pocket", "pocket", 64, 64, 1)
