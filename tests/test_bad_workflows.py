@@ -29,6 +29,11 @@ HEAVY = ("torch", "diffusers", "transformers", "PIL", "numpy")
 """What checking a workflow has no business importing."""
 
 WITHOUT_A_FILE = {
+    "attention.device": "an option of a run, not of a workflow",
+    "attention.missing": "an option of a run, not of a workflow",
+    "attention.unknown": "an option of a run, not of a workflow",
+    "compile.missing": "an option of a run, not of a workflow",
+    "compile.offload": "an option of a run, not of a workflow",
     "device.missing": "an option of a run, not of a workflow",
     "device.unknown": "an option of a run, not of a workflow",
     "dtype.unknown": "an option of a run, not of a workflow",
@@ -39,7 +44,11 @@ WITHOUT_A_FILE = {
     "input.twice": "a second input of one name, in Python; in a file it is json.duplicate_key",
     "json.too_deep": "how deep Python reads depends on its version; tests/engine/test_documents.py",
     "keep.unknown": "an argument of a run, not of a workflow",
+    "memory.budget": "depends on the machine; tests/engine/test_memory_budget.py",
+    "memory.unreadable": "an option of a run, not of a workflow",
     "node.twice": "a second node of one name, in Python; in a file it is json.duplicate_key",
+    "offload.device": "an option of a run, not of a workflow",
+    "offload.unknown": "an option of a run, not of a workflow",
     "output.twice": "a second output of one name, in Python; in a file it is json.duplicate_key",
     "uses.relative": "needs a workflow that is in no folder",
     "value.control_batch": "needs several depth maps, which no file holds; tests/nodes/test_controlnet_depth.py",
