@@ -88,13 +88,12 @@ def _totals(planned: Plan) -> str:
     if denoise:
         parts.append(count(denoise, "denoise step"))
     parts.append(count(len(models), "model") + (f" ({', '.join(models)})" if models else ""))
-    peak = _peak(planned)
-    if peak:
-        parts.append(f"peak memory {show_bytes(peak[1].total)} (#{peak[0].index + 1})")
     files = [claim for step in planned.steps if step.node.effect for claim in step.node.claims()]
     if files:
         parts.append("saves " + ", ".join(files))
-    return ", ".join(parts)
+    peak = _peak(planned)
+    told = f"\npeak memory {show_bytes(peak[1].total)}, in #{peak[0].index + 1}" if peak else ""
+    return ", ".join(parts) + told
 
 
 def _peak(planned: Plan) -> tuple[Step, Memory] | None:

@@ -15,6 +15,7 @@ import torch
 import graphflow as gf
 from graphflow import Image
 from graphflow.cli import main
+from graphflow.memory import show_bytes
 from graphflow.nodes import DecodeLatent, LoadImage, SaveImage, SuperRes, Upscale
 from tests.nodes import full_size
 
@@ -95,7 +96,9 @@ def test_the_plan_shows_what_each_step_needs_and_the_peak(file: Path, capsys: py
     assert main(["plan", str(file), "--memory-budget", "64GB"]) == 0
     out = capsys.readouterr().out
     assert "DenoiseSuperRes, 75 steps, " in out
-    assert "peak memory " in out.splitlines()[-1] or "peak memory " in out.splitlines()[-2]
+    largest = max((need["total"], name) for name, need in needs.items() if need)[1]
+    number = [step["name"] for step in data["steps"]].index(largest) + 1
+    assert out.splitlines()[-1] == f"peak memory {show_bytes(data['peak_memory'])}, in #{number}"
 
 
 @pytest.mark.parametrize("command", ["plan", "run"])
