@@ -21,7 +21,7 @@ from graphflow.nodes.diffusion.memory import (
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.network_info import NetworkInfo
 
-__all__ = ["decoding_memory", "denoising_memory", "encoding_memory", "prompt_memory"]
+__all__ = ["decoding_memory", "denoising_memory", "depth_memory", "encoding_memory", "prompt_memory"]
 
 PLANES = 4
 """Copies of a finished picture alive at once while it is put together and brought to [0, 1]."""
@@ -84,6 +84,15 @@ def encoding_memory(info: ModelInfo, image: PortType, tile: int, compute: Comput
         return None
     need = encoder_activations(info.autoencoder, *_tile(info, cells, tile), compute)
     return _with_weights(info, [name], need + 3 * _picture_bytes(image), compute)
+
+
+def depth_memory(network: NetworkInfo, image: PortType, compute: Compute) -> Memory | None:
+    """To estimate depth, picture by picture, each brought to the size that the network was trained at."""
+    weights = weight_bytes(network.component, network.config, compute)
+    if weights is None or image.width is None or image.height is None or image.batch is None:
+        return None
+    size = int(network.config["sample_size"])
+    return Memory(weights, unet_activations(network.config, size, size, 1, compute) + 2 * _picture_bytes(image))
 
 
 def _with_weights(

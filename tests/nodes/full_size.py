@@ -36,7 +36,9 @@ def pipeline(folder: Path, cls: str, **parts: Any) -> Path:
         (folder / name).mkdir(parents=True)
         if isinstance(part, torch.nn.Module):
             library = "transformers" if name == "text_encoder" else "diffusers"
-            part.config.save_pretrained(folder / name) if library == "transformers" else part.save_config(folder / name)
+            network: Any = part
+            save = network.config.save_pretrained if library == "transformers" else network.save_config
+            save(folder / name)
             write_header(
                 part, folder / name / f"{'' if library == 'transformers' else 'diffusion_pytorch_'}model.safetensors"
             )

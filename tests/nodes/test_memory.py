@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from graphflow.nodes import (
     EmptyLatent,
     EncodeImage,
     EncodePrompt,
+    EstimateDepth,
 )
 from graphflow.nodes.diffusion.memory import (
     controlnet_activations,
@@ -111,6 +113,10 @@ class TestStepsOfThePocketModels:
         check_step(DecodeLatent(tile_size=tile), context, 4, latent=latent)
         check_step(EncodeImage(tile_size=tile), context, 4, image=Image(torch.zeros(batch, 3, size, size)))
 
+    @pytest.mark.parametrize(("width", "height", "batch"), [(64, 64, 1), (64, 64, 3), (320, 256, 2)])
+    def test_depth(self, width: int, height: int, batch: int, context: Recorder) -> None:
+        check_step(EstimateDepth(), context, 4, image=Image(torch.zeros(batch, 3, height, width)))
+
     @pytest.mark.parametrize(("attention", "dtype"), [("eager", "float32"), ("sdpa", "bfloat16")])
     def test_other_settings(self, attention: str, dtype: str, context: Recorder) -> None:
         context.compute = Compute(attention=attention, dtype=dtype)
@@ -157,7 +163,7 @@ class TestArchitectures:
         unet = tiny_unet(**config)
         for items, rows, columns in ((1, 32, 32), (2, 32, 32), (1, 64, 48)):
             latents, embeds = torch.zeros(items, 4, rows, columns), torch.zeros(items, 7, 96)
-            real = peak_of(lambda given=(latents, embeds): unet(given[0], 1, given[1]).sample)
+            real = peak_of(partial(unet, latents, 1, embeds, return_dict=False))
             check(unet_activations(unet.config, rows, columns, items, Compute()), real)
 
     def test_controlnet(self) -> None:
@@ -178,14 +184,9 @@ class TestArchitectures:
             vae.set_default_attn_processor()
         compute = Compute(attention=attention)
         for rows, columns in ((16, 16), (64, 32)):
-            check(
-                decoder_activations(vae.config, rows, columns, compute),
-                peak_of(lambda size=(rows, columns): vae.decode(torch.zeros(1, 4, *size)).sample),
-            )
-            check(
-                encoder_activations(vae.config, rows, columns, compute),
-                peak_of(lambda size=(rows * 8, columns * 8): vae.encode(torch.zeros(1, 3, *size)).latent_dist.mode()),
-            )
+            latents, pixels = torch.zeros(1, 4, rows, columns), torch.zeros(1, 3, rows * 8, columns * 8)
+            check(decoder_activations(vae.config, rows, columns, compute), peak_of(partial(vae.decode, latents)))
+            check(encoder_activations(vae.config, rows, columns, compute), peak_of(partial(vae.encode, pixels)))
 
 
 class TestWeights:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from graphflow import Compute
+from graphflow import Compute, Memory
 from graphflow.nodes.diffusion.models import begin_step, load_network
 from graphflow.nodes.diffusion.network_info import NetworkInfo
 
@@ -13,12 +13,12 @@ __all__ = ["estimate_depth"]
 
 
 @torch.no_grad()
-def estimate_depth(network: NetworkInfo, pixels: torch.Tensor, compute: Compute) -> torch.Tensor:
+def estimate_depth(network: NetworkInfo, pixels: torch.Tensor, compute: Compute, need: Memory | None) -> torch.Tensor:
     """Inverse depth (batch, 1, height, width), float32 in [0, 1] on the CPU, near 1, of pixels (batch, 3, …) in [0, 1].
 
     The network looks at the picture in the size it was trained at; its answer is brought back to the picture's.
     """
-    begin_step(compute, None)
+    begin_step(compute, need)
     unet = load_network(network.component, network.cls, compute)
     size = int(network.config["sample_size"])
     values = pixels.to(compute.device, unet.dtype) * 2 - 1
