@@ -136,7 +136,7 @@ def _impossible(compute: Compute, *, device_known: bool) -> Iterator[Problem]:
 
 
 def _without_xformers(device: str) -> Iterator[Problem]:
-    hint = "leave attention out: torch's own (sdpa) needs no more memory and is as fast"
+    hint = "leave attention out: torch's own (sdpa) writes no scores out either, and runs everywhere"
     if importlib.util.find_spec("xformers") is None:
         hint += ", or: pip install 'graphflow-diffusion[xformers]'"
         yield Problem(

@@ -30,9 +30,11 @@ def add_computing(parser: Parser, *, device: str, device_help: str) -> None:
     parser.add_argument(
         "--channels-last",
         action="store_true",
-        help="keep the channels of a pixel side by side in memory: faster convolutions on recent GPUs",
+        help="keep the channels of a pixel side by side in memory",
     )
-    parser.add_argument("--compile", action="store_true", help="compile denoisers once, which pays in long runs")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile denoisers once: a slow start, which long runs may earn back"
+    )
     parser.add_argument(
         "--memory-budget",
         metavar="SIZE",
