@@ -8,6 +8,7 @@ from pydantic import Field
 from graphflow.bind import bind
 from graphflow.build import NodeHandle, Run, Workflow, load, loads
 from graphflow.cache import MemoryCache, Store
+from graphflow.device import Compute
 from graphflow.errors import (
     Cancelled,
     GraphFlowError,
@@ -19,6 +20,7 @@ from graphflow.errors import (
 )
 from graphflow.expand import Expansion
 from graphflow.graph import Graph
+from graphflow.memory import Memory
 from graphflow.node import Context, Node, Port, Ref
 from graphflow.plan import Plan, Step, plan
 from graphflow.registry import Registry, default_registry
@@ -39,6 +41,7 @@ from graphflow.version import __version__
 
 __all__ = [
     "Cancelled",
+    "Compute",
     "Conditioning",
     "Context",
     "DepthMap",
@@ -50,6 +53,7 @@ __all__ = [
     "InputFile",
     "Latent",
     "Mask",
+    "Memory",
     "MemoryCache",
     "MissingError",
     "ModelRef",

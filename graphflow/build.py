@@ -18,8 +18,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from graphflow.bind import bind
+from graphflow.budget import refuse_over_budget
 from graphflow.cache import Store
-from graphflow.device import resolve_device, resolve_dtype
+from graphflow.device import resolve_compute
 from graphflow.errors import GraphFlowError, Problem, WorkflowError, nearest
 from graphflow.events import Listener
 from graphflow.flatten import CALL
@@ -130,11 +131,26 @@ class Workflow(WorkflowDocument):
         keep: Collection[str] = (),
         device: str = "cpu",
         dtype: str = "auto",
+        attention: str = "auto",
+        offload: str = "none",
+        channels_last: bool = False,
+        compile: bool = False,
         offline: bool = False,
         **inputs: Any,
     ) -> Plan:
-        """What a run with these inputs would do. As for a run, pictures at URLs are downloaded, unless ``offline``."""
-        return plan(self.bind(inputs, offline=offline), keep=keep, device=device, dtype=resolve_dtype(dtype, device))
+        """What a run with these inputs would do, and what memory its steps need (`Plan.memory`).
+
+        As for a run, pictures at URLs are downloaded, unless ``offline``.
+        """
+        compute = resolve_compute(
+            device=device,
+            dtype=dtype,
+            attention=attention,
+            offload=offload,
+            channels_last=channels_last,
+            compile=compile,
+        )
+        return plan(self.bind(inputs, offline=offline), keep=keep, compute=compute)
 
     def run(
         self,
@@ -143,6 +159,11 @@ class Workflow(WorkflowDocument):
         keep: Collection[str] = (),
         device: str = "auto",
         dtype: str = "auto",
+        attention: str = "auto",
+        offload: str = "none",
+        channels_last: bool = False,
+        compile: bool = False,
+        memory_budget: int | str | None = None,
         cache: Store | None = None,
         listeners: Iterable[Listener] = (),
         cancel: threading.Event | None = None,
@@ -153,18 +174,25 @@ class Workflow(WorkflowDocument):
         """Run the workflow in this process.
 
         ``inputs`` are values for the declared inputs; ``out`` is the folder that files are saved in; ``keep`` names
-        nodes whose values are wanted besides the outputs and what is saved; with ``offline`` nothing is asked of the
-        network, and what is not on this machine is missing. Raises WorkflowError (nothing has run), or
-        whatever a node raises.
+        nodes whose values are wanted besides the outputs and what is saved. ``device`` to ``compile`` say where and
+        how to compute, as `graphflow.device.Compute` does. ``memory_budget`` (bytes, or a text like "8GB") is what no
+        step may need more of, by default what the device has. With ``offline`` nothing is asked of the network, and
+        what is not on this machine is missing. Raises WorkflowError (nothing has run), or whatever a node raises.
         """
         graph = self.bind(inputs, registry=registry, offline=offline)
-        needs_torch = any(bound.node.models() for bound in graph)
-        place = resolve_device(device if needs_torch or device != "auto" else "cpu")
-        kind = resolve_dtype(dtype, place)
-        planned = plan(graph, keep=keep, device=place, dtype=kind)
-        outcome = execute(
-            planned, output_folder=Path(out), device=place, dtype=kind, cache=cache, listeners=listeners, cancel=cancel
+        compute = resolve_compute(
+            device=device,
+            dtype=dtype,
+            attention=attention,
+            offload=offload,
+            channels_last=channels_last,
+            compile=compile,
+            memory_budget=memory_budget,
+            models=any(bound.node.models() for bound in graph),
         )
+        planned = plan(graph, keep=keep, compute=compute)
+        refuse_over_budget(planned)
+        outcome = execute(planned, output_folder=Path(out), cache=cache, listeners=listeners, cancel=cancel)
         return Run(graph, planned, outcome, inputs)
 
 

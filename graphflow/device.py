@@ -1,15 +1,165 @@
-"""Where a run computes: device and dtype."""
+"""Where and how a run computes: `Compute`, and how its settings are made out of what a person asks for.
+
+Nothing here loads a model. torch is imported only to look for an accelerator, and only where one is asked for.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 
-from graphflow.errors import Problem, WorkflowError
+from graphflow.errors import Problem, WorkflowError, nearest
+from graphflow.memory import parse_bytes
 
-__all__ = ["DTYPES", "resolve_device", "resolve_dtype"]
+__all__ = ["ATTENTIONS", "DTYPES", "OFFLOADS", "Compute", "resolve_compute", "resolve_device", "resolve_dtype"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+ATTENTIONS = ("auto", "sdpa", "xformers", "eager")
+OFFLOADS = ("none", "model", "sequential")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compute:
+    """Where and how to compute; what a running node finds as ``context.compute``.
+
+    `resolve_compute` makes one that this machine can keep; one that is made by hand is not checked.
+    """
+
+    device: str = "cpu"
+    """"cpu", "cuda:0", "mps": where tensors are while they are computed with."""
+    dtype: str = "float32"
+    """"float32", "float16" or "bfloat16"."""
+    attention: str = "sdpa"
+    """"sdpa" is torch's scaled_dot_product_attention, "eager" writes the scores of all pairs of tokens out."""
+    offload: str = "none"
+    """What waits in the machine's memory while the device does not use it: no weights ("none"), those of the
+    components of other steps ("model"), those of all layers but the one that computes ("sequential")."""
+    channels_last: bool = False
+    """Whether convolutions keep the channels of a pixel beside each other in memory."""
+    compile: bool = False
+    """Whether denoisers go through torch.compile."""
+    memory_budget: int | None = None
+    """Bytes that no step may need more of; None: what the device has."""
+
+    def environment(self) -> Mapping[str, str]:
+        """The settings that change results in their last digits, and so belong into cache keys.
+
+        Offloading and the budget change nothing. A switch that is left alone is not mentioned.
+        """
+        told = {"device": self.device.partition(":")[0], "dtype": self.dtype}
+        if self.attention != "sdpa":
+            told["attention"] = self.attention
+        for name, on in (("channels_last", self.channels_last), ("compile", self.compile)):
+            if on:
+                told[name] = "on"
+        return told
+
+
+def resolve_compute(
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: str = "auto",
+    offload: str = "none",
+    channels_last: bool = False,
+    compile: bool = False,
+    memory_budget: int | str | None = None,
+    models: bool = True,
+) -> Compute:
+    """What a person asks for as settings that this machine can keep. Raises WorkflowError with every problem.
+
+    Where no model runs (``models`` False) and the device is left open, nobody is asked for a GPU, which imports torch.
+    """
+    if device == "auto" and not models and offload == "none":
+        device = "cpu"
+    problems: list[Problem] = []
+    place, kind, device_known = "cpu", "float32", False
+    try:
+        place = resolve_device(device)
+        device_known = True
+        kind = resolve_dtype(dtype, place)
+    except WorkflowError as error:
+        problems += error.problems
+    budget = memory_budget if isinstance(memory_budget, int) else None
+    if isinstance(memory_budget, str):
+        try:
+            budget = parse_bytes(memory_budget)
+        except WorkflowError as error:
+            problems += error.problems
+    compute = Compute(
+        device=place,
+        dtype=kind,
+        attention="sdpa" if attention == "auto" else attention,
+        offload=offload,
+        channels_last=channels_last,
+        compile=compile,
+        memory_budget=budget,
+    )
+    problems += _impossible(compute, device_known=device_known)
+    if problems:
+        raise WorkflowError(problems)
+    return compute
+
+
+def _impossible(compute: Compute, *, device_known: bool) -> Iterator[Problem]:
+    """What this machine, or the other settings, do not allow."""
+    if compute.attention not in ATTENTIONS:
+        message = f"found attention '{compute.attention}', expected one of {', '.join(ATTENTIONS)}"
+        yield Problem("attention.unknown", message, hint=nearest(compute.attention, ATTENTIONS))
+    if compute.offload not in OFFLOADS:
+        message = f"found offload '{compute.offload}', expected one of {', '.join(OFFLOADS)}"
+        yield Problem("offload.unknown", message, hint=nearest(compute.offload, OFFLOADS))
+    elif compute.offload != "none" and device_known and compute.device == "cpu":
+        yield Problem(
+            "offload.device",
+            f"found offload '{compute.offload}' on the CPU, expected an accelerator to offload from",
+            hint="leave offload out: on the CPU all weights are in the machine's memory already",
+        )
+    if compute.attention == "xformers":
+        yield from _without_xformers(compute.device if device_known else "cuda")
+    if compute.compile:
+        if compute.offload == "sequential":
+            yield Problem(
+                "compile.offload",
+                "found compile together with offload 'sequential', expected one of them: what is compiled has its "
+                "weights at hand",
+                hint="use offload 'model' with compile",
+            )
+        if device_known:
+            yield from _without_compiler(compute.device)
+
+
+def _without_xformers(device: str) -> Iterator[Problem]:
+    hint = "leave attention out: torch's own (sdpa) writes no scores out either, and runs everywhere"
+    if importlib.util.find_spec("xformers") is None:
+        hint += ", or: pip install 'graphflow-diffusion[xformers]'"
+        yield Problem(
+            "attention.missing", "attention 'xformers' needs the package xformers, which is not there", hint=hint
+        )
+    if not device.startswith("cuda"):
+        yield Problem(
+            "attention.device", f"found attention 'xformers' on '{device}', expected a CUDA device", hint=hint
+        )
+
+
+def _without_compiler(device: str) -> Iterator[Problem]:
+    """What torch.compile writes its code for: Triton on CUDA, a C++ compiler elsewhere."""
+    if device.startswith("cuda"):
+        if importlib.util.find_spec("triton") is None:
+            message = "compile needs the package triton on CUDA, which is not there"
+            yield Problem("compile.missing", message, hint="leave compile out, or: pip install triton")
+        return
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    compiler = os.environ.get("CXX") or usual
+    if shutil.which(compiler) is None:
+        message = f"compile needs a C++ compiler on the CPU, and there is no '{compiler}' on the PATH"
+        yield Problem("compile.missing", message, hint="leave compile out, install one, or name yours in CXX")
 
 
 @cache

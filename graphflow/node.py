@@ -27,7 +27,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from graphflow.device import Compute
 from graphflow.errors import NodeDefinitionError, Problem
+from graphflow.memory import Memory
 from graphflow.types import INPUT_FILE, PLAIN_KINDS, PortType
 
 __all__ = ["Context", "Node", "Port", "Ref"]
@@ -60,9 +62,20 @@ class Ref(NamedTuple):
 class Context:
     """What a running node may ask of the engine. The base class works alone, so that a node can be tried in a test."""
 
-    device: str = "cpu"
-    dtype: str = "float32"
+    compute: Compute = Compute()
     output_folder: Path = Path()
+    memory: Memory | None = None
+    """What the node's own `Node.memory` said before the run."""
+
+    @property
+    def device(self) -> str:
+        """Where to compute: "cpu", "cuda:0" and so on."""
+        return self.compute.device
+
+    @property
+    def dtype(self) -> str:
+        """In what to compute: "float32", "float16" or "bfloat16"."""
+        return self.compute.dtype
 
     def step(self, done: int, total: int) -> None:
         """Tell that ``done`` of ``total`` steps are finished; raises Cancelled when the run was asked to stop."""
@@ -212,6 +225,14 @@ class Node(BaseModel):
     def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
         """How many steps the progress bar will count (denoise steps), None for a node that is one step."""
         return None
+
+    def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
+        """What a run needs on its device at its peak, None where it is unknown."""
+        return None
+
+    def lighter(self) -> Iterable[Self]:
+        """The node with other parameters that need less memory, to be offered where it does not fit."""
+        return ()
 
     @classmethod
     def convert(cls, source: PortType, target: PortType) -> Self | None:

@@ -14,10 +14,12 @@ from functools import cache
 from typing import Any
 
 from graphflow.collector import paused_collection
+from graphflow.device import Compute
 from graphflow.errors import Problem, WorkflowError, nearest
 from graphflow.expand import StepBuilder
 from graphflow.flatten import Edge
 from graphflow.graph import Constant, Graph
+from graphflow.memory import Memory
 from graphflow.node import Node, Ref
 from graphflow.types import PLAIN_KINDS, Image, Latent, PortType
 
@@ -59,6 +61,12 @@ class Plan:
     wanted: Mapping[str, Ref]
     warnings: tuple[Problem, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    compute: Compute = field(default_factory=Compute)
+    """Where and how the steps will be computed."""
+
+    def memory(self, step: Step) -> Memory | None:
+        """What a step needs on the device at its peak, None where it is unknown."""
+        return step.node.memory(step.input_types, self.compute)
 
     def models(self) -> tuple[str, ...]:
         """Model references in the order in which they are first needed."""
@@ -89,8 +97,7 @@ def plan(
     *,
     keep: Collection[str] = (),
     results: bool = True,
-    device: str = "cpu",
-    dtype: str = "float32",
+    compute: Compute = Compute(),  # noqa: B008 - it is frozen
 ) -> Plan:
     """Plan a graph.
 
@@ -102,7 +109,7 @@ def plan(
 
     Of a graph that was bound for checking, what waits for a parameter that is not given yet is left out.
     """
-    environment = {"device": device.split(":")[0], "dtype": dtype, **library_versions()}
+    environment = {**compute.environment(), **library_versions()}
     builder = StepBuilder(graph.registry, environment, graph.fetcher)
     refs: dict[Edge, Ref] = {}
     effects: list[int] = []
@@ -162,7 +169,7 @@ def plan(
         if results or name in keep or builder.type_of(wanted[name]).kind in PLAIN_KINDS
     }
     warnings = tuple(dict.fromkeys(graph.warnings))
-    return Plan(tuple(_steps(builder, places, set(kept.values()))), kept, outputs, warnings, environment)
+    return Plan(tuple(_steps(builder, places, set(kept.values()))), kept, outputs, warnings, environment, compute)
 
 
 def _presented(builder: StepBuilder, name: str, ref: Ref) -> Ref:

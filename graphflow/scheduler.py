@@ -51,7 +51,8 @@ class RunContext(Context):
 
     def __init__(self, runner: _Runner, step: Step) -> None:
         self._runner, self._step = runner, step
-        self.device, self.dtype, self.output_folder = runner.device, runner.dtype, runner.output_folder
+        self.compute, self.output_folder = runner.plan.compute, runner.output_folder
+        self.memory = runner.plan.memory(step)
 
     def step(self, done: int, total: int) -> None:
         """Tell progress; raises Cancelled when the run was asked to stop."""
@@ -73,18 +74,16 @@ def execute(
     plan: Plan,
     *,
     output_folder: Path = Path(),
-    device: str = "cpu",
-    dtype: str = "float32",
     cache: Store | None = None,
     listeners: Iterable[Listener] = (),
     cancel: threading.Event | None = None,
 ) -> Outcome:
-    """Run the steps of a plan in order and return what they left.
+    """Run the steps of a plan in order, computing as it was planned, and return what they left.
 
     What a node raises passes through with a note that names the node and the shapes of its inputs. Raises Cancelled
     after ``cancel`` was set, at the latest when the running node tells its next step.
     """
-    return _Runner(plan, output_folder, device, dtype, cache, tuple(listeners), cancel).run()
+    return _Runner(plan, output_folder, cache, tuple(listeners), cancel).run()
 
 
 class _Runner:
@@ -92,14 +91,12 @@ class _Runner:
         self,
         plan: Plan,
         output_folder: Path,
-        device: str,
-        dtype: str,
         cache: Store | None,
         listeners: tuple[Listener, ...],
         cancel: threading.Event | None,
     ) -> None:
         self.plan, self.cache, self.listeners, self.cancel = plan, cache, listeners, cancel
-        self.output_folder, self.device, self.dtype = output_folder, device, dtype
+        self.output_folder = output_folder
         self.outcome = Outcome()
         self.values: dict[Ref, Any] = {}
 

@@ -3,10 +3,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Self
 
-from graphflow import Context, Field, Image, Latent, PortType, Problem
+from graphflow import Compute, Context, Field, Image, Latent, Memory, PortType, Problem
 from graphflow.nodes.diffusion.families.adapters import Adapter
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
+from graphflow.nodes.diffusion.step_memory import decoding_memory
+from graphflow.nodes.diffusion.tile_sizes import with_smaller_tiles
 
 __all__ = ["DecodeLatent"]
 
@@ -45,6 +47,15 @@ class DecodeLatent(ModelNode, version=1, converts=True):
     def convert(cls, source: PortType, target: PortType) -> Self | None:
         """From latents that say which model reads them."""
         return cls(model=source.model) if source.model else None
+
+    def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
+        """The VAE with one tile at a time, and the pictures."""
+        info = self.known
+        return decoding_memory(info, inputs["latent"], self.tile_size, compute) if info else None
+
+    def lighter(self) -> Iterable[Self]:
+        """Smaller tiles."""
+        return with_smaller_tiles(self, 512, 256)
 
     def run(self, *, latent: Latent, context: Context) -> Image:
         """Decode each picture by itself. Raises ValueError for latents of another space, or that are not clean."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
-from graphflow import Conditioning, Context, Field, Latent, PortType, Problem, Seed
+from graphflow import Compute, Conditioning, Context, Field, Latent, Memory, PortType, Problem, Seed
 from graphflow.nodes.diffusion.checks import check_negative, check_redrawing, check_strength
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.families.adapters import Control, Draws, Sampling
@@ -12,6 +12,7 @@ from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
 from graphflow.nodes.diffusion.schedule import steps_between
+from graphflow.nodes.diffusion.step_memory import denoising_memory
 from graphflow.nodes.encoded_for import prompts_of
 
 __all__ = ["Denoise"]
@@ -90,6 +91,11 @@ class Denoise(ModelNode, version=1):
         if start is None and self.denoising_end is None:
             return info.family.denoise_steps(steps, self.strength or 1.0)
         return steps_between(info, self.sampler, steps, start, self.denoising_end)
+
+    def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
+        """The denoiser with all pictures at once, twice under guidance."""
+        info = self.known
+        return denoising_memory(info, inputs["latent"], compute, guided=self._guidance(info) > 1) if info else None
 
     def run(
         self, *, latent: Latent, positive: Conditioning, negative: Conditioning | None = None, context: Context

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from graphflow import Conditioning, Context, DepthMap, Field, Latent, ModelRef, PortType, Problem
+from graphflow import Compute, Conditioning, Context, DepthMap, Field, Latent, Memory, ModelRef, PortType, Problem
 from graphflow.nodes.denoise import Denoise
 from graphflow.nodes.diffusion.controlnet import check_control
 from graphflow.nodes.diffusion.families.adapters import Control
 from graphflow.nodes.diffusion.model_info import ModelInfo
-from graphflow.nodes.diffusion.network_info import require_network
+from graphflow.nodes.diffusion.network_info import NetworkInfo, find_network, require_network
+from graphflow.nodes.diffusion.step_memory import denoising_memory
 
 __all__ = ["DenoiseControlNet"]
 
@@ -42,6 +43,14 @@ class DenoiseControlNet(Denoise, version=1):
     def models(self) -> tuple[str, ...]:
         """The model and the ControlNet."""
         return (self.model, self.controlnet)
+
+    def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
+        """As `Denoise`, with the ControlNet."""
+        info, network = self.known, find_network(self.controlnet, "controlnet")
+        if info is None or not isinstance(network, NetworkInfo):
+            return None
+        guided = self._guidance(info) > 1
+        return denoising_memory(info, inputs["latent"], compute, guided=guided, controlnet=network)
 
     def run(  # type: ignore[override]
         self,

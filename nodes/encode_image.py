@@ -3,11 +3,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Self
 
-from graphflow import Context, Field, Image, Latent, PortType, Problem, Seed
+from graphflow import Compute, Context, Field, Image, Latent, Memory, PortType, Problem, Seed
 from graphflow.nodes.diffusion.checks import floored
 from graphflow.nodes.diffusion.families.adapters import Adapter
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
+from graphflow.nodes.diffusion.step_memory import encoding_memory
+from graphflow.nodes.diffusion.tile_sizes import with_smaller_tiles
 
 __all__ = ["EncodeImage"]
 
@@ -21,6 +23,12 @@ class EncodeImage(ModelNode, version=1, converts=True):
     """
 
     seed: Seed | None = Field(None, description="draw a sample with this seed; default: the mode of the distribution")
+    tile_size: int = Field(
+        1024,
+        ge=64,
+        le=16384,
+        description="pixels; a larger picture is encoded in overlapping tiles: less memory",
+    )
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """Latents of the model with the size of the image."""
@@ -42,7 +50,16 @@ class EncodeImage(ModelNode, version=1, converts=True):
         """To latents of the model that the target names."""
         return cls(model=target.model) if target.model else None
 
+    def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
+        """The VAE with one tile at a time, and the pictures."""
+        info = self.known
+        return encoding_memory(info, inputs["image"], self.tile_size, compute) if info else None
+
+    def lighter(self) -> Iterable[Self]:
+        """Smaller tiles."""
+        return with_smaller_tiles(self, 512, 256)
+
     def run(self, *, image: Image, context: Context) -> Latent:
         """Encode each picture by itself. Raises ValueError for a size that does not fill whole latent cells."""
         backend: Adapter = self.adapter(context)
-        return Latent(backend.encode_image(image.pixels, self.seed), self.required.space, self.model)
+        return Latent(backend.encode_image(image.pixels, self.seed, self.tile_size), self.required.space, self.model)

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphflow import Conditioning, Context, Field, PortType, Text
+from graphflow import Compute, Conditioning, Context, Field, Memory, PortType, Text
 from graphflow.nodes.diffusion.families.adapters import Adapter
 from graphflow.nodes.diffusion.model_node import ModelNode
+from graphflow.nodes.diffusion.step_memory import prompt_memory
 
 __all__ = ["EncodePrompt"]
 
@@ -25,6 +26,11 @@ class EncodePrompt(ModelNode, version=1):
         """Conditioning for models with the same kind of text encoder."""
         info = self.known
         return {"conditioning": PortType(Conditioning, info.text_space if info else None)}
+
+    def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
+        """The text encoder."""
+        info = self.known
+        return prompt_memory(info, compute) if info else None
 
     def run(self, *, text: Text, context: Context) -> Conditioning:
         """Encode one prompt."""

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from graphflow import Context, DepthMap, Field, Image, ModelRef, Node, PortType, Problem
-from graphflow.nodes.diffusion.network_info import find_network, require_network
+from graphflow import Compute, Context, DepthMap, Field, Image, Memory, ModelRef, Node, PortType, Problem
+from graphflow.nodes.diffusion.network_info import NetworkInfo, find_network, require_network
+from graphflow.nodes.diffusion.step_memory import depth_memory
 
 __all__ = ["EstimateDepth"]
 
@@ -35,9 +36,14 @@ class EstimateDepth(Node, version=1):
         """The network."""
         return (self.model,)
 
+    def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
+        """The network with one picture at a time."""
+        network = find_network(self.model, "depth")
+        return depth_memory(network, inputs["image"], compute) if isinstance(network, NetworkInfo) else None
+
     def run(self, *, image: Image, context: Context) -> DepthMap:
         """Estimate the depth of each picture by itself."""
         from graphflow.nodes.diffusion.families.depth import estimate_depth
 
         network = require_network(self.model, "depth")
-        return DepthMap(estimate_depth(network, image.pixels, context.device, context.dtype))
+        return DepthMap(estimate_depth(network, image.pixels, context.compute, context.memory))

@@ -1,15 +1,31 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar, Self
 
-from graphflow import Conditioning, Context, Expansion, Field, Image, Latent, ModelRef, PortType, Problem, Seed, Text
+from graphflow import (
+    Compute,
+    Conditioning,
+    Context,
+    Expansion,
+    Field,
+    Image,
+    Latent,
+    Memory,
+    ModelRef,
+    PortType,
+    Problem,
+    Seed,
+    Text,
+)
 from graphflow.nodes.diffusion.checks import check_negative
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.families.adapters import Sampling, SuperResolves
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
+from graphflow.nodes.diffusion.step_memory import denoising_memory
+from graphflow.nodes.diffusion.tile_sizes import with_smaller_tiles
 from graphflow.nodes.encoded_for import prompts_for, prompts_of
 
 __all__ = ["DenoiseSuperRes", "SuperRes"]
@@ -83,6 +99,18 @@ class DenoiseSuperRes(_SuperResolving, version=1):
         """The denoise steps that run."""
         info = self.known
         return self.setting(info, "steps") if info else None
+
+    def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
+        """The denoiser with one tile of all pictures at a time, twice under guidance."""
+        info, enlarged = self.known, self.output_types(inputs)["latent"]
+        if info is None:
+            return None
+        guided = self.setting(info, "guidance_scale") > 1
+        return denoising_memory(info, enlarged, compute, guided=guided, tile=self.tile_size)
+
+    def lighter(self) -> Iterable[Self]:
+        """Smaller tiles, no smaller than the overlap allows."""
+        return with_smaller_tiles(self, *(size for size in (128, 96, 64) if size >= 2 * self.tile_overlap))
 
     def run(
         self, *, image: Image, positive: Conditioning, negative: Conditioning | None = None, context: Context

@@ -3,13 +3,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from graphflow import Conditioning, Context, Expansion, Field, Latent, ModelRef, PortType, Problem, Seed, Text
+from graphflow import (
+    Compute,
+    Conditioning,
+    Context,
+    Expansion,
+    Field,
+    Latent,
+    Memory,
+    ModelRef,
+    PortType,
+    Problem,
+    Seed,
+    Text,
+)
 from graphflow.nodes.diffusion.checks import check_negative, cut_down, cut_size
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.families.adapters import Sampling, Upscales
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT
+from graphflow.nodes.diffusion.step_memory import denoising_memory
 from graphflow.nodes.encoded_for import encoded_for, prompts_for, prompts_of
 
 __all__ = ["DenoiseUpscale", "Upscale"]
@@ -68,6 +82,13 @@ class DenoiseUpscale(_Upscaling, version=1):
         """The denoise steps that run."""
         info = self.known
         return self.setting(info, "steps") if info else None
+
+    def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
+        """The denoiser at the doubled size, with all pictures at once, twice under guidance."""
+        info, doubled = self.known, self.output_types(inputs)["latent"]
+        if info is None:
+            return None
+        return denoising_memory(info, doubled, compute, guided=self.setting(info, "guidance_scale") > 1)
 
     def run(
         self, *, latent: Latent, positive: Conditioning, negative: Conditioning | None = None, context: Context

@@ -32,6 +32,11 @@ ENVIRONMENT = {"HF_HUB_CACHE": "/no-such-cache", "GRAPHFLOW_CACHE": "/no-such-ca
 """What the texts are told under."""
 
 WITHOUT_A_FILE = {
+    "attention.device": "an option of a run, not of a workflow",
+    "attention.missing": "an option of a run, not of a workflow",
+    "attention.unknown": "an option of a run, not of a workflow",
+    "compile.missing": "an option of a run, not of a workflow",
+    "compile.offload": "an option of a run, not of a workflow",
     "device.missing": "an option of a run, not of a workflow",
     "device.unknown": "an option of a run, not of a workflow",
     "dtype.unknown": "an option of a run, not of a workflow",
@@ -46,7 +51,11 @@ WITHOUT_A_FILE = {
     "missing.connection": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
     "missing.host": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
     "missing.status": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
+    "memory.budget": "depends on the machine; tests/engine/test_memory_budget.py",
+    "memory.unreadable": "an option of a run, not of a workflow",
     "node.twice": "a second node of one name, in Python; in a file it is json.duplicate_key",
+    "offload.device": "an option of a run, not of a workflow",
+    "offload.unknown": "an option of a run, not of a workflow",
     "output.twice": "a second output of one name, in Python; in a file it is json.duplicate_key",
     "path.url": "needs a node that reads files but fetches nothing; tests/engine/test_fetching.py",
     "url.certificate": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
@@ -55,6 +64,7 @@ WITHOUT_A_FILE = {
     "url.too_large": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
     "uses.relative": "needs a workflow that is in no folder",
     "value.control_batch": "needs several depth maps, which no file holds; tests/nodes/test_controlnet_depth.py",
+    "value.hand_over_steps": "needs a model of the SDXL family; tests/nodes/test_sdxl.py",
     "value.invalid": "a rule of a parameter that only other packs have",
     "value.unwritable": "a value that no file can hold, given in Python",
 }

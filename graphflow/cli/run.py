@@ -5,9 +5,7 @@ A picture or depth map among the outputs that no node of the workflow saves is s
 
 from __future__ import annotations
 
-import argparse
 import os
-import re
 import secrets
 import sys
 from contextlib import ExitStack
@@ -15,7 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from graphflow.budget import refuse_over_budget
 from graphflow.build import Run
+from graphflow.cli.computing import add_computing, compute_for
 from graphflow.cli.display import progress_for
 from graphflow.cli.files import add_file, add_offline, add_values, input_values, read_workflow, stem_of
 from graphflow.cli.interrupt import Interruption
@@ -24,7 +24,6 @@ from graphflow.cli.parser import Options, Parser
 from graphflow.cli.progress import Progress
 from graphflow.cli.report import report_problems, tell
 from graphflow.cli.saving import bound_with_saved_outputs
-from graphflow.device import DTYPES, resolve_device, resolve_dtype
 from graphflow.errors import Cancelled, Problem, WorkflowError
 from graphflow.events import Event, Listener, StepFailed
 from graphflow.graph import Graph
@@ -42,15 +41,10 @@ def add_arguments(parser: Parser) -> None:
     add_values(parser)
     add_offline(parser, "ask nothing of the network; of URLs, use what was downloaded before")
     parser.add_argument("--out", metavar="DIR", default="out", help="folder for what is saved (default: out)")
-    parser.add_argument(
-        "--device",
-        metavar="DEVICE",
-        type=_device,
-        default="auto",
-        help="auto, cpu, cuda, cuda:N or mps (default: auto, the first GPU or the CPU)",
-    )
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default="auto", help="numbers to compute with (default: float32 on the CPU)"
+    add_computing(
+        parser,
+        device="auto",
+        device_help="auto, cpu, cuda, cuda:N or mps (default: auto, the first GPU or the CPU)",
     )
     parser.add_argument(
         "--events", metavar="FILE", help="write what happens as JSON lines; - for stdout, instead of the paths"
@@ -65,22 +59,16 @@ def run(options: Options) -> int:
     values = input_values(workflow, options.values)
     _check_folder(Path(options.out))
     graph = bound_with_saved_outputs(workflow, values, offline=options.offline)
-    # whether there is a GPU is asked only where a model runs: asking imports torch
-    needs_torch = options.device != "auto" or any(bound.node.models() for bound in graph)
-    device = resolve_device(options.device if needs_torch else "cpu")
-    dtype = resolve_dtype(options.dtype, device)
-    planned = plan(graph, results=False, device=device, dtype=dtype)
-    return _Execution(options, graph, planned, device, dtype, values).run()
+    planned = plan(graph, results=False, compute=compute_for(options, graph))
+    refuse_over_budget(planned)
+    return _Execution(options, graph, planned, values).run()
 
 
 class _Execution:
     """One run with its listeners, and what is told about it at the end."""
 
-    def __init__(
-        self, options: Options, graph: Graph, planned: Plan, device: str, dtype: str, values: dict[str, Any]
-    ) -> None:
+    def __init__(self, options: Options, graph: Graph, planned: Plan, values: dict[str, Any]) -> None:
         self.options, self.graph, self.planned, self.values = options, graph, planned, values
-        self.device, self.dtype = device, dtype
         self.output_folder = Path(options.out)
         self.failed: str | None = None
         self.progress: Progress = progress_for(planned, quiet=options.quiet)
@@ -103,8 +91,6 @@ class _Execution:
                     outcome = execute(
                         self.planned,
                         output_folder=self.output_folder,
-                        device=self.device,
-                        dtype=self.dtype,
                         listeners=listeners,
                         cancel=interruption.cancel,
                     )
@@ -177,9 +163,3 @@ def _check_folder(folder: Path) -> None:
     else:
         return
     raise WorkflowError([Problem("file.unwritable", fault, hint="choose another one with --out")])
-
-
-def _device(word: str) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", word):
-        raise argparse.ArgumentTypeError(f"found '{word}', expected auto, cpu, cuda, cuda:N or mps")
-    return word

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from graphflow import Problem
 from graphflow.nodes.diffusion.model_reference import model_problem
 from graphflow.nodes.file_digest import file_digest
 
-__all__ = ["Component", "UnusableError", "changed", "component_in", "read_json"]
+__all__ = ["Component", "UnusableError", "changed", "component_dtype", "component_in", "read_json"]
 
 
 class UnusableError(Exception):
@@ -35,6 +36,14 @@ class Component:
         """SHA-256 (hex) over names and contents of its files: equal parts of two models have an equal digest."""
         record = [[file.name, file_digest(file)] for file in self.files]
         return hashlib.sha256(json.dumps(record).encode()).hexdigest()
+
+
+def component_dtype(config: Mapping[str, Any], dtype: str) -> str:
+    """In what a component computes in a run with ``dtype``.
+
+    A VAE whose configuration says ``force_upcast`` (that of SDXL) has activations larger than float16 can tell.
+    """
+    return "float32" if dtype == "float16" and config.get("force_upcast") is True else dtype
 
 
 def changed(path: Path) -> int:

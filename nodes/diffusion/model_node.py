@@ -68,4 +68,4 @@ class ModelNode(Node, abstract=True):
 
     def adapter(self, context: Context) -> Any:
         """What runs the model: see `graphflow.nodes.diffusion.families`. Imports torch; raises WorkflowError."""
-        return adapter(self.required, context.device, context.dtype)
+        return adapter(self.required, context.compute, context.memory)

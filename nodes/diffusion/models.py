@@ -11,19 +11,23 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import diffusers
 import torch
 import transformers
 
+from graphflow import Compute, Memory
+from graphflow.memory import device_memory
 from graphflow.nodes.diffusion.families import class_of
-from graphflow.nodes.diffusion.model_files import Component
+from graphflow.nodes.diffusion.model_files import Component, component_dtype
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.pool import Pool
 from graphflow.nodes.diffusion.samplers import DEFAULT, SAMPLERS
+from graphflow.nodes.diffusion.switches import placed, release
 
-__all__ = ["load_component", "load_network", "load_tokenizer", "make_scheduler", "pool", "quiet"]
+__all__ = ["begin_step", "load_component", "load_network", "load_tokenizer", "make_scheduler", "pool", "quiet"]
 
 pool = Pool()
 """The one pool of this process."""
@@ -60,32 +64,47 @@ _FROM_TRANSFORMERS = ("CLIP", "T5")
 """How the names of the classes begin that are those of transformers; the others are diffusers'."""
 
 
-def load_component(info: ModelInfo, name: str, device: str, dtype: str) -> Any:
-    """A component with weights ("unet", "vae", "text_encoder") on a device, in evaluation mode, from the pool."""
+def begin_step(compute: Compute, need: Memory | None) -> None:
+    """Make room for a step: what it computes with is kept free of pooled networks, and offloaded ones go back."""
+    release()
+    whole = device_memory(compute.device) if compute.memory_budget is None else compute.memory_budget
+    pool.limit(compute.device, None if whole is None or need is None else whole - need.activations)
+
+
+def load_component(info: ModelInfo, name: str, compute: Compute) -> Any:
+    """A component with weights ("unet", "vae", "text_encoder"), ready to compute, from the pool."""
     cls = class_of(info.configs["pipeline"], name)
     assert cls is not None
-    return load_network(info.components[name], cls, device, dtype)
+    kind = component_dtype(info.configs[name], compute.dtype)
+    return load_network(info.components[name], cls, replace(compute, dtype=kind))
 
 
-def load_network(component: Component, cls: str, device: str, dtype: str) -> Any:
-    """A network of a class of diffusers or transformers on a device, in evaluation mode, from the pool."""
+def load_network(component: Component, cls: str, compute: Compute) -> Any:
+    """A network of a class of diffusers or transformers, in evaluation mode and ready to compute, from the pool."""
+    attention = {"attn_implementation": "eager"} if compute.attention == "eager" and _of_transformers(cls) else {}
 
     def load() -> torch.nn.Module:
         with quiet():
             module: torch.nn.Module = _class(cls).from_pretrained(
                 str(component.folder),
-                dtype=getattr(torch, dtype),
+                dtype=getattr(torch, compute.dtype),
                 variant=component.variant,
                 use_safetensors=True,
                 local_files_only=True,
+                **attention,
             )
-        return module.to(device).eval().requires_grad_(False)
+        return placed(module.eval().requires_grad_(False), cls, compute)
 
-    return pool.get(device, (component.digest, cls, dtype), load, _module_bytes)
+    held_on = compute.device if compute.offload == "none" else "cpu"
+    return pool.get(held_on, (component.digest, cls, replace(compute, memory_budget=None)), load, _module_bytes)
+
+
+def _of_transformers(name: str) -> bool:
+    return name.startswith(_FROM_TRANSFORMERS)
 
 
 def _class(name: str) -> Any:
-    library: Any = transformers if name.startswith(_FROM_TRANSFORMERS) else diffusers
+    library: Any = transformers if _of_transformers(name) else diffusers
     return getattr(library, name)
 
 

@@ -38,6 +38,7 @@ class Pool:
     def __init__(self, budget: Callable[[str], int] = default_budget) -> None:
         self._budget = budget
         self._entries: OrderedDict[tuple[str, Hashable], tuple[Any, int]] = OrderedDict()
+        self._limits: dict[str, int] = {}
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
@@ -48,12 +49,20 @@ class Pool:
         with self._lock:
             return sum(size for (held_on, _), (_, size) in self._entries.items() if held_on == device)
 
+    def limit(self, device: str, nbytes: int | None) -> None:
+        """Keep less on a device than the budget allows, from the next `get` on; None takes that back."""
+        with self._lock:
+            self._limits.pop(device, None)
+            if nbytes is not None:
+                self._limits[device] = nbytes
+
     def get(self, device: str, key: Hashable, load: Callable[[], Value], size: Callable[[Value], int]) -> Value:
         """The value under ``key``, loaded by ``load`` if it is not there. A value over the budget is kept alone."""
         with self._lock:
             entry = self._entries.get((device, key))
             if entry is not None:
                 self._entries.move_to_end((device, key))
+                self._evict(device)
                 value: Value = entry[0]
                 return value
             value = load()
@@ -63,6 +72,7 @@ class Pool:
 
     def _evict(self, device: str) -> None:
         budget, held = self._budget(device), self.nbytes(device)
+        budget = min(budget, self._limits.get(device, budget))
         mine = [name for name in self._entries if name[0] == device]
         for name in mine[:-1]:
             if held <= budget:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,8 +127,22 @@ class TestKeys:
 
     def test_device_class_and_dtype_count_but_not_the_number_of_the_device(self) -> None:
         node = {"type": "Add", "left": 1}
-        assert self.key(node, device="cuda:0") == self.key(node, device="cuda:1") != self.key(node, device="cpu")
-        assert self.key(node, dtype="float16") != self.key(node, dtype="float32")
+        first, second = (self.key(node, compute=gf.Compute(device=f"cuda:{number}")) for number in range(2))
+        assert first == second != self.key(node)
+        assert self.key(node, compute=gf.Compute(dtype="float16")) != self.key(node)
+
+    def test_switches_that_change_the_last_digits_count_and_offloading_does_not(self) -> None:
+        node = {"type": "Add", "left": 1}
+        kinds = [
+            gf.Compute(),
+            gf.Compute(attention="eager"),
+            gf.Compute(attention="xformers"),
+            gf.Compute(channels_last=True),
+            gf.Compute(compile=True),
+        ]
+        assert len({self.key(node, compute=kind) for kind in kinds}) == len(kinds)
+        for kind in kinds:
+            assert self.key(node, compute=kind) == self.key(node, compute=replace(kind, offload="model"))
 
     def test_an_integer_for_a_float_parameter_is_the_float(self) -> None:
         scale = {"type": "Scale", "value": 1.0}

@@ -169,6 +169,6 @@ def test_work_that_looks_at_each_place_alone_is_the_same_in_tiles(
 def test_the_pocket_models_share_what_they_have_in_common() -> None:
     pool.clear()
     for reference in ("pocket", "pocket-x2", "pocket-x4"):
-        load_component(require_model(reference), "vae", "cpu", "float32")
-        load_component(require_model(reference), "text_encoder", "cpu", "float32")
+        load_component(require_model(reference), "vae", gf.Compute())
+        load_component(require_model(reference), "text_encoder", gf.Compute())
     assert len(pool) == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphflow import Image
+from graphflow import Compute, Image
 from graphflow.nodes import Denoise, EmptyLatent, EncodeImage, EncodePrompt
 from graphflow.nodes.diffusion import models
 from graphflow.nodes.diffusion.model_info import require_model
@@ -31,13 +31,13 @@ def held(pool: Pool) -> list[str]:
 
 def test_components_are_loaded_once(tmp_path: Path) -> None:
     info = require_model("pocket")
-    unet = load_component(info, "unet", "cpu", "float32")
-    assert load_component(info, "unet", "cpu", "float32") is unet
+    unet = load_component(info, "unet", Compute())
+    assert load_component(info, "unet", Compute()) is unet
     assert unet.dtype == torch.float32
     assert not unet.training
     shutil.copytree(POCKET_FOLDER / "base", tmp_path / "copy")
-    assert load_component(require_model(str(tmp_path / "copy")), "unet", "cpu", "float32") is unet
-    assert load_component(info, "unet", "cpu", "float16") is not unet
+    assert load_component(require_model(str(tmp_path / "copy")), "unet", Compute()) is unet
+    assert load_component(info, "unet", Compute(dtype="float16")) is not unet
 
 
 def test_a_step_loads_only_what_it_needs(fresh_pool: Pool, context: Recorder, one_thread: None) -> None:

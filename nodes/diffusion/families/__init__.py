@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from graphflow import Compute, Memory
 from graphflow.nodes.diffusion.families.family import Defaults, Family, Task
 
 if TYPE_CHECKING:
@@ -120,13 +121,15 @@ def pipelines_for(task: Task | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def adapter(info: ModelInfo, device: str, dtype: str) -> Any:
-    """The adapter that runs a model on a device ("cpu", "cuda:0") with a dtype ("float32", …). Imports torch."""
-    return _adapter_class(info.family.adapter)(info, device, dtype)
+def adapter(info: ModelInfo, compute: Compute, need: Memory | None = None) -> Any:
+    """The adapter that runs a model for one step, which ``need`` is made room for. Imports torch."""
+    made = _adapter_class(info.family.adapter)(info, compute)
+    importlib.import_module("graphflow.nodes.diffusion.models").begin_step(compute, need)
+    return made
 
 
 @cache
-def _adapter_class(name: str) -> Callable[[ModelInfo, str, str], Any]:
+def _adapter_class(name: str) -> Callable[[ModelInfo, Compute], Any]:
     module, _, cls = name.partition(":")
-    found: Callable[[ModelInfo, str, str], Any] = getattr(importlib.import_module(f"{__name__}.{module}"), cls)
+    found: Callable[[ModelInfo, Compute], Any] = getattr(importlib.import_module(f"{__name__}.{module}"), cls)
     return found

@@ -80,8 +80,11 @@ class Adapter(Protocol):
         ``negative`` marks one that tells what a picture should not show: of an empty one some models want zeros.
         """
 
-    def encode_image(self, pixels: torch.Tensor, seed: int | None) -> torch.Tensor:
-        """Latents of pixels in [0, 1]: a sample of the posterior drawn from the seed, or its mode for None."""
+    def encode_image(self, pixels: torch.Tensor, seed: int | None, tile: int) -> torch.Tensor:
+        """Latents of pixels in [0, 1]: a sample of the posterior drawn from the seed, or its mode for None.
+
+        In tiles where the picture is larger than ``tile`` pixels.
+        """
 
     def decode(self, latents: torch.Tensor, tile: int) -> torch.Tensor:
         """Pixels in [0, 1], float32 on the CPU; in tiles where the picture is larger than ``tile`` pixels."""

@@ -6,6 +6,7 @@ needs for what it is asked to do, so that encoding a prompt never loads the UNet
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from graphflow import Compute
 from graphflow.nodes.diffusion.families.adapters import Control, Encoded, Progress, Sampling
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.models import load_component, load_tokenizer, quiet
@@ -22,6 +24,7 @@ from graphflow.nodes.diffusion.tiling import in_tiles
 with quiet():
     from diffusers import StableDiffusionPipeline
     from diffusers.image_processor import VaeImageProcessor
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 __all__ = ["ClipFamily", "DescribedVae", "check_steps", "generators", "skip_encoding", "step_callback"]
 
@@ -94,8 +97,8 @@ class DescribedVae:
 class ClipFamily:
     """Runs one model on one device. Satisfies `adapters.Adapter`."""
 
-    def __init__(self, info: ModelInfo, device: str, dtype: str) -> None:
-        self.info, self.device, self.dtype = info, device, dtype
+    def __init__(self, info: ModelInfo, compute: Compute) -> None:
+        self.info, self.compute, self.device, self.dtype = info, compute, compute.device, compute.dtype
 
     @torch.no_grad()
     def encode_prompt(self, text: str, *, negative: bool) -> Encoded:
@@ -126,8 +129,11 @@ class ClipFamily:
         return tokenizer
 
     @torch.no_grad()
-    def encode_image(self, pixels: torch.Tensor, seed: int | None) -> torch.Tensor:
-        """Latents of pixels (batch, 3, height, width) in [0, 1]: a sample of the posterior, or its mode for None."""
+    def encode_image(self, pixels: torch.Tensor, seed: int | None, tile: int) -> torch.Tensor:
+        """Latents of pixels (batch, 3, height, width) in [0, 1]: a sample of the posterior, or its mode for None.
+
+        Tiles are mixed before the sample is drawn, so it takes the same noise as that of the whole picture.
+        """
         cell = self.info.pixels_per_cell
         height, width = pixels.shape[-2:]
         if height % cell or width % cell:
@@ -138,9 +144,20 @@ class ClipFamily:
         vae = self._load("vae")
         values = 2 * pixels.to(self.device, vae.dtype) - 1
         draws = generators(seed, len(values)) if seed is not None else []
+        cells = max(tile // cell, 8)
+
+        def encoded(item: torch.Tensor, rows: slice, columns: slice) -> torch.Tensor:
+            part = item[:, :, rows.start * cell : rows.stop * cell, columns.start * cell : columns.stop * cell]
+            moments: torch.Tensor = vae.encode(part).latent_dist.parameters
+            return moments
+
         items = []
         for index in range(len(values)):  # one by one, as the pipeline does it: an item must not depend on its batch
-            posterior = vae.encode(values[index : index + 1]).latent_dist
+            moments = in_tiles(
+                functools.partial(encoded, values[index : index + 1]),
+                height // cell, width // cell, tile=cells, overlap=cells // 4,
+            )  # fmt: skip
+            posterior = DiagonalGaussianDistribution(moments)
             items.append(posterior.sample(draws[index]) if draws else posterior.mode())
         return scaled(torch.cat(items), vae.config)
 
@@ -161,7 +178,7 @@ class ClipFamily:
         return (torch.cat(items) / 2 + 0.5).clamp(0, 1)
 
     def _load(self, name: str) -> Any:
-        return load_component(self.info, name, self.device, self.dtype)
+        return load_component(self.info, name, self.compute)
 
     def _pipeline(self, cls: Any, **arguments: Any) -> Any:
         """A pipeline of diffusers with the given arguments, and nothing for the other components it could have."""

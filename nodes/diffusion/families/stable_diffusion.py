@@ -101,7 +101,7 @@ class StableDiffusion(ClipFamily):
         }
         if control is None:
             return self._pipeline(plain, **parts)
-        network = load_network(control.network.component, control.network.cls, self.device, self.dtype)
+        network = load_network(control.network.component, control.network.cls, self.compute)
         pipeline = self._pipeline(controlled, controlnet=network, **parts)
         pipeline.control_image_processor = VaeImageProcessor(
             vae_scale_factor=self.info.pixels_per_cell, do_convert_rgb=True, do_normalize=False

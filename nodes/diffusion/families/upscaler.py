@@ -41,7 +41,7 @@ class Upscaler(ClipFamily):
         pipeline = self._pipeline(
             StableDiffusionUpscalePipeline,
             vae=DescribedVae(self.info, SCALING_FACTOR),
-            unet=_TiledUNet(unet, tile, overlap),
+            unet=_TiledUNet(unet, self.device, tile, overlap),
             scheduler=make_scheduler(self.info, sampling.sampler),
             low_res_scheduler=make_scheduler(self.info, DEFAULT, name="low_res_scheduler"),
             max_noise_level=self.info.max_noise_level,
@@ -69,10 +69,11 @@ class _TiledUNet(torch.nn.Module):
     end. A picture of one tile is given to the UNet as it is.
     """
 
-    def __init__(self, unet: Any, tile: int, overlap: int) -> None:
+    def __init__(self, unet: Any, device: str, tile: int, overlap: int) -> None:
         super().__init__()
         self.unet, self.tile, self.overlap = unet, tile, overlap
-        self.config, self.dtype, self.device = unet.config, unet.dtype, unet.device
+        # not the UNet's own device: one that is offloaded is still elsewhere
+        self.config, self.dtype, self.device = unet.config, unet.dtype, torch.device(device)
 
     def forward(self, sample: torch.Tensor, timestep: Any, **arguments: Any) -> tuple[torch.Tensor]:
         """As the UNet's own ``forward`` with ``return_dict=False``."""

@@ -1,0 +1,62 @@
+"""The options that say where and how to compute, shared by ``run`` and ``plan``."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from graphflow.cli.parser import Options, Parser
+from graphflow.device import ATTENTIONS, DTYPES, OFFLOADS, Compute, resolve_compute
+from graphflow.graph import Graph
+
+__all__ = ["add_computing", "compute_for"]
+
+
+def add_computing(parser: Parser, *, device: str, device_help: str) -> None:
+    """The options ``--device`` to ``--memory-budget``; ``device`` is the default of the first."""
+    parser.add_argument("--device", metavar="DEVICE", type=_device, default=device, help=device_help)
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="auto", help="numbers to compute with (default: float32 on the CPU)"
+    )
+    parser.add_argument(
+        "--attention", choices=ATTENTIONS, default="auto", help="how attention is computed (default: sdpa, torch's own)"
+    )
+    parser.add_argument(
+        "--offload",
+        choices=OFFLOADS,
+        default="none",
+        help="keep weights off the accelerator while another component (model) or another layer (sequential) computes",
+    )
+    parser.add_argument(
+        "--channels-last",
+        action="store_true",
+        help="keep the channels of a pixel side by side in memory",
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="compile denoisers once: a slow start, which long runs may earn back"
+    )
+    parser.add_argument(
+        "--memory-budget",
+        metavar="SIZE",
+        help="what no step may need more of, such as 8GB (default: what the device has)",
+    )
+
+
+def compute_for(options: Options, graph: Graph) -> Compute:
+    """The settings for a graph. Raises WorkflowError for what this machine cannot do."""
+    return resolve_compute(
+        device=options.device,
+        dtype=options.dtype,
+        attention=options.attention,
+        offload=options.offload,
+        channels_last=options.channels_last,
+        compile=options.compile,
+        memory_budget=options.memory_budget,
+        models=any(bound.node.models() for bound in graph),
+    )
+
+
+def _device(word: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", word):
+        raise argparse.ArgumentTypeError(f"found '{word}', expected auto, cpu, cuda, cuda:N or mps")
+    return word

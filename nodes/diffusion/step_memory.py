@@ -1,0 +1,130 @@
+"""What memory the steps of a model need: weights of the components they load, and what they compute with. No torch.
+
+Sizes come from static types, so each answer is None where a size is not known before the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graphflow import Compute, Memory, PortType
+from graphflow.nodes.diffusion.families import class_of
+from graphflow.nodes.diffusion.memory import (
+    WIDTH,
+    controlnet_activations,
+    decoder_activations,
+    encoder_activations,
+    text_activations,
+    unet_activations,
+    weight_bytes,
+)
+from graphflow.nodes.diffusion.model_info import ModelInfo
+from graphflow.nodes.diffusion.network_info import NetworkInfo
+
+__all__ = ["decoding_memory", "denoising_memory", "depth_memory", "encoding_memory", "prompt_memory"]
+
+PLANES = 4
+"""Copies of a finished picture alive at once while it is put together and brought to [0, 1]."""
+
+
+def prompt_memory(info: ModelInfo, compute: Compute) -> Memory | None:
+    """To encode one prompt, whatever its length."""
+    names = [name for name in info.components if name.startswith("text_encoder")]
+    if not all(_known(info, name, "CLIPTextModel", "CLIPTextModelWithProjection") for name in names):
+        return None
+    needs = [text_activations(info.configs[name], info.prompt_window, compute) for name in names]
+    return _with_weights(info, names, sum(needs), compute)
+
+
+def denoising_memory(
+    info: ModelInfo,
+    latent: PortType,
+    compute: Compute,
+    *,
+    guided: bool,
+    controlnet: NetworkInfo | None = None,
+    tile: int | None = None,
+) -> Memory | None:
+    """To denoise latents of the size of ``latent``; the UNet sees at most ``tile`` x ``tile`` cells at once."""
+    cells = _cells(info, latent)
+    name = info.family.denoiser
+    if cells is None or latent.batch is None or not _known(info, name, "UNet2DConditionModel"):
+        return None
+    rows, columns = cells
+    config = info.denoiser
+    items = latent.batch * (2 if guided else 1)
+    seen = min(rows, tile or rows), min(columns, tile or columns)
+    need = unet_activations(config, seen[0], seen[1], items, compute, controlled=controlnet is not None)
+    if seen != cells:
+        # the tiles' answers are added up, beside their weights, and divided
+        need += 3 * int(config["out_channels"]) * rows * columns * items * WIDTH[compute.dtype]
+    if controlnet is not None:
+        pixels = 3 * rows * columns * info.pixels_per_cell**2 * items * WIDTH[compute.dtype]
+        need = pixels + max(need, controlnet_activations(controlnet.config, rows, columns, items, compute))
+    return _with_weights(info, [name], need, compute, controlnet)
+
+
+def decoding_memory(info: ModelInfo, latent: PortType, tile: int, compute: Compute) -> Memory | None:
+    """To decode latents of the size of ``latent``, item by item, in tiles of ``tile`` pixels at most."""
+    cells = _cells(info, latent)
+    name = info.family.autoencoder
+    if cells is None or latent.batch is None or not _known(info, name, "AutoencoderKL"):
+        return None
+    need = decoder_activations(info.autoencoder, *_tile(info, cells, tile), compute)
+    if compute.device == "cpu":  # on an accelerator the pictures are put together in the machine's memory
+        need += _picture_bytes(latent) * PLANES
+    return _with_weights(info, [name], need, compute)
+
+
+def encoding_memory(info: ModelInfo, image: PortType, tile: int, compute: Compute) -> Memory | None:
+    """To encode pictures of the size of ``image``, item by item, in tiles of ``tile`` pixels at most."""
+    cells = _cells(info, image)
+    name = info.family.autoencoder
+    if cells is None or image.batch is None or not _known(info, name, "AutoencoderKL"):
+        return None
+    need = encoder_activations(info.autoencoder, *_tile(info, cells, tile), compute)
+    return _with_weights(info, [name], need + 3 * _picture_bytes(image), compute)
+
+
+def depth_memory(network: NetworkInfo, image: PortType, compute: Compute) -> Memory | None:
+    """To estimate depth, picture by picture, each brought to the size that the network was trained at."""
+    weights = weight_bytes(network.component, network.config, compute)
+    if weights is None or image.width is None or image.height is None or image.batch is None:
+        return None
+    size = int(network.config["sample_size"])
+    return Memory(weights, unet_activations(network.config, size, size, 1, compute) + 2 * _picture_bytes(image))
+
+
+def _with_weights(
+    info: ModelInfo, names: Iterable[str], need: int, compute: Compute, network: NetworkInfo | None = None
+) -> Memory | None:
+    sizes = [weight_bytes(info.components[name], info.configs[name], compute) for name in names]
+    if network is not None:
+        sizes.append(weight_bytes(network.component, network.config, compute))
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes):
+        return None
+    return Memory(max(known, default=0) if compute.offload == "sequential" else sum(known), need)
+
+
+def _known(info: ModelInfo, name: str, *classes: str) -> bool:
+    """Whether a component is of a class whose blocks are known here."""
+    return name in info.components and class_of(info.configs["pipeline"], name) in classes
+
+
+def _cells(info: ModelInfo, size: PortType) -> tuple[int, int] | None:
+    if size.width is None or size.height is None:
+        return None
+    return max(1, size.height // info.pixels_per_cell), max(1, size.width // info.pixels_per_cell)
+
+
+def _tile(info: ModelInfo, cells: tuple[int, int], tile: int) -> tuple[int, int]:
+    """Rows and columns of the largest tile, as the adapters cut them."""
+    longest = max(tile // info.pixels_per_cell, 8)
+    return min(cells[0], longest), min(cells[1], longest)
+
+
+def _picture_bytes(size: PortType) -> int:
+    assert size.width is not None
+    assert size.height is not None
+    return 3 * size.width * size.height * (size.batch or 1) * WIDTH["float32"]
