@@ -15,6 +15,7 @@ from graphflow.nodes.controlnet_depth import ControlNetDepth
 from graphflow.nodes.decode_latent import DecodeLatent
 from graphflow.nodes.denoise import Denoise
 from graphflow.nodes.denoise_controlnet import DenoiseControlNet
+from graphflow.nodes.denoise_prior import DenoisePrior
 from graphflow.nodes.empty_latent import EmptyLatent
 from graphflow.nodes.encode_image import EncodeImage
 from graphflow.nodes.encode_prompt import EncodePrompt
@@ -35,6 +36,7 @@ __all__ = [
     "DecodeLatent",
     "Denoise",
     "DenoiseControlNet",
+    "DenoisePrior",
     "DenoiseSuperRes",
     "DenoiseUpscale",
     "EmptyLatent",

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from graphflow import Compute, Conditioning, Context, Field, Memory, PortType, Text
+from graphflow import Compute, Conditioning, Context, Field, Memory, PortType, Problem, Text
 from graphflow.nodes.diffusion.families.adapters import Adapter
+from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.step_memory import prompt_memory
 
@@ -26,6 +27,12 @@ class EncodePrompt(ModelNode, version=1):
         """Conditioning for models with the same kind of text encoder."""
         info = self.known
         return {"conditioning": PortType(Conditioning, info.text_space if info else None)}
+
+    def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
+        """A model that is guided by what its prior imagines."""
+        if info.family.prior:
+            message = f'the model "{info.reference}" is not guided by an encoded prompt but by an imagined picture'
+            yield Problem("model.unsupported", message, "model", "use DenoisePrior")
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
         """The text encoder."""

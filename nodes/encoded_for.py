@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphflow import Conditioning, Expansion, Latent, Text
+from graphflow.nodes.denoise_prior import DenoisePrior
 from graphflow.nodes.diffusion.checks import comes_in_pixels, floored
 from graphflow.nodes.diffusion.families.adapters import Encoded, Prompts
 from graphflow.nodes.diffusion.model_info import ModelInfo
@@ -30,18 +31,30 @@ def encoded_for(g: Expansion, info: ModelInfo, image: Latent, seed: int) -> tupl
 
 
 def prompts_for(
-    g: Expansion, info: ModelInfo, prompt: Text, negative_prompt: Text, guidance_scale: float
+    g: Expansion,
+    info: ModelInfo,
+    prompt: Text,
+    negative_prompt: Text,
+    guidance_scale: float,
+    *,
+    seed: int = 0,
+    batch: int | None = None,
 ) -> dict[str, Any]:
     """What a denoising node takes as ``positive`` and ``negative``.
 
-    Without guidance the negative prompt is never looked at, so it is not encoded.
+    Without guidance the negative prompt is never looked at, so it is not encoded. A prior draws noise from ``seed``
+    for each picture of the batch.
     """
-    positive = EncodePrompt(model=info.reference)
+    if info.family.prior:
+        prior = DenoisePrior(model=info.reference, seed=seed, batch_size=batch or 1)
+        positive, negative = g.add(prior, text=prompt, negative_text=negative_prompt)
+        return {"positive": positive, "negative": negative}
+    wanted = EncodePrompt(model=info.reference)
     # Where it makes no difference, equal texts are one step.
-    negative = EncodePrompt(model=info.reference, negative=info.zeros_for_no_negative)
+    unwanted = EncodePrompt(model=info.reference, negative=info.zeros_for_no_negative)
     return {
-        "positive": g.add(positive, text=prompt),
-        "negative": g.add(negative, text=negative_prompt) if guidance_scale > 1 else None,
+        "positive": g.add(wanted, text=prompt),
+        "negative": g.add(unwanted, text=negative_prompt) if guidance_scale > 1 else None,
     }
 
 

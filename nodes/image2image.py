@@ -90,7 +90,7 @@ class Image2Image(ModelNode, version=1):
                 after_encoding=after_encoding,
             ),
             latent=latent,
-            **prompts_for(g, info, prompt, negative_prompt, guidance_scale),
+            **prompts_for(g, info, prompt, negative_prompt, guidance_scale, seed=self.seed, batch=source.batch),
         )
         return made
 

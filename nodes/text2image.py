@@ -68,7 +68,7 @@ class Text2Image(ModelNode, version=1):
                 sampler=self.sampler,
             ),
             latent=g.add(self._empty()),
-            **prompts_for(g, info, prompt, negative_prompt, guidance_scale),
+            **prompts_for(g, info, prompt, negative_prompt, guidance_scale, seed=self.seed, batch=self.batch_size),
         )
         return latent
 

@@ -53,6 +53,7 @@ WITHOUT_A_FILE = {
     "missing.status": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
     "memory.budget": "depends on the machine; tests/engine/test_memory_budget.py",
     "memory.unreadable": "an option of a run, not of a workflow",
+    "model.prior": "needs a Kandinsky decoder; tests/nodes/test_kandinsky.py",
     "node.twice": "a second node of one name, in Python; in a file it is json.duplicate_key",
     "offload.device": "an option of a run, not of a workflow",
     "offload.unknown": "an option of a run, not of a workflow",

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from graphflow import Problem, WorkflowError
-from graphflow.nodes.diffusion.families import Defaults, Family, Task, class_of, family_of, pipelines_for
+from graphflow.nodes.diffusion.families import Defaults, Family, Task, class_of, families_for, family_of
 from graphflow.nodes.diffusion.model_files import Component, UnusableError, changed, component_in, read_json
 from graphflow.nodes.diffusion.model_reference import locate, model_problem
 from graphflow.nodes.diffusion.pocket_models import POCKET, POCKET_FOLDER
+from graphflow.nodes.diffusion.prior import with_prior
 from graphflow.nodes.file_digest import file_digest
 
 __all__ = ["ModelInfo", "find_model", "require_model"]
@@ -116,7 +117,10 @@ def find_model(reference: str, task: Task | None = None) -> ModelInfo | Problem:
     if not (folder / "model_index.json").is_file():
         return _without_index(reference, folder)
     written = tuple(changed(path) for path in (folder / "model_index.json", *sorted(folder.glob("*/*.json"))))
-    return _read(reference, folder, task, written)
+    try:
+        return _read(reference, folder, task, written)
+    except UnusableError as unusable:
+        return unusable.problem
 
 
 def _without_index(reference: str, folder: Path) -> Problem:
@@ -136,34 +140,38 @@ def _without_index(reference: str, folder: Path) -> Problem:
 
 
 @lru_cache(maxsize=256)
-def _read(reference: str, folder: Path, task: Task | None, written: tuple[int, ...]) -> ModelInfo | Problem:
-    """``written`` is not read: it makes the memory forget a folder that was written again."""
+def _read(reference: str, folder: Path, task: Task | None, written: tuple[int, ...]) -> ModelInfo:
+    """Raises UnusableError, which is not remembered: a model may be mended or fetched at any time.
+
+    ``written`` is not read: it makes the memory forget a folder that was written again.
+    """
     try:
         return _model_info(reference, folder, task)
-    except UnusableError as unusable:
-        return unusable.problem
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        return model_problem(
+        problem = model_problem(
             "model.not_diffusers",
             f'the configuration of the model "{reference}" cannot be understood: {type(error).__name__}: {error}',
             f"look at the JSON files in {folder}",
         )
+        raise UnusableError(problem) from error
 
 
 def _model_info(reference: str, folder: Path, task: Task | None) -> ModelInfo:
     index = read_json(reference, folder / "model_index.json")
     family = family_of(index)
     if family is None or (task and task not in family.tasks):
-        expected = ", ".join(pipelines_for(task))
-        message = f'the model "{reference}" is made for {index.get("_class_name")}, expected {expected}'
-        if family and index.get("_class_name") in pipelines_for(task):
-            message = f'the model "{reference}" is of the family {family.name}, which does no {task}'
+        made_for = f"of the family {family.name}" if family else f"made for {index.get('_class_name')}"
+        expected = ", ".join(families_for(task))
+        message = f'the model "{reference}" is {made_for}, expected one of the families {expected}'
         hint = "choose another model; `graphflow nodes` shows the default of each node"
         raise UnusableError(model_problem("model.unsupported", message, hint))
+    prior: dict[str, Path] = {}
+    if family.prior:
+        index, prior = with_prior(reference, folder, family, index)
     weights = _classes(reference, family, index)
     tokenizers = {name for encoder, name in family.tokenizers.items() if encoder in weights}
     pocket = POCKET.get(reference)
-    parts = {name: folder / name for name in (*weights, *tokenizers, *family.schedulers)}
+    parts = {name: folder / name for name in (*weights, *tokenizers, *family.schedulers)} | prior
     if pocket:
         parts |= {name: POCKET_FOLDER / owner / name for name, owner in pocket.shared.items()}
     configs = {name: read_json(reference, parts[name] / "config.json") for name in weights}

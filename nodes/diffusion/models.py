@@ -129,16 +129,20 @@ def load_tokenizer(info: ModelInfo, name: str = "tokenizer") -> Any:
 def make_scheduler(info: ModelInfo, sampler: str, name: str = "scheduler") -> Any:
     """A fresh scheduler: the model's own under ``name``, or another sampler with the model's configuration."""
     config = dict(info.configs[name])
-    # What the pipelines of diffusers set right, with a warning, in configurations from before these two were fixed.
-    if config.get("steps_offset", 1) != 1:
-        config["steps_offset"] = 1
-    if config.get("clip_sample") is True:
-        config["clip_sample"] = False
+    if info.family.name == "stable-diffusion":
+        # What its pipelines set right, with a warning, in configurations from before these two were fixed.
+        if config.get("steps_offset", 1) != 1:
+            config["steps_offset"] = 1
+        if config.get("clip_sample") is True:
+            config["clip_sample"] = False
     if sampler == DEFAULT:
         class_name = str(config["_class_name"])
     else:
         class_name = SAMPLERS[sampler].scheduler
         config.update(SAMPLERS[sampler].config)
+        if class_name != "DDPMScheduler":
+            # Only it takes a variance from the denoiser; the pipelines look here whether to pass one on.
+            config.pop("variance_type", None)
     cls: Any = getattr(diffusers, class_name, None)
     if not hasattr(cls, "set_timesteps"):
         raise ValueError(

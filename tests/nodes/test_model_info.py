@@ -168,9 +168,9 @@ def test_half_a_download(path: str, copied: Path) -> None:
     [
         (
             "model_index.json",
-            {"_class_name": "FluxPipeline"},
+            {"_class_name": "AudioLDMPipeline"},
             "model.unsupported",
-            "FluxPipeline, expected StableDiffusionPipeline",
+            "made for AudioLDMPipeline, expected one of the families stable-diffusion, sdxl",
         ),
         ("model_index.json", {"unet": ["x", "Other"]}, "model.unsupported", "Other, expected UNet2DConditionModel"),
         ("unet/config.json", {"in_channels": 9}, "model.unsupported", "9 channels, expected the 4"),

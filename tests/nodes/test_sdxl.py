@@ -46,7 +46,7 @@ def test_what_base_and_refiner_are_is_read_from_their_files(base: Path, refiner:
     assert (one.zeros_for_no_negative, two.zeros_for_no_negative) == (True, False)
     problem = find_model(str(refiner), "text-to-image")
     assert isinstance(problem, gf.Problem)
-    assert "does no text-to-image" in problem.message
+    assert "of the family sdxl-refiner, expected one of the families stable-diffusion, sdxl" in problem.message
 
 
 @pytest.mark.parametrize(

@@ -108,3 +108,54 @@ def euler() -> Any:
     return diffusers().EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1
     )
+
+
+IMAGINED = 24
+"""Width of the embeddings that guide a Kandinsky decoder."""
+
+
+def kandinsky(folder: Path) -> Path:
+    """A decoder in ``folder``/decoder and its prior in ``folder``/prior; the decoder is returned."""
+    library, words = diffusers(), transformers()
+
+    def prior() -> Any:
+        vision = words.CLIPVisionConfig(
+            hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32,
+            patch_size=16, projection_dim=IMAGINED,
+        )  # fmt: skip
+        return library.KandinskyV22PriorPipeline(
+            prior=library.PriorTransformer(
+                num_attention_heads=2, attention_head_dim=12, num_layers=1, embedding_dim=IMAGINED, num_embeddings=32
+            ),
+            image_encoder=words.CLIPVisionModelWithProjection(vision).eval(),
+            text_encoder=text_encoder(IMAGINED, projected=True),
+            tokenizer=tokenizer(),
+            scheduler=library.UnCLIPScheduler(
+                variance_type="fixed_small_log", prediction_type="sample", clip_sample=True, clip_sample_range=5.0
+            ),
+            image_processor=words.CLIPImageProcessorPil(size=32, crop_size=32),
+        )
+
+    def decoder() -> Any:
+        return library.KandinskyV22Pipeline(
+            unet=library.UNet2DConditionModel(
+                sample_size=8, in_channels=4, out_channels=8, block_out_channels=(8, 16), norm_num_groups=4,
+                layers_per_block=1, addition_embed_type="image", encoder_hid_dim=IMAGINED,
+                encoder_hid_dim_type="image_proj", cross_attention_dim=16, attention_head_dim=4,
+                down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+                up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+                mid_block_type="UNetMidBlock2DSimpleCrossAttn", resnet_time_scale_shift="scale_shift",
+            ),
+            movq=library.VQModel(
+                block_out_channels=(32, 32, 32, 32), down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 3 + ("AttnUpDecoderBlock2D",), latent_channels=4,
+                num_vq_embeddings=16, norm_num_groups=4, vq_embed_dim=4, norm_type="spatial", layers_per_block=1,
+            ),
+            scheduler=library.DDPMScheduler(
+                beta_schedule="linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, thresholding=True,
+                sample_max_value=2.0, variance_type="learned_range",
+            ),
+        )  # fmt: skip
+
+    save(folder / "prior", prior, 5)
+    return save(folder / "decoder", decoder, 6)

@@ -18,7 +18,7 @@ from graphflow.nodes.diffusion.families.family import Defaults, Family, Task
 if TYPE_CHECKING:
     from graphflow.nodes.diffusion.model_info import ModelInfo
 
-__all__ = ["FAMILIES", "Defaults", "Family", "Task", "adapter", "class_of", "family_of", "pipelines_for"]
+__all__ = ["FAMILIES", "Defaults", "Family", "Task", "adapter", "class_of", "families_for", "family_of"]
 
 _CLIP = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
 _CLIP_2 = {"text_encoder_2": "CLIPTextModelWithProjection"}
@@ -72,6 +72,34 @@ FAMILIES: tuple[Family, ...] = (
         text_width=("unet", "cross_attention_dim"),
     ),
     Family(
+        name="kandinsky-2.2",
+        pipelines=("KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline"),
+        classes={
+            "unet": "UNet2DConditionModel",
+            "movq": "VQModel",
+            "prior": "PriorTransformer",
+            "text_encoder": "CLIPTextModelWithProjection",
+            "image_encoder": "CLIPVisionModelWithProjection",
+        },
+        schedulers=("scheduler", "prior_scheduler"),
+        prior={name: name for name in ("prior", "text_encoder", "image_encoder", "tokenizer")}
+        | {"prior_scheduler": "scheduler"},
+        autoencoder="movq",
+        # The pipelines apply no factor, although the configuration of the autoencoder tells one.
+        spaces="movq",
+        tasks={
+            "text-to-image": Defaults(steps=100, guidance_scale=4.0),
+            "image-to-image": Defaults(steps=100, guidance_scale=4.0, strength=0.3),
+        },
+        size_multiple=64,
+        samples_encoding=False,
+        adapter="kandinsky:Kandinsky",
+        text_states="kandinsky-2.2",
+        text_width=("unet", "encoder_hid_dim"),
+        # Its pipelines neither scale what goes into the UNet, as Euler wants it, nor ask a sampler for more than that.
+        samplers=frozenset({"ddim", "ddpm"}),
+    ),
+    Family(
         name="latent-upscaler",
         pipelines=("StableDiffusionLatentUpscalePipeline",),
         classes=_CLIP,
@@ -115,10 +143,9 @@ def class_of(index: Mapping[str, Any], component: str) -> str | None:
     return str(found[-1]) if isinstance(found, list) and found and found[-1] is not None else None
 
 
-def pipelines_for(task: Task | None) -> tuple[str, ...]:
-    """The pipeline classes that can do a task; for None all that are supported."""
-    found = (pipeline for family in FAMILIES if not task or task in family.tasks for pipeline in family.pipelines)
-    return tuple(dict.fromkeys(found))
+def families_for(task: Task | None) -> tuple[str, ...]:
+    """The names of the families that can do a task; for None all that are supported."""
+    return tuple(family.name for family in FAMILIES if not task or task in family.tasks)
 
 
 def adapter(info: ModelInfo, compute: Compute, need: Memory | None = None) -> Any:

@@ -11,7 +11,18 @@ if TYPE_CHECKING:
 
     from graphflow.nodes.diffusion.network_info import NetworkInfo
 
-__all__ = ["Adapter", "Control", "Draws", "Encoded", "Progress", "Prompts", "Sampling", "SuperResolves", "Upscales"]
+__all__ = [
+    "Adapter",
+    "Control",
+    "Draws",
+    "Encoded",
+    "Imagines",
+    "Progress",
+    "Prompts",
+    "Sampling",
+    "SuperResolves",
+    "Upscales",
+]
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) after each denoise step; what it raises ends the run."""
@@ -102,6 +113,15 @@ class Draws(Adapter, Protocol):
         self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
         """Latents, from ``latents`` with the noise of the last steps added, or in them already."""
+
+
+class Imagines(Adapter, Protocol):
+    """What a family with a prior can do besides: make of a prompt the embedding of a picture that shows it."""
+
+    def imagine(
+        self, text: str, negative_text: str, sampling: Sampling, count: int, progress: Progress
+    ) -> tuple[Encoded, Encoded]:
+        """``count`` embeddings of pictures that show ``text``, and as many of what to be guided away from."""
 
 
 class Upscales(Adapter, Protocol):

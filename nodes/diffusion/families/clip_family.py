@@ -141,15 +141,14 @@ class ClipFamily:
                 f"found an image of {width} x {height} pixels, expected multiples of {cell}; put a ResizeImage with "
                 f"multiple {cell} before it"
             )
-        vae = self._load("vae")
-        values = 2 * pixels.to(self.device, vae.dtype) - 1
+        autoencoder = self._load(self.info.family.autoencoder)
+        values = 2 * pixels.to(self.device, autoencoder.dtype) - 1
         draws = generators(seed, len(values)) if seed is not None else []
         cells = max(tile // cell, 8)
 
         def encoded(item: torch.Tensor, rows: slice, columns: slice) -> torch.Tensor:
             part = item[:, :, rows.start * cell : rows.stop * cell, columns.start * cell : columns.stop * cell]
-            moments: torch.Tensor = vae.encode(part).latent_dist.parameters
-            return moments
+            return self._encoded(autoencoder, part)
 
         items = []
         for index in range(len(values)):  # one by one, as the pipeline does it: an item must not depend on its batch
@@ -157,25 +156,39 @@ class ClipFamily:
                 functools.partial(encoded, values[index : index + 1]),
                 height // cell, width // cell, tile=cells, overlap=cells // 4,
             )  # fmt: skip
-            posterior = DiagonalGaussianDistribution(moments)
-            items.append(posterior.sample(draws[index]) if draws else posterior.mode())
-        return scaled(torch.cat(items), vae.config)
+            items.append(self._drawn(autoencoder, moments, draws[index] if draws else None))
+        return torch.cat(items)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, tile: int) -> torch.Tensor:
         """Pixels (batch, 3, height, width), float32 in [0, 1] on the CPU. Items are decoded one by one."""
-        vae, cell = self._load("vae"), self.info.pixels_per_cell
-        values = unscaled(latents.to(self.device, vae.dtype), vae.config)
+        autoencoder, cell = self._load(self.info.family.autoencoder), self.info.pixels_per_cell
+        values = latents.to(self.device, autoencoder.dtype)
         cells = max(tile // cell, 8)
 
         def decoded(item: torch.Tensor) -> torch.Tensor:
             return in_tiles(
-                lambda rows, columns: vae.decode(item[:, :, rows, columns]).sample.float().cpu(),
+                lambda rows, columns: self._decoded(autoencoder, item[:, :, rows, columns]).float().cpu(),
                 *item.shape[-2:], tile=cells, overlap=cells // 4, scale=cell,
             )  # fmt: skip
 
         items = [decoded(values[index : index + 1]) for index in range(len(values))]
         return (torch.cat(items) / 2 + 0.5).clamp(0, 1)
+
+    def _encoded(self, autoencoder: Any, pixels: torch.Tensor) -> torch.Tensor:
+        """What the autoencoder says of a tile of pixels in [-1, 1]: the parameters of a distribution."""
+        moments: torch.Tensor = autoencoder.encode(pixels).latent_dist.parameters
+        return moments
+
+    def _drawn(self, autoencoder: Any, moments: torch.Tensor, draw: torch.Generator | None) -> torch.Tensor:
+        """Latents of what `_encoded` gave."""
+        posterior = DiagonalGaussianDistribution(moments)
+        return scaled(posterior.sample(draw) if draw else posterior.mode(), autoencoder.config)
+
+    def _decoded(self, autoencoder: Any, latents: torch.Tensor) -> torch.Tensor:
+        """Pixels in [-1, 1] of a tile of latents."""
+        pixels: torch.Tensor = autoencoder.decode(unscaled(latents, autoencoder.config)).sample
+        return pixels
 
     def _load(self, name: str) -> Any:
         return load_component(self.info, name, self.compute)

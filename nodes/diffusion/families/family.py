@@ -46,8 +46,11 @@ class Family:
     tokenizers: Mapping[str, str] = field(default_factory=lambda: {"text_encoder": "tokenizer"})
     """The tokenizer of each text encoder."""
     schedulers: tuple[str, ...] = ("scheduler",)
-    prior: frozenset[str] = frozenset()
-    """Components, tokenizers and schedulers that lie in the folder of the connected prior (``prior_x``: as ``x``)."""
+    prior: Mapping[str, str] = field(default_factory=dict)
+    """Components, tokenizers and schedulers of a prior in a folder of its own, and their names there.
+
+    The prior makes of a prompt what guides the denoiser, a denoising of its own.
+    """
     spaces: Mapping[tuple[float, int, int], str] | str
     """Latent spaces by (scaling factor, channels, pixels a cell); another autoencoder makes a space of its own.
 

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, NamedTuple
+
+from graphflow import Conditioning, Context, Field, PortType, Problem, Seed, Text
+from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families.adapters import Imagines, Sampling
+from graphflow.nodes.diffusion.model_info import ModelInfo
+from graphflow.nodes.diffusion.model_node import ModelNode
+from graphflow.nodes.diffusion.samplers import DEFAULT
+
+__all__ = ["DenoisePrior"]
+
+
+class Imagined(NamedTuple):
+    """What to draw, and what to be guided away from."""
+
+    positive: Conditioning
+    negative: Conditioning
+
+
+class DenoisePrior(ModelNode, version=1):
+    """Imagine the picture that a prompt describes, as an embedding that guides a decoder (Kandinsky 2.2).
+
+    A model of this kind has a prior, which denoises the embedding of a picture under the prompt, and a decoder, which
+    draws it. The results are float (batch, width). Item i is drawn from ``seed + i``.
+    """
+
+    task: ClassVar[Task | None] = "image-to-image"
+
+    steps: int = Field(25, ge=1, le=1000, description="denoise steps of the prior")
+    guidance_scale: float = Field(4.0, ge=0, le=100, description="how strictly the prompt is followed, off up to 1")
+    seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
+    batch_size: int = Field(1, ge=1, le=4096, description="number of pictures")
+
+    def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
+        """Conditioning for decoders of the same kind."""
+        info = self.known
+        made = PortType(Conditioning, info.text_space if info else None, batch=self.batch_size)
+        return {"positive": made, "negative": made}
+
+    def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
+        """A model without a prior."""
+        if not info.family.prior:
+            message = f'the model "{info.reference}" has no prior: it is guided by the prompt itself'
+            yield Problem("model.unsupported", message, "model", "use EncodePrompt")
+
+    def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
+        """The denoise steps of all pictures, which are imagined one by one."""
+        return self.steps * self.batch_size
+
+    def run(self, *, text: Text, negative_text: Text = "", context: Context) -> Imagined:
+        """Imagine a batch."""
+        sampling = Sampling(steps=self.steps, guidance_scale=self.guidance_scale, seed=self.seed, sampler=DEFAULT)
+        backend: Imagines = self.adapter(context)
+        positive, negative = backend.imagine(text, negative_text, sampling, self.batch_size, context.step)
+        space = self.required.text_space
+        return Imagined(Conditioning(positive.embeds, space), Conditioning(negative.embeds, space))
