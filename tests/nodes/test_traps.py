@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import graphflow as gf
-from graphflow.nodes import Denoise, EncodeImage, Image2Image, LoadImage, SuperRes, Text2Image, Upscale
+from graphflow.nodes import Denoise, EncodeImage, EncodePrompt, Image2Image, LoadImage, SuperRes, Text2Image, Upscale
 from tests.nodes import tiny
 from tests.nodes.conftest import Recorder
 from tests.nodes.test_against_diffusers import difference
@@ -34,11 +34,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> dict[str,
 
 
 def problems(workflow: gf.Workflow) -> dict[str, gf.Problem]:
-    try:
-        found = workflow.bind(checking=True).warnings
-    except gf.WorkflowError as error:
-        found = error.problems
-    return {problem.code: problem for problem in found}
+    return {problem.code: problem for problem in workflow.validate()}
 
 
 @pytest.mark.parametrize("source", ["sd", "sdxl", "movq"])
@@ -67,8 +63,7 @@ def test_a_picture_with_other_channels_is_never_taken_for_latents(
     mode: str, model: str, models: dict[str, str], tmp_path: Path
 ) -> None:
     """RGBA has the four channels of latents: a picture of 8 times the size comes out. Grey fails in a convolution."""
-    path = tmp_path / ("picture.tiff" if mode == "CMYK" else "picture.png")
-    path = path.with_suffix(".jpg") if mode == "CMYK" else path
+    path = tmp_path / ("picture.jpg" if mode == "CMYK" else "picture.png")
     PIL.Image.new(mode, (48, 40)).save(path)
     workflow = gf.Workflow()
     loaded = workflow.add("load", LoadImage(path=str(path)))
@@ -110,7 +105,7 @@ def test_clean_latents_are_redrawn_and_never_taken_for_noise(models: dict[str, s
     workflow = gf.Workflow()
     latent = workflow.input("latent", "latent")
     node = Denoise(model=models["sd"], steps=4, strength=0.5, guidance_scale=1.0, seed=1)
-    positive = workflow.add("prompt", "EncodePrompt", model=models["sd"], text=PROMPT)
+    positive = workflow.add("prompt", EncodePrompt(model=models["sd"]), text=PROMPT)
     workflow.output("out", workflow.add("redraw", node, latent=latent, positive=positive))
     redrawn = drawn(
         Image2Image(model=models["sd"], steps=4, strength=0.5, guidance_scale=1.0, seed=1), image=clean, prompt=PROMPT
@@ -121,7 +116,7 @@ def test_clean_latents_are_redrawn_and_never_taken_for_noise(models: dict[str, s
 @pytest.mark.parametrize("value", [1.0, 1, 0, 0.0, -0.5, 1.5])
 def test_a_hand_over_at_an_end_of_the_schedule_is_refused(value: float, models: dict[str, str]) -> None:
     """1.0 and whole numbers are ignored."""
-    text = '{"graphflow": 1, "nodes": {"a": {"type": "Text2Image", "prompt": "x", "denoising_end": %r}}}' % value
+    text = f'{{"graphflow": 1, "nodes": {{"a": {{"type": "Text2Image", "prompt": "x", "denoising_end": {value!r}}}}}}}'
     with pytest.raises(gf.WorkflowError) as caught:
         gf.loads(text).bind()
     assert [problem.field for problem in caught.value.problems] == ["denoising_end"]
