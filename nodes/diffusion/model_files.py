@@ -10,10 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from graphflow import Problem
-from graphflow.nodes.diffusion.model_reference import model_problem
+from graphflow.nodes.diffusion.model_reference import model_problem, pickle_problem, pull_command
+from graphflow.nodes.diffusion.safetensors_header import DamagedError, Header, read_header
 from graphflow.nodes.file_digest import file_digest
 
-__all__ = ["Component", "UnusableError", "changed", "component_dtype", "component_in", "read_json"]
+__all__ = [
+    "AppliedLora",
+    "Component",
+    "UnusableError",
+    "changed",
+    "check_whole",
+    "component_dtype",
+    "component_in",
+    "read_json",
+    "variant_warning",
+]
 
 
 class UnusableError(Exception):
@@ -24,17 +35,34 @@ class UnusableError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class AppliedLora:
+    """A LoRA with keys for a component, how strongly it counts, and the pipeline of diffusers that reads it."""
+
+    path: Path
+    weight: float
+    pipeline: str
+
+
+@dataclass(frozen=True, slots=True)
 class Component:
     """One part of a model that has weights. ``variant`` is the infix of its files (``fp16``), None for plain names."""
 
     folder: Path
     variant: str | None
     files: tuple[Path, ...]
+    checkpoint: Path | None = None
+    """A file, among ``files``, that holds this and perhaps other components under their original names; ``folder`` has
+    the configuration only then, and is called what the component is called."""
+    loras: tuple[AppliedLora, ...] = ()
+    """What is laid over the weights, in this order."""
 
     @property
     def digest(self) -> str:
         """SHA-256 (hex) over names and contents of its files: equal parts of two models have an equal digest."""
-        record = [[file.name, file_digest(file)] for file in self.files]
+        record: list[Any] = [[file.name, file_digest(file)] for file in self.files if file != self.checkpoint]
+        if self.checkpoint:
+            record.append(["checkpoint", self.folder.name, file_digest(self.checkpoint)])
+        record += [["lora", file_digest(lora.path), lora.weight] for lora in self.loras]
         return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
@@ -79,30 +107,58 @@ def _incomplete(reference: str, path: Path) -> Problem:
 
 
 def component_in(reference: str, folder: Path) -> Component:
-    """The weights in a folder: plain files before variants, safetensors only. Raises UnusableError."""
-    config = folder / "config.json"
-    for stem in ("diffusion_pytorch_model", "model"):
-        for variant in (None, "fp16"):
-            single = folder / (f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors")
-            if single.exists():
-                return Component(folder, variant, (config, single))
-            shards = folder / (
-                f"{stem}.safetensors.index.{variant}.json" if variant else f"{stem}.safetensors.index.json"
-            )
-            if shards.exists():
-                names = sorted(set(read_json(reference, shards)["weight_map"].values()))
-                for name in names:
-                    if Path(name).name != name or not (folder / name).exists():
-                        raise UnusableError(_incomplete(reference, folder / Path(name).name))
-                return Component(folder, variant, (config, shards, *(folder / name for name in names)))
+    """The weights in a folder: the fp16 variant before plain files, safetensors only. Raises UnusableError."""
+    for variant in ("fp16", None):
+        found = _weights_in(reference, folder, variant)
+        if found is not None:
+            return found
     pickled = sorted([*folder.glob("*.bin"), *folder.glob("*.ckpt"), *folder.glob("*.pt")])
     if pickled:
-        raise UnusableError(
-            model_problem(
-                "model.pickle_only",
-                f'the weights {folder.name}/{pickled[0].name} of the model "{reference}" are a pickle, which can run '
-                "code when it is read; expected .safetensors",
-                "choose a revision or a copy of the model with .safetensors files",
-            )
-        )
+        what = f'the weights {folder.name}/{pickled[0].name} of the model "{reference}"'
+        raise UnusableError(pickle_problem(what, f"{folder.name}/{pickled[0].name}"))
     raise UnusableError(_incomplete(reference, folder / "*.safetensors"))
+
+
+def _weights_in(reference: str, folder: Path, variant: str | None) -> Component | None:
+    config, infix = folder / "config.json", f".{variant}" if variant else ""
+    for stem in ("diffusion_pytorch_model", "model"):
+        single = folder / f"{stem}{infix}.safetensors"
+        if single.exists():
+            check_whole(reference, single)
+            return Component(folder, variant, (config, single))
+        shards = folder / f"{stem}.safetensors.index{infix}.json"
+        if shards.exists():
+            names = sorted(set(read_json(reference, shards)["weight_map"].values()))
+            for name in names:
+                if Path(name).name != name or not (folder / name).exists():
+                    raise UnusableError(_incomplete(reference, folder / Path(name).name))
+                check_whole(reference, folder / name)
+            return Component(folder, variant, (config, shards, *(folder / name for name in names)))
+    return None
+
+
+def check_whole(reference: str, path: Path, noun: str = "model") -> Header:
+    """The header of a file of weights. Raises UnusableError for one that is cut off or no safetensors at all."""
+    try:
+        return read_header(path)
+    except DamagedError as damaged:
+        name = f"{path.parent.name}/{path.name}"
+        message = f'the file {name} of the {noun} "{reference}" {damaged}'
+        raise UnusableError(model_problem("model.damaged", message, "download or copy it again")) from None
+    except OSError as error:
+        message = f'the file {path} of the {noun} "{reference}" cannot be read: {error.strerror or error}'
+        raise UnusableError(model_problem("model.damaged", message)) from None
+
+
+def variant_warning(reference: str, components: Mapping[str, Component]) -> Problem | None:
+    """A warning where only some components of a model have an fp16 variant, so that precisions are mixed."""
+    plain = sorted(name for name, component in components.items() if component.variant is None)
+    if not plain or len(plain) == len(components):
+        return None
+    lesser = sorted(set(components) - set(plain))
+    message = (
+        f'the model "{reference}" has an fp16 variant of {", ".join(lesser)}, but none of {", ".join(plain)}; '
+        "those are read from their plain files"
+    )
+    hint = f"nothing is wrong with that; fetch the model again to have both whole: {pull_command(reference)}"
+    return Problem("model.variant", message, "model", hint, "warning")

@@ -5,24 +5,24 @@ A reference is
 - a name of `POCKET`: a model that ships with GraphFlow;
 - ``owner/name`` or ``owner/name@revision``: a model of the Hugging Face Hub that lies in the local cache
   (``HF_HUB_CACHE``, ``HF_HOME``); nothing is downloaded here;
-- a folder, relative to the current one. One that exists wins over a hub id of that name.
+- ``owner/name/file.safetensors`` or ``owner/name@revision/file.safetensors``: one file of such a model;
+- a folder or a .safetensors file, relative to the current folder. One that exists wins over a hub id of that name.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from graphflow import Problem
 from graphflow.errors import nearest
 from graphflow.nodes.diffusion.pocket_models import POCKET, POCKET_FOLDER
 
-__all__ = ["hub_cache", "locate", "model_problem"]
+__all__ = ["HubReference", "hub_cache", "hub_reference", "locate", "model_problem", "pickle_problem", "pull_command"]
 
-
-PIPELINE_FILES = ("model_index.json", "*/*.json", "*/*.txt", "*/*model.safetensors")
-"""Of a pipeline the folders only: beside them many repositories hold the same weights again, in single files."""
+_PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 
 def model_problem(code: str, message: str, hint: str = "") -> Problem:
@@ -30,44 +30,84 @@ def model_problem(code: str, message: str, hint: str = "") -> Problem:
     return Problem(code, message, field="model", hint=hint)
 
 
-def locate(reference: str, files: tuple[str, ...] = PIPELINE_FILES) -> Path | Problem:
-    """The folder of a model, or why there is none. ``files`` are patterns of what has to be downloaded of it."""
+@dataclass(frozen=True, slots=True)
+class HubReference:
+    """A repository of the Hugging Face Hub at a revision, or one file of it (a path inside the repository)."""
+
+    repository: str
+    revision: str = "main"
+    file: str | None = None
+
+
+def hub_reference(reference: str) -> HubReference | None:
+    """What a reference means on the Hub, None if it has not the form of one. Whether it exists is not looked at."""
+    if ".." in reference or reference.startswith("."):
+        return None
+    name, of_file = r"(?P<name>[\w.-]+/[\w.-]+)", r"/(?P<file>[\w./ ()+-]+\.safetensors)"
+    match = re.fullmatch(rf"{name}(@(?P<revision>[\w.-]+|refs/\w+/[\w.-]+))?{of_file}", reference)
+    match = match or re.fullmatch(rf"{name}(@(?P<revision>[\w./-]+))?(?P<file>)", reference)
+    if match is None:
+        return None
+    return HubReference(match["name"], match["revision"] or "main", match["file"] or None)
+
+
+def pull_command(reference: str) -> str:
+    """What a person types to fetch a model."""
+    return f'graphflow models pull "{reference}"'
+
+
+def locate(reference: str, noun: str = "model") -> Path | Problem:
+    """The folder or the .safetensors file of a model, or why there is none; ``noun`` is what messages call it."""
     if reference in POCKET:
         folder = POCKET_FOLDER / POCKET[reference].folder
         if folder.is_dir():
             return folder
-        message = f'the files of the model "{reference}" are not in {folder}'
+        message = f'the files of the {noun} "{reference}" are not in {folder}'
         return model_problem("missing.model", message, "install GraphFlow again")
     if len(reference) > 1000 or not reference.isprintable():
-        return model_problem("missing.model", f'found "{reference[:60]}…", expected a model', nearest("", POCKET))
+        return model_problem("missing.model", f'found "{reference[:60]}…", expected a {noun}', nearest("", POCKET))
     path = Path(os.path.expanduser(reference))  # noqa: PTH111 - Path raises for an unknown user
-    if path.suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin"):
-        if path.suffix != ".safetensors":
-            return model_problem(
-                "model.pickle_only",
-                f'the model "{reference}" is a pickle file, which can run code when it is read; expected .safetensors',
-                "look for a .safetensors version of it",
-            )
-        return model_problem(
-            "model.single_file",
-            f'the model "{reference}" is a single file; expected "pocket", a hub id, or a folder of diffusers',
-            "convert it once: StableDiffusionPipeline.from_single_file(file).save_pretrained(folder)",
-        )
+    if path.suffix in _PICKLES:
+        return pickle_problem(f'the {noun} "{reference}"', reference)
     if reference and os.path.isdir(path):  # noqa: PTH112 - Path raises for a name that is too long
         return path.resolve()
-    if re.match(r"[./~\\]|[A-Za-z]:", reference) or (reference.count("/") > 1 and "@" not in reference):
+    if path.suffix == ".safetensors" and os.path.isfile(path):  # noqa: PTH113 - as above
+        return path.absolute()
+    hub = hub_reference(reference)
+    if path.suffix == ".safetensors" and (hub is None or hub.file is None):
         return model_problem(
-            "missing.model", f'there is no model in the folder "{reference}"', f"it was looked for in {path.absolute()}"
+            "missing.model", f'there is no file "{reference}"', f"it was looked for in {path.absolute().parent}"
         )
-    match = re.fullmatch(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?", reference)
-    if match is None or ".." in reference:
+    if re.match(r"[./~\\]|[A-Za-z]:", reference) or (reference.count("/") > 1 and hub is None):
+        return model_problem(
+            "missing.model", f'there is no {noun} in the folder "{reference}"', f"it was looked for in {path.absolute()}"
+        )
+    if hub is None:
         names = ", ".join(f'"{name}"' for name in POCKET)
         return model_problem(
             "missing.model",
-            f'unknown model "{reference}", expected {names}, a hub id (owner/name@revision), or a folder that exists',
+            f'unknown {noun} "{reference}", expected {names}, a hub id (owner/name@revision), a folder or a '
+            ".safetensors file that exists",
             nearest(reference, POCKET),
         )
-    return _in_hub_cache(match["name"], match["revision"] or "main", files)
+    return _in_hub_cache(hub, noun, reference)
+
+
+def pickle_problem(what: str, path: str) -> Problem:
+    """That weights are a pickle, and how they become a safetensors file; ``what`` names them."""
+    target = str(Path(path).with_suffix(".safetensors"))
+    script = (
+        "import torch, safetensors.torch as s; "
+        f"d = torch.load({path!r}, map_location='cpu', weights_only=True); d = d.get('state_dict', d); "
+        "s.save_file({k: v.clone().contiguous() for k, v in d.items() if isinstance(v, torch.Tensor)}, "
+        f"{target!r})"
+    )
+    return model_problem(
+        "model.pickle_only",
+        f"{what} is a pickle file, which can run code when it is read; expected .safetensors",
+        "look for a revision or a copy of the model with .safetensors files, or convert it without running its code: "
+        f'python -c "{script}"',
+    )
 
 
 def hub_cache() -> Path:
@@ -77,20 +117,23 @@ def hub_cache() -> Path:
     return Path(named or Path(home) / "hub").expanduser()
 
 
-def _in_hub_cache(name: str, revision: str, files: tuple[str, ...]) -> Path | Problem:
-    model = hub_cache() / f"models--{name.replace('/', '--')}"
+def _in_hub_cache(hub: HubReference, noun: str, reference: str) -> Path | Problem:
+    model = hub_cache() / f"models--{hub.repository.replace('/', '--')}"
     try:
-        commit = (model / "refs" / revision).read_text().strip()
+        commit = (model / "refs" / hub.revision).read_text().strip()
     except OSError:
-        commit = revision
+        commit = hub.revision
     snapshot = model / "snapshots" / commit
+    found = snapshot / hub.file if hub.file else snapshot
+    if found.is_dir() or (hub.file and found.is_file()):
+        return found
+    what = f'the {noun} "{hub.repository}"'
     if snapshot.is_dir():
-        return snapshot
-    what = f'the revision "{revision}" of the model "{name}"' if model.is_dir() else f'the model "{name}"'
-    option = f" --revision {revision}" if revision != "main" else ""
-    included = " ".join(f'--include "{pattern}"' for pattern in files)
+        what = f'the file "{hub.file}" of {what}'
+    elif model.is_dir():
+        what = f'the revision "{hub.revision}" of {what}'
     return model_problem(
         "missing.model",
         f"{what} is not in the local cache {hub_cache()}",
-        f"download it once: hf download {name}{option} {included}",
+        f"download it once: {pull_command(reference)}",
     )

@@ -1,0 +1,106 @@
+"""The parts of a reference laid over a model: another VAE, LoRAs. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from graphflow import Problem
+from graphflow.nodes.diffusion.lora_file import LoraFile, open_lora
+from graphflow.nodes.diffusion.model_files import AppliedLora, Component, UnusableError, component_in, read_json
+from graphflow.nodes.diffusion.model_reference import locate, model_problem
+from graphflow.nodes.diffusion.reference_grammar import LoraReference
+from graphflow.nodes.diffusion.single_file import vae_of_file
+
+__all__ = ["part_files", "with_loras", "with_vae"]
+
+_READERS = {
+    "StableDiffusionPipeline": "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline": "StableDiffusionPipeline",
+    "StableDiffusionUpscalePipeline": "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline": "StableDiffusionXLPipeline",
+    "StableDiffusionXLImg2ImgPipeline": "StableDiffusionXLPipeline",
+    "StableDiffusion3Pipeline": "StableDiffusion3Pipeline",
+    "StableDiffusion3Img2ImgPipeline": "StableDiffusion3Pipeline",
+    "FluxPipeline": "FluxPipeline",
+    "FluxImg2ImgPipeline": "FluxPipeline",
+}
+"""The pipeline of diffusers that reads LoRAs, by the one that a model is made for."""
+
+
+def with_vae(
+    model: str, reference: str, own: Component, cls: str, config: Mapping[str, Any]
+) -> tuple[Component, dict[str, Any]]:
+    """A VAE in place of a model's ``own``, of class ``cls``, and its configuration. Raises UnusableError.
+
+    Latents keep their space, so it has to be of the same kind: scale and shift, channels and pixels a cell.
+    """
+    if cls != "AutoencoderKL":
+        message = f'the model "{model}" has a {cls}, which no other VAE can stand in for'
+        raise UnusableError(model_problem("model.vae", message, "leave the part vae: out"))
+    found = locate(reference, "VAE")
+    if isinstance(found, Problem):
+        raise UnusableError(found)
+    if found.is_file():
+        return vae_of_file(reference, found, own.files[0]), dict(config)
+    if not (found / "config.json").is_file():
+        held = ", ".join(sorted(path.name for path in found.iterdir())[:6]) or "nothing"
+        message = f'the folder of the VAE "{reference}" has no config.json (it holds {held}); expected an AutoencoderKL'
+        raise UnusableError(model_problem("model.vae", message, "give the folder that holds config.json and the weights"))
+    theirs = read_json(reference, found / "config.json")
+    if theirs.get("_class_name") != "AutoencoderKL":
+        message = f'the VAE "{reference}" is {theirs.get("_class_name")}, expected AutoencoderKL'
+        raise UnusableError(model_problem("model.vae", message, "choose another VAE"))
+    for what, ours, other in zip(_KIND, _kind_of(config), _kind_of(theirs), strict=True):
+        if ours != other:
+            message = f'the VAE "{reference}" makes another kind of latents: found {what} {other:g}, expected {ours:g}'
+            hint = f'choose a VAE that was made for the family of "{model}"'
+            raise UnusableError(model_problem("model.vae", message, hint))
+    return component_in(reference, found), theirs
+
+
+_KIND = ("a scaling factor of", "a shift of", "channels:", "pixels a cell:")
+
+
+def _kind_of(config: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    factor = float(config.get("scaling_factor") or 0.18215)  # older folders leave it out
+    shift = float(config.get("shift_factor") or 0)
+    return round(factor, 5), shift, int(config.get("latent_channels", 4)), 2 ** (len(config["block_out_channels"]) - 1)
+
+
+def with_loras(
+    model: str,
+    loras: tuple[LoraReference, ...],
+    pipeline: str,
+    classes: Mapping[str, str],
+    components: Mapping[str, Component],
+    configs: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Component]:
+    """The components of a model with LoRAs laid over those that they change. Raises UnusableError.
+
+    One with weight 0 is checked like any other and then left out, so that it shares everything with the base.
+    """
+    if pipeline not in _READERS:
+        message = f'the model "{model}" is made for {pipeline}, for which there are no LoRAs'
+        raise UnusableError(model_problem("model.lora", message, "leave the part lora: out"))
+    changed = dict(components)
+    for lora in loras:
+        file: LoraFile = open_lora(lora.reference)
+        problem = file.misfit(model, classes, components, configs)
+        if problem:
+            raise UnusableError(problem)
+        if lora.weight == 0:
+            continue
+        applied = AppliedLora(file.path, lora.weight, _READERS[pipeline])
+        for name, component in changed.items():
+            if file.changes(name):
+                changed[name] = replace(component, loras=(*component.loras, applied))
+    return changed
+
+
+def part_files(references: tuple[str, ...]) -> tuple[Path, ...]:
+    """The files or folders that parts of a reference lie in, as far as they are there."""
+    found = (locate(reference) for reference in references)
+    return tuple(path for path in found if isinstance(path, Path))

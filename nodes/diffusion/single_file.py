@@ -1,0 +1,148 @@
+"""Checkpoints of one .safetensors file: configuration, components and tokenizers of one. Imports no torch.
+
+Such a file holds weights under their original names and nothing else. Its configuration comes from
+
+1. the folder beside it with the same stem (``dreamshaper/`` beside ``dreamshaper.safetensors``), in the layout of diffusers;
+   JSON files are enough. A component that the file lacks may have its weights there;
+2. else the folder in ``configurations`` for what the tensors show the file to be.
+
+A tokenizer's vocabulary is not part of it either: see `tokenizer_files`. diffusers loads the weights, in `models`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graphflow.nodes.diffusion.checkpoint_kinds import CONFIGURATIONS, OTHER_FILES, kind_of, other_kind_of
+from graphflow.nodes.diffusion.checkpoint_shapes import mismatches
+from graphflow.nodes.diffusion.model_files import Component, UnusableError, check_whole, component_in
+from graphflow.nodes.diffusion.model_reference import model_problem
+from graphflow.nodes.diffusion.safetensors_header import Header
+
+__all__ = ["SingleFile", "open_single_file", "vae_of_file"]
+
+_PREFIXES: Mapping[str, tuple[str, ...]] = {
+    "AutoencoderKL": ("first_stage_model.", "vae."),
+    "UNet2DConditionModel": ("model.diffusion_model.",),
+    "SD3Transformer2DModel": ("model.diffusion_model.", ""),
+    "FluxTransformer2DModel": ("model.diffusion_model.", ""),
+    "T5EncoderModel": ("text_encoders.t5xxl.transformer.",),
+}
+"""Where the tensors of a component stand in a file, by its class."""
+
+_TEXT_PREFIXES: Mapping[str, tuple[str, ...]] = {
+    "text_encoder": (
+        "cond_stage_model.transformer.",
+        "cond_stage_model.model.",
+        "conditioner.embedders.0.transformer.",
+        "text_encoders.clip_l.transformer.",
+    ),
+    "text_encoder_2": (
+        "conditioner.embedders.1.model.",
+        "conditioner.embedders.0.model.",
+        "text_encoders.clip_g.transformer.",
+    ),
+}
+"""The same of the CLIP text encoders, by their names in the pipeline."""
+
+_MARKS = {
+    "UNet2DConditionModel": "input_blocks.0.0.weight",
+    "SD3Transformer2DModel": "joint_blocks.0.x_block.attn.qkv.weight",
+    "FluxTransformer2DModel": "double_blocks.0.img_attn.qkv.weight",
+}
+"""A tensor that a component cannot be without, where its prefix alone proves nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class SingleFile:
+    """A checkpoint and where its configuration lies (``folder``, in the layout of diffusers)."""
+
+    reference: str
+    path: Path
+    header: Header
+    folder: Path
+
+    @property
+    def shipped(self) -> bool:
+        """Whether the configuration is one of ours, and not of a folder beside the file."""
+        return self.folder.parent == CONFIGURATIONS
+
+    def component(self, name: str, cls: str, config: Mapping[str, Any]) -> Component:
+        """A component of the checkpoint, or of the folder beside it. Raises UnusableError."""
+        shapes = _shapes_of(self.header, name, cls)
+        if not shapes:
+            if not self.shipped and any((self.folder / name).glob("*.safetensors*")):
+                return component_in(self.reference, self.folder / name)
+            message = f'the file of the model "{self.reference}" holds no {name} ({cls})'
+            beside = self.path.with_suffix("")
+            hint = (
+                f"choose a file that holds the whole model, or put a folder {beside.name}/ in the layout of diffusers "
+                f"beside it, with the weights in {beside.name}/{name}"
+            )
+            raise UnusableError(model_problem("missing.model_file", message, hint))
+        self._check(name, cls, shapes, config)
+        return Component(self.folder / name, None, (self.folder / name / "config.json", self.path), self.path)
+
+    def _check(self, name: str, cls: str, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> None:
+        for what, found, expected in mismatches(cls, shapes, config):
+            whose = f"that of {self.folder.name}" if self.shipped else f"{self.folder.name}/{name}/config.json"
+            message = (
+                f'the {name} in the file of the model "{self.reference}" does not fit its configuration, {whose}: '
+                f"found {found} for the {what}, expected {expected}"
+            )
+            hint = f"put a folder {self.path.stem}/ beside the file with the JSON files of its own architecture"
+            raise UnusableError(model_problem("model.shape", message, hint))
+
+
+def open_single_file(reference: str, path: Path) -> SingleFile:
+    """What a checkpoint is, from its header and a folder beside it. Raises UnusableError."""
+    header = check_whole(reference, path)
+    other = other_kind_of(header)
+    if other:
+        found, hint = OTHER_FILES[other]
+        message = f'the file of the model "{reference}" is {found}; expected a whole model'
+        raise UnusableError(model_problem("model.unsupported", message, hint))
+    beside = path.with_suffix("")
+    if (beside / "model_index.json").is_file():
+        return SingleFile(reference, path, header, beside)
+    kind = kind_of(header)
+    if kind is None:
+        first = ", ".join(sorted(header.shapes)[:3]) or "nothing"
+        kinds = ", ".join(sorted(folder.name for folder in CONFIGURATIONS.iterdir()))
+        message = (
+            f'the file of the model "{reference}" has an architecture that GraphFlow does not know (its tensors: '
+            f"{first[:160]}…); expected {kinds}"
+        )
+        hint = f"put a folder {beside.name}/ beside the file with model_index.json and the configurations of its parts"
+        raise UnusableError(model_problem("model.unsupported", message, hint))
+    return SingleFile(reference, path, header, CONFIGURATIONS / kind)
+
+
+def vae_of_file(reference: str, path: Path, config_file: Path) -> Component:
+    """A VAE in a file of its own, in the original or the diffusers layout, with the configuration of the VAE it replaces.
+
+    Raises UnusableError.
+    """
+    header = check_whole(reference, path, "VAE")
+    shapes = next((found for prefix in ("first_stage_model.", "") if (found := header.starting(prefix))), {})
+    if "encoder.conv_in.weight" not in shapes or "decoder.conv_in.weight" not in shapes:
+        first = ", ".join(sorted(header.shapes)[:3]) or "nothing"
+        message = f'the file of the VAE "{reference}" is no VAE (its tensors: {first[:160]}…); expected an AutoencoderKL'
+        raise UnusableError(model_problem("model.vae", message, "choose the file of a VAE"))
+    config = json.loads(config_file.read_bytes())
+    for what, found, expected in mismatches("AutoencoderKL", shapes, config):
+        message = f'the VAE "{reference}" does not fit the model: found {found} for the {what}, expected {expected}'
+        raise UnusableError(model_problem("model.vae", message, "choose a VAE that was made for this model"))
+    return Component(config_file.parent, None, (config_file, path), path)
+
+
+def _shapes_of(header: Header, name: str, cls: str) -> dict[str, tuple[int, ...]]:
+    for prefix in _PREFIXES.get(cls) or _TEXT_PREFIXES.get(name, ()):
+        shapes = header.starting(prefix)
+        if shapes and _MARKS.get(cls, next(iter(shapes))) in shapes:
+            return shapes
+    return {}
