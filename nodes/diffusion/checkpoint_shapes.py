@@ -89,9 +89,11 @@ def _sd3(shapes: Shapes, config: Mapping[str, Any]) -> Iterator[Finding]:
     width = config["num_attention_heads"] * config["attention_head_dim"]
     yield "width of it", _size(shapes, "x_embedder.proj.weight", 0), width
     yield "number of its input channels", _size(shapes, "x_embedder.proj.weight", 1), config["in_channels"]
-    yield "width of the text encoding it takes", _size(shapes, "context_embedder.weight", 1), config[
-        "joint_attention_dim"
-    ]
+    yield (
+        "width of the text encoding it takes",
+        _size(shapes, "context_embedder.weight", 1),
+        config["joint_attention_dim"],
+    )
     yield "number of its blocks", _count(shapes, "joint_blocks."), config["num_layers"]
 
 

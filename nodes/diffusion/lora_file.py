@@ -25,7 +25,12 @@ __all__ = ["LoraFile", "open_lora"]
 USUAL_NAME = "pytorch_lora_weights.safetensors"
 """What diffusers calls a LoRA that it saves."""
 
-_MADE_FOR = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL", 1280: "the SDXL refiner"}
+_MADE_FOR = {
+    768: "Stable Diffusion 1",
+    1024: "Stable Diffusion 2",
+    2048: "Stable Diffusion XL",
+    1280: "the SDXL refiner",
+}
 """Models by the width of the text encoding that their UNet takes."""
 
 _FLAT = {"lora_unet_": "denoiser", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2", "lora_te_": "text_encoder",
@@ -201,7 +206,9 @@ def _matrices(component: Component, name: str) -> dict[str, tuple[int, int]]:
             for tensor, shape in check_whole(name, path).shapes.items():
                 if tensor.endswith(".weight") and len(shape) >= 2:
                     module = tensor.removesuffix(".weight").removeprefix("model.diffusion_model.")
-                    found[_flattened(re.sub(r"^(cond_stage_model|conditioner\.embedders\.\d)\.transformer\.", "", module))] = (
+                    found[
+                        _flattened(re.sub(r"^(cond_stage_model|conditioner\.embedders\.\d)\.transformer\.", "", module))
+                    ] = (
                         shape[0],
                         shape[1],
                     )

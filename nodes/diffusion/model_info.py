@@ -9,20 +9,31 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from graphflow import Problem, WorkflowError
 from graphflow.nodes.diffusion.families import Defaults, Family, Task, class_of, families_for, family_of
-from graphflow.nodes.diffusion.model_files import Component, UnusableError, changed, component_in, read_json
+from graphflow.nodes.diffusion.model_files import (
+    Component,
+    UnusableError,
+    changed,
+    component_in,
+    read_json,
+    variant_warning,
+)
+from graphflow.nodes.diffusion.model_parts import part_files, part_problem, single_parts, with_loras, with_vae
 from graphflow.nodes.diffusion.model_reference import locate, model_problem
 from graphflow.nodes.diffusion.pocket_models import POCKET, POCKET_FOLDER
 from graphflow.nodes.diffusion.prior import with_prior
+from graphflow.nodes.diffusion.reference_grammar import ModelReference, parse_reference
+from graphflow.nodes.diffusion.single_file import open_single_file
+from graphflow.nodes.diffusion.tokenizer_files import find_tokenizer, settings_of, tokenizer_record
 from graphflow.nodes.file_digest import file_digest
 
-__all__ = ["ModelInfo", "find_model", "require_model"]
+__all__ = ["ModelInfo", "find_model", "find_problems", "require_model"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +57,8 @@ class ModelInfo:
     components: Mapping[str, Component] = field(repr=False)
     tokenizers: Mapping[str, Path] = field(repr=False)
     """The folder of each tokenizer."""
+    tokenizer_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    """What a tokenizer is given besides its files, where those are of another model."""
     defaults: Mapping[Task, Defaults] = field(repr=False)
 
     @property
@@ -93,7 +106,7 @@ class ModelInfo:
         """SHA-256 (hex) over everything in the folder that determines a result; part of every cache key."""
         record: dict[str, Any] = {name: component.digest for name, component in self.components.items()}
         for name, folder in self.tokenizers.items():
-            record[name] = [[file.name, file_digest(file)] for file in sorted(folder.glob("*"))]
+            record[name] = tokenizer_record(folder, self.tokenizer_settings.get(name, {}))
         record |= {name: dict(self.configs[name]) for name in self.family.schedulers}
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
@@ -111,16 +124,40 @@ def find_model(reference: str, task: Task | None = None) -> ModelInfo | Problem:
 
     Folders are read once, until they change.
     """
-    folder = locate(reference)
-    if isinstance(folder, Problem):
-        return folder
-    if not (folder / "model_index.json").is_file():
-        return _without_index(reference, folder)
-    written = tuple(changed(path) for path in (folder / "model_index.json", *sorted(folder.glob("*/*.json"))))
     try:
-        return _read(reference, folder, task, written)
+        return _found(reference, task)
     except UnusableError as unusable:
         return unusable.problem
+
+
+def find_problems(reference: str, task: Task | None = None) -> tuple[Problem, ...]:
+    """Everything that keeps a model from being used, and what is surprising about it."""
+    parsed = parse_reference(reference)
+    if not isinstance(parsed, ModelReference):
+        return parsed
+    base = find_model(parsed.base, task)
+    problems = [base] if isinstance(base, Problem) else []
+    for part in single_parts(parsed):
+        found = part_problem(part) if isinstance(base, Problem) else find_model(part, task)
+        problems += [found] if isinstance(found, Problem) else []
+    if isinstance(base, ModelInfo):
+        warning = variant_warning(parsed.base, base.components)
+        problems += [warning] if warning else []
+    return tuple(problems)
+
+
+def _found(reference: str, task: Task | None) -> ModelInfo:
+    """What is known of a model with all of its parts. Raises UnusableError."""
+    parsed = parse_reference(reference)
+    if not isinstance(parsed, ModelReference):
+        raise UnusableError(parsed[0])
+    place = locate(parsed.base)
+    if isinstance(place, Problem):
+        raise UnusableError(place)
+    # What has to be as it was for the memory to hold: the configuration, and files that are named by themselves.
+    folder = place.with_suffix("") if place.is_file() else place
+    files = (folder / "model_index.json", *sorted(folder.glob("*/*.json")), place, *part_files(parsed))
+    return _read(reference, parsed, place, task, tuple(changed(path) for path in files))
 
 
 def _without_index(reference: str, folder: Path) -> Problem:
@@ -140,23 +177,30 @@ def _without_index(reference: str, folder: Path) -> Problem:
 
 
 @lru_cache(maxsize=256)
-def _read(reference: str, folder: Path, task: Task | None, written: tuple[int, ...]) -> ModelInfo:
+def _read(
+    reference: str, parsed: ModelReference, place: Path, task: Task | None, written: tuple[int, ...]
+) -> ModelInfo:
     """Raises UnusableError, which is not remembered: a model may be mended or fetched at any time.
 
-    ``written`` is not read: it makes the memory forget a folder that was written again.
+    ``written`` is not read: it makes the memory forget a model that was written again.
     """
     try:
-        return _model_info(reference, folder, task)
+        return _laid_over(replace(_model_info(parsed.base, place, task), reference=reference), parsed)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         problem = model_problem(
             "model.not_diffusers",
             f'the configuration of the model "{reference}" cannot be understood: {type(error).__name__}: {error}',
-            f"look at the JSON files in {folder}",
+            f"look at the JSON files in {place}",
         )
         raise UnusableError(problem) from error
 
 
-def _model_info(reference: str, folder: Path, task: Task | None) -> ModelInfo:
+def _model_info(reference: str, place: Path, task: Task | None) -> ModelInfo:
+    """What is known of a model in a folder, or in a checkpoint of one file. Raises UnusableError."""
+    single = open_single_file(reference, place) if place.is_file() else None
+    folder = single.folder if single else place
+    if not (folder / "model_index.json").is_file():
+        raise UnusableError(_without_index(reference, folder))
     index = read_json(reference, folder / "model_index.json")
     family = family_of(index)
     if family is None or (task and task not in family.tasks):
@@ -169,14 +213,23 @@ def _model_info(reference: str, folder: Path, task: Task | None) -> ModelInfo:
     if family.prior:
         index, prior = with_prior(reference, folder, family, index)
     weights = _classes(reference, family, index)
-    tokenizers = {name for encoder, name in family.tokenizers.items() if encoder in weights}
+    encoders = {name: encoder for encoder, name in family.tokenizers.items() if encoder in weights}
     pocket = POCKET.get(reference)
-    parts = {name: folder / name for name in (*weights, *tokenizers, *family.schedulers)} | prior
+    parts = {name: folder / name for name in (*weights, *encoders, *family.schedulers)} | prior
     if pocket:
         parts |= {name: POCKET_FOLDER / owner / name for name, owner in pocket.shared.items()}
     configs = {name: read_json(reference, parts[name] / "config.json") for name in weights}
     configs |= {name: read_json(reference, parts[name] / "scheduler_config.json") for name in family.schedulers}
-    components = {name: component_in(reference, parts[name]) for name in weights}
+    components = {
+        name: single.component(name, cls, configs[name]) if single else component_in(reference, parts[name])
+        for name, cls in weights.items()
+    }
+    tokenizers = {name: parts[name] for name in encoders}
+    settings: dict[str, dict[str, Any]] = {}
+    if single:
+        settings = {name: settings_of(path) for name, path in tokenizers.items()}
+        words = {name: int(configs[encoder]["vocab_size"]) for name, encoder in encoders.items()}
+        tokenizers = {name: find_tokenizer(reference, path, words[name]) for name, path in tokenizers.items()}
     autoencoder, denoiser = configs[family.autoencoder], configs[family.denoiser]
     channels = int(autoencoder.get("latent_channels", 4))
     wanted = family.channels(channels)
@@ -207,9 +260,26 @@ def _model_info(reference: str, folder: Path, task: Task | None) -> ModelInfo:
         ),
         configs={**configs, "pipeline": index},
         components=components,
-        tokenizers={name: parts[name] for name in tokenizers},
+        tokenizers=tokenizers,
+        tokenizer_settings=settings,
         defaults=pocket.defaults if pocket else family.tasks,
     )  # fmt: skip
+
+
+def _laid_over(info: ModelInfo, parsed: ModelReference) -> ModelInfo:
+    """A model with the other parts of its reference. Raises UnusableError."""
+    components, configs = dict(info.components), dict(info.configs)
+    index = configs["pipeline"]
+    classes = {name: class_of(index, name) or "" for name in components}
+    if parsed.vae:
+        name = info.family.autoencoder
+        own = components[name]
+        components[name], configs[name] = with_vae(parsed.base, parsed.vae, own, classes[name], configs[name])
+    if parsed.loras:
+        components = with_loras(
+            parsed.base, parsed.loras, str(index["_class_name"]), classes, components, configs
+        )
+    return replace(info, components=components, configs=configs)
 
 
 def _classes(reference: str, family: Family, index: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from graphflow import Context, Field, Latent, ModelRef, Node, PortType, Problem
 from graphflow.nodes.diffusion.families import Task, adapter
-from graphflow.nodes.diffusion.model_info import ModelInfo, find_model, require_model
+from graphflow.nodes.diffusion.model_info import ModelInfo, find_model, find_problems, require_model
 
 __all__ = ["ModelNode"]
 
@@ -22,7 +22,10 @@ class ModelNode(Node, abstract=True):
     task: ClassVar[Task | None] = None
     """What the model must be able to do; None: any that has a text encoder and a VAE will do."""
 
-    model: ModelRef = Field("pocket", description='"pocket", a hub id with optional @revision, or a folder')
+    model: ModelRef = Field(
+        "pocket",
+        description='"pocket", a hub id with optional @revision, a folder or a .safetensors file; + lora:… + vae:…',
+    )
 
     @property
     def known(self) -> ModelInfo | None:
@@ -37,8 +40,9 @@ class ModelNode(Node, abstract=True):
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
         """What is wrong with the model; then what `check_with` finds."""
-        found = find_model(self.model, self.task)
-        return [found] if isinstance(found, Problem) else self.check_with(found, inputs)
+        yield from find_problems(self.model, self.task)
+        if self.known:
+            yield from self.check_with(self.known, inputs)
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
         """Faults of the other parameters, given the model."""

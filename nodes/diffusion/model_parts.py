@@ -11,10 +11,10 @@ from graphflow import Problem
 from graphflow.nodes.diffusion.lora_file import LoraFile, open_lora
 from graphflow.nodes.diffusion.model_files import AppliedLora, Component, UnusableError, component_in, read_json
 from graphflow.nodes.diffusion.model_reference import locate, model_problem
-from graphflow.nodes.diffusion.reference_grammar import LoraReference
+from graphflow.nodes.diffusion.reference_grammar import LoraReference, ModelReference, parse_reference
 from graphflow.nodes.diffusion.single_file import vae_of_file
 
-__all__ = ["part_files", "with_loras", "with_vae"]
+__all__ = ["part_files", "part_problem", "single_parts", "with_loras", "with_vae"]
 
 _READERS = {
     "StableDiffusionPipeline": "StableDiffusionPipeline",
@@ -48,7 +48,9 @@ def with_vae(
     if not (found / "config.json").is_file():
         held = ", ".join(sorted(path.name for path in found.iterdir())[:6]) or "nothing"
         message = f'the folder of the VAE "{reference}" has no config.json (it holds {held}); expected an AutoencoderKL'
-        raise UnusableError(model_problem("model.vae", message, "give the folder that holds config.json and the weights"))
+        raise UnusableError(
+            model_problem("model.vae", message, "give the folder that holds config.json and the weights")
+        )
     theirs = read_json(reference, found / "config.json")
     if theirs.get("_class_name") != "AutoencoderKL":
         message = f'the VAE "{reference}" is {theirs.get("_class_name")}, expected AutoencoderKL'
@@ -100,7 +102,30 @@ def with_loras(
     return changed
 
 
-def part_files(references: tuple[str, ...]) -> tuple[Path, ...]:
-    """The files or folders that parts of a reference lie in, as far as they are there."""
-    found = (locate(reference) for reference in references)
+def single_parts(parsed: ModelReference) -> tuple[str, ...]:
+    """References to the base with one part of a reference each, so that each is judged by itself."""
+    parts = [f"vae:{parsed.vae}"] if parsed.vae else []
+    parts += [f"lora:{lora.reference}*{lora.weight:g}" for lora in parsed.loras]
+    return tuple(f"{parsed.base} + {part}" for part in parts)
+
+
+def part_problem(reference: str) -> Problem | None:
+    """What is wrong with the one part of a reference, whatever its base is."""
+    parsed = parse_reference(reference)
+    if not isinstance(parsed, ModelReference):
+        return parsed[0]
+    try:
+        for lora in parsed.loras:
+            open_lora(lora.reference)
+    except UnusableError as unusable:
+        return unusable.problem
+    found = locate(parsed.vae, "VAE") if parsed.vae else None
+    return found if isinstance(found, Problem) else None
+
+
+def part_files(parsed: ModelReference) -> tuple[Path, ...]:
+    """The files or folders that the parts of a reference lie in, as far as they are there."""
+    names = [(lora.reference, "LoRA") for lora in parsed.loras]
+    names += [(parsed.vae, "VAE")] if parsed.vae else []
+    found = [locate(name, noun) for name, noun in names]
     return tuple(path for path in found if isinstance(path, Path))

@@ -80,7 +80,9 @@ def locate(reference: str, noun: str = "model") -> Path | Problem:
         )
     if re.match(r"[./~\\]|[A-Za-z]:", reference) or (reference.count("/") > 1 and hub is None):
         return model_problem(
-            "missing.model", f'there is no {noun} in the folder "{reference}"', f"it was looked for in {path.absolute()}"
+            "missing.model",
+            f'there is no {noun} in the folder "{reference}"',
+            f"it was looked for in {path.absolute()}",
         )
     if hub is None:
         names = ", ".join(f'"{name}"' for name in POCKET)

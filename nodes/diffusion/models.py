@@ -20,6 +20,7 @@ import transformers
 
 from graphflow import Compute, Memory
 from graphflow.memory import device_memory
+from graphflow.nodes.diffusion.checkpoint_loading import from_checkpoint, fuse_loras
 from graphflow.nodes.diffusion.families import class_of
 from graphflow.nodes.diffusion.model_files import Component, component_dtype
 from graphflow.nodes.diffusion.model_info import ModelInfo
@@ -76,23 +77,20 @@ def load_component(info: ModelInfo, name: str, compute: Compute) -> Any:
     cls = class_of(info.configs["pipeline"], name)
     assert cls is not None
     kind = component_dtype(info.configs[name], compute.dtype)
-    return load_network(info.components[name], cls, replace(compute, dtype=kind))
+    return load_network(info.components[name], cls, replace(compute, dtype=kind), name)
 
 
-def load_network(component: Component, cls: str, compute: Compute) -> Any:
-    """A network of a class of diffusers or transformers, in evaluation mode and ready to compute, from the pool."""
-    attention = {"attn_implementation": "eager"} if compute.attention == "eager" and _of_transformers(cls) else {}
+def load_network(component: Component, cls: str, compute: Compute, name: str = "") -> Any:
+    """A network of a class of diffusers or transformers, in evaluation mode and ready to compute, from the pool.
+
+    ``name`` is what it is called in its pipeline; LoRAs are laid over it by that name.
+    """
 
     def load() -> torch.nn.Module:
         with quiet():
-            module: torch.nn.Module = _class(cls).from_pretrained(
-                str(component.folder),
-                dtype=getattr(torch, compute.dtype),
-                variant=component.variant,
-                use_safetensors=True,
-                local_files_only=True,
-                **attention,
-            )
+            module = _read_weights(component, cls, compute)
+            if component.loras:
+                fuse_loras(module, name, component.loras)
         return placed(module.eval().requires_grad_(False), cls, compute)
 
     held_on = compute.device if compute.offload == "none" else "cpu"
@@ -108,22 +106,41 @@ def _class(name: str) -> Any:
     return getattr(library, name)
 
 
+def _read_weights(component: Component, cls: str, compute: Compute) -> torch.nn.Module:
+    dtype, eager = getattr(torch, compute.dtype), compute.attention == "eager" and _of_transformers(cls)
+    if component.checkpoint:
+        module: Any = from_checkpoint(component, _class(cls), dtype)
+        if eager:
+            module.set_attn_implementation("eager")
+    else:
+        module = _class(cls).from_pretrained(
+            str(component.folder),
+            dtype=dtype,
+            variant=component.variant,
+            use_safetensors=True,
+            local_files_only=True,
+            **({"attn_implementation": "eager"} if eager else {}),
+        )
+    read: torch.nn.Module = module
+    return read
+
+
 def _module_bytes(module: torch.nn.Module) -> int:
     return sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
 
 
 def load_tokenizer(info: ModelInfo, name: str = "tokenizer") -> Any:
     """A tokenizer of a model, from the pool."""
-    folder = str(info.tokenizers[name])
+    folder, settings = str(info.tokenizers[name]), info.tokenizer_settings.get(name, {})
     cls = transformers.T5TokenizerFast if "T5" in (class_of(info.configs["pipeline"], name) or "") else (
         transformers.CLIPTokenizer
     )  # fmt: skip
 
     def load() -> Any:
         with quiet():
-            return cls.from_pretrained(folder, local_files_only=True)
+            return cls.from_pretrained(folder, local_files_only=True, **settings)
 
-    return pool.get("cpu", (folder, "tokenizer"), load, lambda _: 1 << 20)
+    return pool.get("cpu", (folder, "tokenizer", *settings.items()), load, lambda _: 1 << 20)
 
 
 def make_scheduler(info: ModelInfo, sampler: str, name: str = "scheduler") -> Any:

@@ -24,7 +24,6 @@ Purpose = Literal["controlnet", "depth"]
 
 _CLASSES: Mapping[Purpose, tuple[str, ...]] = {"controlnet": ("ControlNetModel",), "depth": ("UNet2DModel",)}
 _NAMES: Mapping[Purpose, str] = {"controlnet": "a ControlNet", "depth": "a depth network"}
-_FILES = ("config.json", "*model.safetensors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +51,7 @@ def require_network(reference: str, purpose: Purpose) -> NetworkInfo:
 
 def find_network(reference: str, purpose: Purpose, field: str = "model") -> NetworkInfo | Problem:
     """What is known of a network, or why it cannot be used; ``field`` is the parameter that names it."""
-    folder = locate(reference, _FILES)
+    folder = locate(reference, _NAMES[purpose].partition(" ")[2])
     found = (
         folder if isinstance(folder, Problem) else _read(reference, folder, purpose, changed(folder / "config.json"))
     )
@@ -63,6 +62,9 @@ def find_network(reference: str, purpose: Purpose, field: str = "model") -> Netw
 def _read(reference: str, folder: Path, purpose: Purpose, written: int) -> NetworkInfo | Problem:
     """``written`` is not read: it makes the memory forget a folder that was written again."""
     config_file = folder / "config.json"
+    if folder.is_file():
+        message = f'the model "{reference}" is a single file; expected {_NAMES[purpose]} in the layout of diffusers'
+        return model_problem("model.unsupported", message, "give the folder that holds config.json and the weights")
     if not config_file.is_file():
         held = sorted(path.name for path in folder.iterdir())[:6]
         message = (

@@ -68,8 +68,8 @@ def parse_reference(text: str) -> ModelReference | tuple[Problem, ...]:
     if len(vaes) > 1:
         problems.append(_problem(text, f"{len(vaes)} VAEs, expected at most 1", "leave all but one out"))
     twice = sorted({lora.reference for lora in loras if sum(lora.reference == other.reference for other in loras) > 1})
-    for name in twice:
-        problems.append(_problem(text, f'the LoRA "{name}" more than once', "add its weights up and name it once"))
+    repeated = "add its weights up and name it once"
+    problems += [_problem(text, f'the LoRA "{name}" more than once', repeated) for name in twice]
     return tuple(problems) if problems else ModelReference(base, vaes[0] if vaes else None, tuple(loras))
 
 

@@ -2,8 +2,8 @@
 
 Such a file holds weights under their original names and nothing else. Its configuration comes from
 
-1. the folder beside it with the same stem (``dreamshaper/`` beside ``dreamshaper.safetensors``), in the layout of diffusers;
-   JSON files are enough. A component that the file lacks may have its weights there;
+1. the folder beside it with the same stem (``dreamshaper/`` beside ``dreamshaper.safetensors``), in the layout of
+   diffusers; JSON files are enough. A component that the file lacks may have its weights there;
 2. else the folder in ``configurations`` for what the tensors show the file to be.
 
 A tokenizer's vocabulary is not part of it either: see `tokenizer_files`. diffusers loads the weights, in `models`.
@@ -123,15 +123,17 @@ def open_single_file(reference: str, path: Path) -> SingleFile:
 
 
 def vae_of_file(reference: str, path: Path, config_file: Path) -> Component:
-    """A VAE in a file of its own, in the original or the diffusers layout, with the configuration of the VAE it replaces.
+    """A VAE in a file of its own, in either layout, with the configuration of the VAE that it replaces.
 
-    Raises UnusableError.
+    What scales its latents no file tells: it is taken to be of the model's own kind. Raises UnusableError.
     """
     header = check_whole(reference, path, "VAE")
     shapes = next((found for prefix in ("first_stage_model.", "") if (found := header.starting(prefix))), {})
     if "encoder.conv_in.weight" not in shapes or "decoder.conv_in.weight" not in shapes:
         first = ", ".join(sorted(header.shapes)[:3]) or "nothing"
-        message = f'the file of the VAE "{reference}" is no VAE (its tensors: {first[:160]}…); expected an AutoencoderKL'
+        message = (
+            f'the file of the VAE "{reference}" is no VAE (its tensors: {first[:160]}…); expected an AutoencoderKL'
+        )
         raise UnusableError(model_problem("model.vae", message, "choose the file of a VAE"))
     config = json.loads(config_file.read_bytes())
     for what, found, expected in mismatches("AutoencoderKL", shapes, config):
