@@ -1,0 +1,78 @@
+"""What the command line asks of a node pack about models: what they are, and what has to be downloaded for them.
+
+The engine knows no models. A pack that does names an object in its module, which is imported when somebody asks::
+
+    MODEL_LIBRARY = "my_package.my_models:library"
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from graphflow.errors import Problem
+from graphflow.registry import ENTRY_POINT_GROUP
+
+__all__ = ["Download", "ModelDescription", "ModelLibrary", "RemoteFile", "model_library"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDescription:
+    """A model as far as it is known without its weights. Sizes in pixels and bytes; None for what is not known."""
+
+    reference: str
+    family: str | None = None
+    space: str | None = None
+    width: int | None = None
+    height: int | None = None
+    nbytes: int | None = None
+    problems: tuple[Problem, ...] = ()
+    """What keeps it from being used on this machine; nothing where it is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file of a repository, with its size in bytes; None where the server does not say."""
+
+    name: str
+    nbytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """Files of one commit of a repository that are not on this machine yet."""
+
+    repository: str
+    revision: str
+    commit: str
+    files: tuple[RemoteFile, ...]
+
+
+class ModelLibrary(Protocol):
+    """What a pack offers."""
+
+    def describe(self, reference: str) -> ModelDescription:
+        """What is known of a model. Raises nothing for one that is missing or broken: its problems tell."""
+
+    def missing(self, reference: str, variant: str | None) -> Sequence[Download]:
+        """What has to be downloaded for a model, asked of the servers; ``variant`` is the preferred one of weights.
+
+        What is found to be needed only once these files are there is told when it is asked again. Raises WorkflowError.
+        """
+
+    def fetch(self, download: Download, file: RemoteFile) -> None:
+        """Download one file. Raises WorkflowError."""
+
+
+def model_library() -> ModelLibrary | None:
+    """The library of the first installed pack that offers one."""
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        name = getattr(importlib.import_module(entry.module), "MODEL_LIBRARY", None)
+        if name is not None:
+            module, _, attribute = name.partition(":")
+            found: ModelLibrary = getattr(importlib.import_module(module), attribute)
+            return found
+    return None

@@ -1,0 +1,188 @@
+"""What models are and what has to be downloaded for them: the `graphflow.model_library.ModelLibrary` of this pack.
+
+huggingface_hub does the downloading, into its own cache, where `model_reference` looks: it honours HF_HOME,
+HF_HUB_CACHE, HF_HUB_OFFLINE, HF_TOKEN and HF_ENDPOINT. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from graphflow import Problem, WorkflowError
+from graphflow.model_library import Download, ModelDescription, RemoteFile
+from graphflow.nodes.diffusion.lora_file import open_lora
+from graphflow.nodes.diffusion.model_files import UnusableError
+from graphflow.nodes.diffusion.model_info import ModelInfo, find_model, find_problems
+from graphflow.nodes.diffusion.model_parts import part_names
+from graphflow.nodes.diffusion.model_reference import HubReference, hub_cache, hub_reference, locate, model_problem
+from graphflow.nodes.diffusion.network_info import NetworkInfo, find_network
+from graphflow.nodes.diffusion.pocket_models import POCKET
+from graphflow.nodes.diffusion.reference_grammar import ModelReference, parse_reference
+from graphflow.nodes.diffusion.repository_files import INDEX, network_files, only_lora, pipeline_files
+from graphflow.nodes.diffusion.tokenizer_files import source_of
+
+__all__ = ["library"]
+
+Answer = TypeVar("Answer")
+
+
+class HubLibrary:
+    """Models that ship with GraphFlow, that lie in folders and files, and that the Hugging Face Hub has."""
+
+    def describe(self, reference: str) -> ModelDescription:
+        """A pipeline, or a single network where it is one."""
+        found = find_model(reference)
+        if isinstance(found, ModelInfo):
+            files = {file for component in found.components.values() for file in component.files}
+            files |= {lora.path for component in found.components.values() for lora in component.loras}
+            return ModelDescription(
+                reference=reference,
+                family=found.family.name,
+                space=found.space,
+                width=found.native_width,
+                height=found.native_height,
+                nbytes=sum(file.stat().st_size for file in files),
+            )
+        for purpose in ("controlnet", "depth"):
+            network = find_network(reference, purpose)
+            if isinstance(network, NetworkInfo):
+                nbytes = sum(file.stat().st_size for file in network.component.files)
+                return ModelDescription(reference=reference, family=network.cls, nbytes=nbytes)
+        problems = tuple(problem for problem in find_problems(reference) if problem.severity == "error")
+        return ModelDescription(reference=reference, problems=problems or (found,))
+
+    def missing(self, reference: str, variant: str | None) -> Sequence[Download]:
+        """What the Hub has to give for a model and its parts. Raises WorkflowError."""
+        parsed = parse_reference(reference)
+        if not isinstance(parsed, ModelReference):
+            raise WorkflowError.of(parsed)
+        problems: list[Problem] = []
+        downloads: list[Download] = []
+        for name, noun in part_names(parsed):
+            try:
+                downloads += _of_part(name, noun, variant)
+            except UnusableError as unusable:
+                problems.append(unusable.problem)
+        if problems:
+            raise WorkflowError.of(problems)
+        return downloads
+
+    def fetch(self, download: Download, file: RemoteFile) -> None:
+        """One file into the cache of huggingface_hub. Raises WorkflowError."""
+        from huggingface_hub import hf_hub_download
+
+        hub = HubReference(download.repository, download.revision)
+        # by the name of the revision, not the commit: so the cache learns what that name means
+        try:
+            _asked(hub, lambda: hf_hub_download(hub.repository, file.name, revision=hub.revision))
+        except UnusableError as unusable:
+            raise WorkflowError.of([unusable.problem]) from unusable.__cause__
+
+
+library = HubLibrary()
+"""The one of this pack."""
+
+
+def _of_part(name: str, noun: str, variant: str | None) -> Iterator[Download]:
+    """What has to be downloaded for one part of a reference. Raises UnusableError."""
+    hub = hub_reference(name)
+    if name in POCKET or hub is None or Path(name).expanduser().exists():
+        found = locate(name, noun)
+        if isinstance(found, Problem):
+            raise UnusableError(found)
+        yield from _tokenizers(name)
+        return
+    yield from _of_repository(hub, noun, variant)
+    yield from _tokenizers(name)
+
+
+def _of_repository(hub: HubReference, noun: str, variant: str | None) -> Iterator[Download]:
+    from huggingface_hub import HfApi
+
+    info = _asked(hub, lambda: HfApi().model_info(hub.repository, revision=hub.revision, files_metadata=True))
+    sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or ()}
+    chosen = _chosen(hub, noun, list(sizes), variant)
+    snapshot = hub_cache() / f"models--{hub.repository.replace('/', '--')}" / "snapshots" / str(info.sha)
+    files = [RemoteFile(name, sizes[name]) for name in chosen if not (snapshot / name).exists()]
+    if files:
+        yield Download(hub.repository, hub.revision, str(info.sha), tuple(files))
+    for other in _priors(info.card_data):
+        if other.repository != hub.repository:
+            yield from _of_repository(other, noun, variant)
+
+
+def _chosen(hub: HubReference, noun: str, names: list[str], variant: str | None) -> list[str]:
+    """The names of the files that make up what a reference means. Raises UnusableError."""
+    if hub.file:
+        if hub.file not in names:
+            message = f'the repository "{hub.repository}" has no file {hub.file} at the revision {hub.revision}'
+            raise UnusableError(model_problem("missing.model", message, "look at its list of files on the Hub"))
+        return [hub.file]
+    if noun == "model" and INDEX in names:
+        from huggingface_hub import hf_hub_download
+
+        path = _asked(hub, lambda: hf_hub_download(hub.repository, INDEX, revision=hub.revision))
+        readme = ["README.md"] if "README.md" in names else []  # a decoder names its prior in it
+        index = json.loads(Path(path).read_bytes())
+        return [*readme, *pipeline_files(hub.repository, names, index, variant)]
+    if "config.json" in names and noun != "LoRA":
+        return network_files(hub.repository, names, variant)
+    return [only_lora(hub.repository, names)]
+
+
+def _priors(card: Any) -> list[HubReference]:
+    """Repositories of priors that the front matter of a model's README names."""
+    named = card.get("prior") if card else None
+    found = [hub_reference(str(name)) for name in ([named] if isinstance(named, str) else named or ())]
+    return [hub for hub in found if hub]
+
+
+def _tokenizers(name: str) -> Iterator[Download]:
+    """The vocabulary that a checkpoint of one file lacks: known only once the file is there."""
+    found = find_model(name)
+    if not (isinstance(found, Problem) and found.code == "missing.tokenizer"):
+        return
+    from huggingface_hub import HfApi
+
+    repository, files = source_of(found)
+    hub = HubReference(repository)
+    info = _asked(hub, lambda: HfApi().model_info(repository, files_metadata=True))
+    sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or ()}
+    yield Download(repository, "main", str(info.sha), tuple(RemoteFile(f, sizes[f]) for f in files if f in sizes))
+
+
+def _asked(hub: HubReference, ask: Callable[[], Answer]) -> Answer:
+    """The answer of the Hub. Raises UnusableError with a sentence for each way in which it may refuse."""
+    import httpx
+    from huggingface_hub import errors
+
+    where = f'the repository "{hub.repository}" at the revision {hub.revision}'
+    try:
+        return ask()
+    except errors.GatedRepoError as error:
+        message, hint = f"{where} is open only to those who agreed to its terms", (
+            f"agree on https://huggingface.co/{hub.repository}, then set HF_TOKEN to a token of yours"
+        )
+        cause: Exception = error
+    except errors.RepositoryNotFoundError as error:
+        message, hint = f"the Hub has no repository \"{hub.repository}\", or it is private", (
+            "look at its spelling; for a private one set HF_TOKEN to a token that may read it"
+        )
+        cause = error
+    except errors.RevisionNotFoundError as error:
+        message, hint = f'the repository "{hub.repository}" has no revision {hub.revision}', "look at its branches"
+        cause = error
+    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
+        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+        reason = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
+        message, hint = f"{where} cannot be asked for: {reason}", "try again with a connection"
+        cause = error
+    except (errors.HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        first = str(error).strip().partition("\n")[0] or type(error).__name__
+        message, hint = f"{where} cannot be fetched: {first}", "try again; what was fetched is kept"
+        cause = error
+    raise UnusableError(model_problem("missing.download", message, hint)) from cause
