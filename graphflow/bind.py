@@ -31,7 +31,7 @@ from graphflow.types import PLAIN_KINDS, PortType, accepts, type_name
 from graphflow.validation import problems_from, show_typed
 from graphflow.workflow import INPUT_KINDS, Input, WorkflowDocument, parse_reference
 
-__all__ = ["bind"]
+__all__ = ["bind", "models_named"]
 
 
 @paused_collection()
@@ -59,6 +59,28 @@ def bind(
     if binder.faulty:
         raise WorkflowError.of(binder.problems)
     return graph
+
+
+def models_named(
+    document: WorkflowDocument,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    registry: Registry | None = None,
+    library: Library | None = None,
+) -> dict[str, list[str]]:
+    """The models that a workflow names, each with the nodes that name it. They need not be on this machine.
+
+    What else is wrong with the workflow is not told: nodes that cannot be built are left out.
+    """
+    flat = flatten(document, inputs or {}, checking=True, library=library)
+    binder = _Binder(flat, default_registry() if registry is None else registry)
+    named: dict[str, list[str]] = {}
+    for flat_node in flat.nodes.values():
+        bound = binder._instance(flat_node)
+        models = bound.node.models() if bound is not None else ()
+        for reference in dict.fromkeys(models):
+            named.setdefault(reference, []).append(flat_node.name)
+    return named
 
 
 class _Binder:

@@ -24,6 +24,7 @@ COMMANDS = {
     "plan": "show the steps that a run would take",
     "nodes": "list the node types, or describe one",
     "workflows": "list the saved workflows, or describe one",
+    "models": "list the models that a workflow needs, or download them",
     "schema": "print the JSON Schema of workflow files, for editors",
     "draw": "draw a workflow as Mermaid text or SVG",
 }

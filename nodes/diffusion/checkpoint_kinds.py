@@ -1,7 +1,7 @@
 """What a checkpoint of one file is, told from names and shapes of its tensors. Imports no torch.
 
-The names are those of the original implementations (CompVis, Stability AI, Black Forest Labs); which tensor gives a kind
-away is what diffusers looks at too (``infer_diffusers_model_type``), so that both take a file for the same thing.
+The names are those of the original implementations (CompVis, Stability AI, Black Forest Labs); which tensor gives a
+kind away is what diffusers looks at too (``infer_diffusers_model_type``): both take a file for the same thing.
 
 Stable Diffusion 2 with the v-prediction and with the epsilon objective have the same tensors. As in diffusers a file is
 taken for 2.1 at 768 pixels, which predicts v; one of the other sort needs a folder beside it whose scheduler says so.

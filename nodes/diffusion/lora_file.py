@@ -33,10 +33,23 @@ _MADE_FOR = {
 }
 """Models by the width of the text encoding that their UNet takes."""
 
-_FLAT = {"lora_unet_": "denoiser", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2", "lora_te_": "text_encoder",
-         "lora_te3_": "text_encoder_3", "lora_transformer_": "denoiser"}  # fmt: skip
-_DOTTED = {"unet.": "denoiser", "transformer.": "denoiser", "diffusion_model.": "denoiser",
-           "text_encoder.": "text_encoder", "text_encoder_2.": "text_encoder_2", "text_encoder_3.": "text_encoder_3"}  # fmt: skip
+_FLAT = {
+    "lora_unet_": "denoiser",
+    "lora_transformer_": "denoiser",
+    "lora_te_": "text_encoder",
+    "lora_te1_": "text_encoder",
+    "lora_te2_": "text_encoder_2",
+    "lora_te3_": "text_encoder_3",
+}
+_DOTTED = {
+    "unet.": "denoiser",
+    "transformer.": "denoiser",
+    "diffusion_model.": "denoiser",
+    "text_encoder.": "text_encoder",
+    "text_encoder_2.": "text_encoder_2",
+    "text_encoder_3.": "text_encoder_3",
+}
+"""What a name begins with, in either layout, and the component that it belongs to."""
 
 _ENDING = re.compile(
     r"(?P<module>.*?)(?:\.processor)?(?P<old>[._](?:to_[qkv]|to_out)_lora)?"
@@ -75,7 +88,7 @@ class LoraFile:
 
 
 def open_lora(reference: str) -> LoraFile:
-    """What a LoRA changes. Raises UnusableError for one that is missing, damaged or of a sort that diffusers cannot read."""
+    """What a LoRA changes. Raises UnusableError for one that is missing, damaged or unreadable for diffusers."""
     found = locate(reference, "LoRA")
     if isinstance(found, Problem):
         raise UnusableError(found)

@@ -276,9 +276,7 @@ def _laid_over(info: ModelInfo, parsed: ModelReference) -> ModelInfo:
         own = components[name]
         components[name], configs[name] = with_vae(parsed.base, parsed.vae, own, classes[name], configs[name])
     if parsed.loras:
-        components = with_loras(
-            parsed.base, parsed.loras, str(index["_class_name"]), classes, components, configs
-        )
+        components = with_loras(parsed.base, parsed.loras, str(index["_class_name"]), classes, components, configs)
     return replace(info, components=components, configs=configs)
 
 

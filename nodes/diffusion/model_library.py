@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from graphflow import Problem, WorkflowError
 from graphflow.model_library import Download, ModelDescription, RemoteFile
-from graphflow.nodes.diffusion.lora_file import open_lora
 from graphflow.nodes.diffusion.model_files import UnusableError
 from graphflow.nodes.diffusion.model_info import ModelInfo, find_model, find_problems
 from graphflow.nodes.diffusion.model_parts import part_names
@@ -23,7 +22,7 @@ from graphflow.nodes.diffusion.network_info import NetworkInfo, find_network
 from graphflow.nodes.diffusion.pocket_models import POCKET
 from graphflow.nodes.diffusion.reference_grammar import ModelReference, parse_reference
 from graphflow.nodes.diffusion.repository_files import INDEX, network_files, only_lora, pipeline_files
-from graphflow.nodes.diffusion.tokenizer_files import source_of
+from graphflow.nodes.diffusion.tokenizer_files import tokenizer_source
 
 __all__ = ["library"]
 
@@ -144,33 +143,35 @@ def _priors(card: Any) -> list[HubReference]:
 def _tokenizers(name: str) -> Iterator[Download]:
     """The vocabulary that a checkpoint of one file lacks: known only once the file is there."""
     found = find_model(name)
-    if not (isinstance(found, Problem) and found.code == "missing.tokenizer"):
+    source = tokenizer_source(found) if isinstance(found, Problem) else None
+    if source is None:
         return
     from huggingface_hub import HfApi
 
-    repository, files = source_of(found)
-    hub = HubReference(repository)
-    info = _asked(hub, lambda: HfApi().model_info(repository, files_metadata=True))
+    hub = HubReference(source[0])
+    info = _asked(hub, lambda: HfApi().model_info(hub.repository, files_metadata=True))
     sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or ()}
-    yield Download(repository, "main", str(info.sha), tuple(RemoteFile(f, sizes[f]) for f in files if f in sizes))
+    files = tuple(RemoteFile(file, sizes[file]) for file in source[1] if file in sizes)
+    yield Download(hub.repository, hub.revision, str(info.sha), files)
 
 
 def _asked(hub: HubReference, ask: Callable[[], Answer]) -> Answer:
     """The answer of the Hub. Raises UnusableError with a sentence for each way in which it may refuse."""
-    import httpx
     from huggingface_hub import errors
 
     where = f'the repository "{hub.repository}" at the revision {hub.revision}'
     try:
         return ask()
     except errors.GatedRepoError as error:
-        message, hint = f"{where} is open only to those who agreed to its terms", (
-            f"agree on https://huggingface.co/{hub.repository}, then set HF_TOKEN to a token of yours"
+        message, hint = (
+            f"{where} is open only to those who agreed to its terms",
+            (f"agree on https://huggingface.co/{hub.repository}, then set HF_TOKEN to a token of yours"),
         )
         cause: Exception = error
     except errors.RepositoryNotFoundError as error:
-        message, hint = f"the Hub has no repository \"{hub.repository}\", or it is private", (
-            "look at its spelling; for a private one set HF_TOKEN to a token that may read it"
+        message, hint = (
+            f'the Hub has no repository "{hub.repository}", or it is private',
+            ("look at its spelling; for a private one set HF_TOKEN to a token that may read it"),
         )
         cause = error
     except errors.RevisionNotFoundError as error:
@@ -181,7 +182,7 @@ def _asked(hub: HubReference, ask: Callable[[], Answer]) -> Answer:
         reason = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
         message, hint = f"{where} cannot be asked for: {reason}", "try again with a connection"
         cause = error
-    except (errors.HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except (errors.HTTPError, OSError) as error:  # the base class is that of its HTTP library, whichever it is
         first = str(error).strip().partition("\n")[0] or type(error).__name__
         message, hint = f"{where} cannot be fetched: {first}", "try again; what was fetched is kept"
         cause = error

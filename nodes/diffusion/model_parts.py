@@ -14,7 +14,7 @@ from graphflow.nodes.diffusion.model_reference import locate, model_problem
 from graphflow.nodes.diffusion.reference_grammar import LoraReference, ModelReference, parse_reference
 from graphflow.nodes.diffusion.single_file import vae_of_file
 
-__all__ = ["part_files", "part_problem", "single_parts", "with_loras", "with_vae"]
+__all__ = ["part_files", "part_names", "part_problem", "single_parts", "with_loras", "with_vae"]
 
 _READERS = {
     "StableDiffusionPipeline": "StableDiffusionPipeline",
@@ -123,9 +123,13 @@ def part_problem(reference: str) -> Problem | None:
     return found if isinstance(found, Problem) else None
 
 
+def part_names(parsed: ModelReference) -> list[tuple[str, str]]:
+    """The base and the parts of a reference, each with what messages call it: model, VAE or LoRA."""
+    vae = [(parsed.vae, "VAE")] if parsed.vae else []
+    return [(parsed.base, "model"), *vae, *((lora.reference, "LoRA") for lora in parsed.loras)]
+
+
 def part_files(parsed: ModelReference) -> tuple[Path, ...]:
     """The files or folders that the parts of a reference lie in, as far as they are there."""
-    names = [(lora.reference, "LoRA") for lora in parsed.loras]
-    names += [(parsed.vae, "VAE")] if parsed.vae else []
-    found = [locate(name, noun) for name, noun in names]
+    found = [locate(name, noun) for name, noun in part_names(parsed)[1:]]
     return tuple(path for path in found if isinstance(path, Path))

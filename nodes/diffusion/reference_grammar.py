@@ -4,9 +4,9 @@
 
     BASE [ + vae:REFERENCE] [ + lora:REFERENCE[*WEIGHT]]…
 
-``stabilityai/stable-diffusion-xl-base-1.0 + lora:nerijs/pixel-art-xl*0.9`` is one string, so that it travels through every
-node, and latents say with it which VAE reads them. Parts are divided by a plus sign with spaces around it; their order
-is free, but LoRAs are laid over one another in the order in which they stand.
+``stabilityai/stable-diffusion-xl-base-1.0 + lora:nerijs/pixel-art-xl*0.9`` is one string, so that it travels through
+every node, and latents say with it which VAE reads them. Parts are divided by a plus sign with spaces around it; their
+order is free, but LoRAs are laid over one another in the order in which they stand.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WORDS = ("vae", "lora")
 
 @dataclass(frozen=True, slots=True)
 class LoraReference:
-    """A low-rank change of weights (Hu et al. 2021) and how strongly it counts: 0 is not at all, 1 as it was trained."""
+    """A low-rank change of weights (Hu et al. 2021) and how strongly it counts: 0 not at all, 1 as it was trained."""
 
     reference: str
     weight: float = 1.0

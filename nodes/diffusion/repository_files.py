@@ -1,7 +1,7 @@
 """Which files of a repository a model consists of: no more than is needed, and never a pickle. Imports no torch.
 
-Repositories hold the same weights many times over: plain and in half precision, as pickles, for other frameworks, and in
-one file beside the folders. Of a pipeline the folders of its components are taken, of each the JSON files and one set
+Repositories hold the same weights many times over: plain and in half precision, as pickles, for other frameworks, and
+in one file beside the folders. Of a pipeline the folders of its components are taken, of each the JSON files and one set
 of safetensors files.
 """
 
@@ -33,7 +33,7 @@ def component_names(index: Mapping[str, Any]) -> list[str]:
 
 
 def pipeline_files(reference: str, names: Collection[str], index: Mapping[str, Any], variant: str | None) -> list[str]:
-    """The files of a pipeline, of all ``names`` in its repository. Raises UnusableError where weights are pickles only."""
+    """The files of a pipeline, of all ``names`` in its repository. Raises UnusableError for weights in pickles only."""
     chosen = [INDEX]
     for component in component_names(index):
         inside = {name.removeprefix(f"{component}/") for name in names if name.startswith(f"{component}/")}
@@ -88,6 +88,8 @@ def _weights(names: set[str], stem: str, variant: str | None) -> set[str]:
     shards = {
         name
         for name in names
-        if re.fullmatch(rf"{re.escape(stem)}({re.escape(infix)}-\d+-of-\d+|-\d+-of-\d+{re.escape(infix)})\.safetensors", name)
+        if re.fullmatch(
+            rf"{re.escape(stem)}({re.escape(infix)}-\d+-of-\d+|-\d+-of-\d+{re.escape(infix)})\.safetensors", name
+        )
     }
     return {index, *shards} if index in names and shards else set()

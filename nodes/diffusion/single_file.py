@@ -128,7 +128,7 @@ def vae_of_file(reference: str, path: Path, config_file: Path) -> Component:
     What scales its latents no file tells: it is taken to be of the model's own kind. Raises UnusableError.
     """
     header = check_whole(reference, path, "VAE")
-    shapes = next((found for prefix in ("first_stage_model.", "") if (found := header.starting(prefix))), {})
+    shapes = header.starting("first_stage_model.") or header.starting("vae.") or dict(header.shapes)
     if "encoder.conv_in.weight" not in shapes or "decoder.conv_in.weight" not in shapes:
         first = ", ".join(sorted(header.shapes)[:3]) or "nothing"
         message = (

@@ -16,11 +16,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from graphflow import Problem
 from graphflow.nodes.diffusion.model_files import UnusableError, read_json
 from graphflow.nodes.diffusion.model_reference import hub_cache, model_problem
 from graphflow.nodes.file_digest import file_digest
 
-__all__ = ["SETTINGS", "find_tokenizer", "settings_of", "tokenizer_record"]
+__all__ = ["SETTINGS", "find_tokenizer", "settings_of", "tokenizer_record", "tokenizer_source"]
 
 SETTINGS = ("pad_token", "model_max_length")
 
@@ -69,6 +70,13 @@ def tokenizer_record(folder: Path, settings: Mapping[str, Any]) -> list[Any]:
     files = [path for path in sorted(folder.glob("*")) if path.suffix in (".json", ".txt", ".model")]
     record: list[Any] = [[file.name, file_digest(file)] for file in files]
     return [*record, dict(settings)] if settings else record
+
+
+def tokenizer_source(problem: Problem) -> tuple[str, tuple[str, ...]] | None:
+    """The repository and the files in it that mend a missing tokenizer; None for any other problem."""
+    if problem.code != "missing.tokenizer":
+        return None
+    return next((source for source in _SOURCES.values() if source[0] in problem.hint), None)
 
 
 def _complete(folder: Path) -> bool:
