@@ -20,27 +20,39 @@ __all__ = ["from_checkpoint", "fuse_loras"]
 
 def from_checkpoint(component: Component, cls: Any, dtype: torch.dtype) -> torch.nn.Module:
     """A component of a checkpoint. Raises ValueError where tensors are missing or of another shape than configured."""
+    try:
+        module = _converted(component, cls, dtype)
+    except (NotImplementedError, KeyError) as error:
+        # What diffusers says of a tensor that it looked for or left without data.
+        raise _incomplete(component, str(error)) from error
+    absent = [name for name, tensor in module.named_parameters() if tensor.is_meta]
+    if absent:
+        raise _incomplete(component, ", ".join(absent[:4]))
+    return module
+
+
+def _converted(component: Component, cls: Any, dtype: torch.dtype) -> torch.nn.Module:
     path, folder = str(component.checkpoint), component.folder
     if hasattr(cls, "from_single_file"):
         module: torch.nn.Module = cls.from_single_file(
             path, config=str(folder.parent), subfolder=folder.name, dtype=dtype, local_files_only=True
         )
-    else:
-        # Text encoders have no such method of their own: their pipeline loads them, alone where all else is None.
-        index = json.loads((folder.parent / "model_index.json").read_bytes())
-        others = {name: None for name, value in index.items() if isinstance(value, list) and name != folder.name}
-        pipeline = getattr(diffusers, index["_class_name"]).from_single_file(
-            path, config=str(folder.parent), dtype=dtype, local_files_only=True, **others
-        )
-        module = getattr(pipeline, folder.name)
-    absent = [name for name, tensor in module.named_parameters() if tensor.is_meta]
-    if absent:
-        raise ValueError(
-            f"the file {component.checkpoint} holds no {folder.name}.{absent[0]}"
-            + (f" and {len(absent) - 1} more tensors" if len(absent) > 1 else "")
-            + f"; expected all of {folder}/config.json"
-        )
-    return module
+        return module
+    # Text encoders have no such method of their own: their pipeline loads them, alone where all else is None.
+    index = json.loads((folder.parent / "model_index.json").read_bytes())
+    others = {name: None for name, value in index.items() if isinstance(value, list) and name != folder.name}
+    pipeline = getattr(diffusers, index["_class_name"]).from_single_file(
+        path, config=str(folder.parent), dtype=dtype, local_files_only=True, **others
+    )
+    loaded: torch.nn.Module = getattr(pipeline, folder.name)
+    return loaded
+
+
+def _incomplete(component: Component, reason: str) -> ValueError:
+    return ValueError(
+        f"the file {component.checkpoint} lacks tensors of the {component.folder.name}, expected all of "
+        f"{component.folder}/config.json ({reason})"
+    )
 
 
 def fuse_loras(module: Any, name: str, loras: tuple[AppliedLora, ...]) -> None:

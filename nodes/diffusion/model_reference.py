@@ -44,7 +44,7 @@ def hub_reference(reference: str) -> HubReference | None:
     if ".." in reference or reference.startswith("."):
         return None
     name, of_file = r"(?P<name>[\w.-]+/[\w.-]+)", r"/(?P<file>[\w./ ()+-]+\.safetensors)"
-    match = re.fullmatch(rf"{name}(@(?P<revision>[\w.-]+|refs/\w+/[\w.-]+))?{of_file}", reference)
+    match = re.fullmatch(rf"{name}(@(?P<revision>refs/\w+/[\w.-]+|[\w.-]+))?{of_file}", reference)
     match = match or re.fullmatch(rf"{name}(@(?P<revision>[\w./-]+))?(?P<file>)", reference)
     if match is None:
         return None

@@ -1,8 +1,8 @@
 """Which files of a repository a model consists of: no more than is needed, and never a pickle. Imports no torch.
 
 Repositories hold the same weights many times over: plain and in half precision, as pickles, for other frameworks, and
-in one file beside the folders. Of a pipeline the folders of its components are taken, of each the JSON files and one set
-of safetensors files.
+in one file beside the folders. Of a pipeline the folders of its components are taken, of each the JSON files and one
+set of safetensors files.
 """
 
 from __future__ import annotations

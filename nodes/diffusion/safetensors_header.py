@@ -67,20 +67,23 @@ def _read(path: Path, size: int, written: int) -> Header | str:
         first = file.read(8)
         if len(first) < 8:
             return f"holds {len(first)} bytes, which is not even the start of a safetensors file"
+        other = _other_format(first)
+        if other:
+            return other
         length = int.from_bytes(first, "little")
         if not 2 <= length <= _LARGEST_HEADER:
-            return _unreadable(first, f"its header would be {length} bytes long")
+            return f"is no safetensors file: its header would be {length} bytes long"
         if 8 + length > size:
             return f"is cut off in its header: found {size} bytes, expected at least {8 + length}"
         text = file.read(length)
     try:
         entries = json.loads(text)
     except ValueError as error:
-        return _unreadable(first, f"its header is no JSON: {error}")
+        return f"is no safetensors file: its header is no JSON: {error}"
     except RecursionError:
-        return _unreadable(first, "its header is nested too deeply")
+        return "is no safetensors file: its header is nested too deeply"
     if not isinstance(entries, dict):
-        return _unreadable(first, "its header is no JSON object")
+        return "is no safetensors file: its header is no JSON object"
     metadata = entries.pop("__metadata__", {})
     shapes: dict[str, Shape] = {}
     dtypes: dict[str, str] = {}
@@ -97,14 +100,15 @@ def _read(path: Path, size: int, written: int) -> Header | str:
     return Header(MappingProxyType(shapes), MappingProxyType(dtypes), MappingProxyType(known))
 
 
-def _unreadable(first: bytes, reason: str) -> str:
+def _other_format(first: bytes) -> str | None:
+    """What a file is that begins like one of the things people take for a safetensors file."""
     if first[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04"):
         return "is a pickle under the name of a safetensors file"
     if first[:8].lower().startswith((b"<!doctyp", b"<html")):
         return "is a web page, not a safetensors file: the download went wrong"
     if first.startswith(b"version "):
         return "is a pointer of Git LFS, not the file itself"
-    return f"is no safetensors file: {reason}"
+    return None
 
 
 def _tensor(entry: Any) -> tuple[str, Shape, int] | None:
