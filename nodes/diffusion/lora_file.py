@@ -19,6 +19,7 @@ from graphflow import Problem
 from graphflow.nodes.diffusion.model_files import Component, UnusableError, check_whole
 from graphflow.nodes.diffusion.model_reference import locate, model_problem, pickle_problem
 from graphflow.nodes.diffusion.safetensors_header import Header, Shape
+from graphflow.nodes.diffusion.single_file import shapes_of
 
 __all__ = ["LoraFile", "open_lora"]
 
@@ -78,7 +79,7 @@ class LoraFile:
                 return self._problem(model, f"changes for a {part}", f"only {', '.join(sorted(classes))}")
         for part, modules in self.modules.items():
             name = names[part]
-            for found, expected in _differences(modules, name, classes[name], components[name], configs[name]):
+            for found, expected in _differences(modules, classes[name], components[name], configs[name]):
                 return self._problem(model, found, expected)
         return None
 
@@ -166,7 +167,7 @@ def _flattened(name: str) -> str:
     return re.sub(r"_to_out$", "_to_out_0", flat)
 
 
-def _differences(modules: Mapping[str, tuple[int, int]], name: str, cls: str, component: Component,
+def _differences(modules: Mapping[str, tuple[int, int]], cls: str, component: Component,
                  config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # fmt: skip
     """(found, expected) for each matrix of another size than the component's own."""
     for module, (_, width) in modules.items():
@@ -174,7 +175,7 @@ def _differences(modules: Mapping[str, tuple[int, int]], name: str, cls: str, co
         if expected is not None and width != expected:
             names = f" ({_MADE_FOR[width]})" if width in _MADE_FOR else ""
             yield f"{module}, which takes a text encoding of {width}{names}", f"{expected}"
-    own = _matrices(component, name)
+    own = _matrices(component, cls)
     known = {module: size for module, size in modules.items() if module in own}
     for module, size in known.items():
         if size != own[module]:
@@ -211,18 +212,15 @@ def _inner_width(module: str, cls: str, config: Mapping[str, Any]) -> int | None
     return None
 
 
-def _matrices(component: Component, name: str) -> dict[str, tuple[int, int]]:
-    """The matrices of a component by flattened name, as far as its files name them as a LoRA would."""
+def _matrices(component: Component, cls: str) -> dict[str, tuple[int, int]]:
+    """The matrices of a component by flattened name, as its files name them."""
     found: dict[str, tuple[int, int]] = {}
     for path in component.files:
-        if path.suffix == ".safetensors":
-            for tensor, shape in check_whole(name, path).shapes.items():
-                if tensor.endswith(".weight") and len(shape) >= 2:
-                    module = tensor.removesuffix(".weight").removeprefix("model.diffusion_model.")
-                    found[
-                        _flattened(re.sub(r"^(cond_stage_model|conditioner\.embedders\.\d)\.transformer\.", "", module))
-                    ] = (
-                        shape[0],
-                        shape[1],
-                    )
+        if path.suffix != ".safetensors":
+            continue
+        header = check_whole(path.name, path)
+        shapes = shapes_of(header, component.folder.name, cls) if path == component.checkpoint else header.shapes
+        for tensor, shape in shapes.items():
+            if tensor.endswith(".weight") and len(shape) >= 2:
+                found[_flattened(tensor.removesuffix(".weight"))] = (shape[0], shape[1])
     return found

@@ -23,7 +23,7 @@ from graphflow.nodes.diffusion.model_files import Component, UnusableError, chec
 from graphflow.nodes.diffusion.model_reference import model_problem
 from graphflow.nodes.diffusion.safetensors_header import Header
 
-__all__ = ["SingleFile", "open_single_file", "vae_of_file"]
+__all__ = ["SingleFile", "open_single_file", "shapes_of", "vae_of_file"]
 
 _PREFIXES: Mapping[str, tuple[str, ...]] = {
     "AutoencoderKL": ("first_stage_model.", "vae."),
@@ -73,7 +73,7 @@ class SingleFile:
 
     def component(self, name: str, cls: str, config: Mapping[str, Any]) -> Component:
         """A component of the checkpoint, or of the folder beside it. Raises UnusableError."""
-        shapes = _shapes_of(self.header, name, cls)
+        shapes = shapes_of(self.header, name, cls)
         if not shapes:
             if not self.shipped and any((self.folder / name).glob("*.safetensors*")):
                 return component_in(self.reference, self.folder / name)
@@ -142,7 +142,8 @@ def vae_of_file(reference: str, path: Path, config_file: Path) -> Component:
     return Component(config_file.parent, None, (config_file, path), path)
 
 
-def _shapes_of(header: Header, name: str, cls: str) -> dict[str, tuple[int, ...]]:
+def shapes_of(header: Header, name: str, cls: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of a component by the names within it, nothing where the file does not hold it."""
     for prefix in _PREFIXES.get(cls) or _TEXT_PREFIXES.get(name, ()):
         shapes = header.starting(prefix)
         if shapes and _MARKS.get(cls, next(iter(shapes))) in shapes:
