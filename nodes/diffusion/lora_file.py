@@ -8,7 +8,6 @@ Two layouts are read, those that diffusers reads: its own (``unet.down_blocks.0â
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from graphflow import Problem
 from graphflow.nodes.diffusion.model_files import Component, UnusableError, check_whole
 from graphflow.nodes.diffusion.model_reference import locate, model_problem, pickle_problem
 from graphflow.nodes.diffusion.safetensors_header import Header, Shape
-from graphflow.nodes.diffusion.single_file import shapes_of
 
 __all__ = ["LoraFile", "open_lora"]
 
@@ -101,9 +99,6 @@ def open_lora(reference: str) -> LoraFile:
     if any("dora_scale" in name for name in header.shapes):
         message = f'the LoRA "{reference}" is a DoRA, whose magnitudes diffusers leaves out; expected a LoRA'
         raise UnusableError(model_problem("model.lora", message, "choose a LoRA"))
-    if importlib.util.find_spec("peft") is None:
-        message = f'the LoRA "{reference}" needs the package peft, which is not installed'
-        raise UnusableError(model_problem("missing.peft", message, 'pip install "graphflow-diffusion[lora]"'))
     return LoraFile(reference, path, modules)
 
 
@@ -175,7 +170,7 @@ def _differences(modules: Mapping[str, tuple[int, int]], cls: str, component: Co
         if expected is not None and width != expected:
             names = f" ({_MADE_FOR[width]})" if width in _MADE_FOR else ""
             yield f"{module}, which takes a text encoding of {width}{names}", f"{expected}"
-    own = _matrices(component, cls)
+    own = _matrices(component)
     known = {module: size for module, size in modules.items() if module in own}
     for module, size in known.items():
         if size != own[module]:
@@ -212,15 +207,14 @@ def _inner_width(module: str, cls: str, config: Mapping[str, Any]) -> int | None
     return None
 
 
-def _matrices(component: Component, cls: str) -> dict[str, tuple[int, int]]:
+def _matrices(component: Component) -> dict[str, tuple[int, int]]:
     """The matrices of a component by flattened name, as its files name them."""
     found: dict[str, tuple[int, int]] = {}
     for path in component.files:
         if path.suffix != ".safetensors":
             continue
-        header = check_whole(path.name, path)
-        shapes = shapes_of(header, component.folder.name, cls) if path == component.checkpoint else header.shapes
-        for tensor, shape in shapes.items():
+        prefix = component.prefix if path == component.checkpoint else ""
+        for tensor, shape in check_whole(path.name, path).starting(prefix).items():
             if tensor.endswith(".weight") and len(shape) >= 2:
                 found[_flattened(tensor.removesuffix(".weight"))] = (shape[0], shape[1])
     return found

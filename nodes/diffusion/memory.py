@@ -11,7 +11,7 @@ The tests hold the estimates against what torch allocates.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 from graphflow import Compute
 from graphflow.nodes.diffusion.model_files import Component, changed, component_dtype
+from graphflow.nodes.diffusion.safetensors_header import BITS, DamagedError, read_header
 
 __all__ = [
     "controlnet_activations",
@@ -31,9 +32,6 @@ __all__ = [
 
 WIDTH = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Bytes a number, by dtype."""
-
-_WIDTH_IN_FILE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
-LARGEST_HEADER = 100_000_000
 
 TRANSFORMER = 19
 """Tensors of a token's width alive in a transformer block's feed-forward part: it is four times as wide and gated (16),
@@ -51,7 +49,8 @@ def weight_bytes(component: Component, config: Mapping[str, Any], compute: Compu
     ``config`` is the component's own. With offload "sequential" it is the largest tensor alone.
     """
     files = tuple(file for file in component.files if file.suffix == ".safetensors")
-    counted = [_counted(file, changed(file)) for file in files]
+    prefixes = [component.prefix if file == component.checkpoint else "" for file in files]
+    counted = [_counted(file, prefix, changed(file)) for file, prefix in zip(files, prefixes, strict=True)]
     width = WIDTH[component_dtype(config, compute.dtype)]
     sizes = [floats * width + rest for tensors in counted if tensors for floats, rest in tensors]
     if None in counted or not sizes:
@@ -60,26 +59,20 @@ def weight_bytes(component: Component, config: Mapping[str, Any], compute: Compu
 
 
 @lru_cache(maxsize=256)
-def _counted(file: Path, written: int) -> tuple[tuple[int, int], ...] | None:
-    """Of each tensor in a safetensors file: how many floating-point numbers, and bytes of anything else.
+def _counted(file: Path, prefix: str, written: int) -> tuple[tuple[int, int], ...] | None:
+    """Of each tensor with a prefix in a safetensors file: how many floating-point numbers, and bytes of anything else.
 
     Floating-point numbers are converted when they are read. ``written`` is not read: see `changed`.
     """
     try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > LARGEST_HEADER:
-                return None
-            header = json.loads(stream.read(length))
-        found = []
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                begin, end = tensor["data_offsets"]
-                width = _WIDTH_IN_FILE.get(tensor["dtype"])
-                found.append(((end - begin) // width, 0) if width else (0, end - begin))
-        return tuple(found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        header = read_header(file)
+    except (OSError, DamagedError):
         return None
+    found = []
+    for name, numbers in header.starting(prefix).items():
+        dtype, count = header.dtypes[prefix + name], math.prod(numbers)
+        found.append((count, 0) if dtype.startswith(("F", "BF")) else (0, count * BITS.get(dtype, 8) // 8))
+    return tuple(found)
 
 
 # Activations ---------------------------------------------------------------------------------------------------------

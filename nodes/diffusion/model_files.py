@@ -53,6 +53,8 @@ class Component:
     checkpoint: Path | None = None
     """A file, among ``files``, that holds this and perhaps other components under their original names; ``folder`` has
     the configuration only then, and is called what the component is called."""
+    prefix: str = ""
+    """What the names of its tensors begin with in the checkpoint."""
     loras: tuple[AppliedLora, ...] = ()
     """What is laid over the weights, in this order."""
 
@@ -114,8 +116,8 @@ def component_in(reference: str, folder: Path) -> Component:
             return found
     pickled = sorted([*folder.glob("*.bin"), *folder.glob("*.ckpt"), *folder.glob("*.pt")])
     if pickled:
-        what = f'the weights {folder.name}/{pickled[0].name} of the model "{reference}"'
-        raise UnusableError(pickle_problem(what, f"{folder.name}/{pickled[0].name}"))
+        what = f'the file {folder.name}/{pickled[0].name} of the model "{reference}"'
+        raise UnusableError(pickle_problem(what, str(pickled[0])))
     raise UnusableError(_incomplete(reference, folder / "*.safetensors"))
 
 

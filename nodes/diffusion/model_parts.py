@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,9 @@ def with_loras(
             raise UnusableError(problem)
         if lora.weight == 0:
             continue
+        if importlib.util.find_spec("peft") is None:
+            message = f'the LoRA "{lora.reference}" needs the package peft, which is not installed'
+            raise UnusableError(model_problem("missing.peft", message, 'pip install "graphflow-diffusion[lora]"'))
         applied = AppliedLora(file.path, lora.weight, _READERS[pipeline])
         for name, component in changed.items():
             if file.changes(name):

@@ -97,7 +97,10 @@ def locate(reference: str, noun: str = "model") -> Path | Problem:
 
 def pickle_problem(what: str, path: str) -> Problem:
     """That weights are a pickle, and how they become a safetensors file; ``what`` names them."""
-    target = str(Path(path).with_suffix(".safetensors"))
+    source = Path(path)
+    # transformers calls its pickles pytorch_model, and the same weights in safetensors model
+    name = "model" if source.stem == "pytorch_model" else source.stem
+    target = str(source.with_name(f"{name}.safetensors"))
     script = (
         "import torch, safetensors.torch as s; "
         f"d = torch.load({path!r}, map_location='cpu', weights_only=True); d = d.get('state_dict', d); "

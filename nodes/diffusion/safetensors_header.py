@@ -16,18 +16,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["DamagedError", "Header", "Shape", "read_header"]
+__all__ = ["BITS", "DamagedError", "Header", "Shape", "read_header"]
 
 Shape = tuple[int, ...]
 
 _LARGEST_HEADER = 100_000_000
 """Bytes; the limit of the format itself."""
 
-_BITS = {
+BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E5M2FNUZ": 8, "F8_E4M3FNUZ": 8,
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
     "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
+"""Bits of a number, by its type as the format names it."""
 
 
 class DamagedError(Exception):
@@ -119,7 +120,7 @@ def _tensor(entry: Any) -> tuple[str, Shape, int] | None:
         return None
     if not isinstance(shape, list) or not all(type(number) is int and number >= 0 for number in [*shape, begin, end]):
         return None
-    bits = _BITS.get(dtype) if isinstance(dtype, str) else None
+    bits = BITS.get(dtype) if isinstance(dtype, str) else None
     if bits is not None and (end - begin) * 8 != math.prod(shape) * bits:
         return None
     return str(dtype), tuple(shape), end

@@ -23,7 +23,7 @@ from graphflow.nodes.diffusion.model_files import Component, UnusableError, chec
 from graphflow.nodes.diffusion.model_reference import model_problem
 from graphflow.nodes.diffusion.safetensors_header import Header
 
-__all__ = ["SingleFile", "open_single_file", "shapes_of", "vae_of_file"]
+__all__ = ["SingleFile", "open_single_file", "vae_of_file"]
 
 _PREFIXES: Mapping[str, tuple[str, ...]] = {
     "AutoencoderKL": ("first_stage_model.", "vae."),
@@ -73,8 +73,8 @@ class SingleFile:
 
     def component(self, name: str, cls: str, config: Mapping[str, Any]) -> Component:
         """A component of the checkpoint, or of the folder beside it. Raises UnusableError."""
-        shapes = shapes_of(self.header, name, cls)
-        if not shapes:
+        prefix = _prefix(self.header, name, cls)
+        if prefix is None:
             if not self.shipped and any((self.folder / name).glob("*.safetensors*")):
                 return component_in(self.reference, self.folder / name)
             message = f'the file of the model "{self.reference}" holds no {name} ({cls})'
@@ -84,8 +84,8 @@ class SingleFile:
                 f"beside it, with the weights in {beside.name}/{name}"
             )
             raise UnusableError(model_problem("missing.model_file", message, hint))
-        self._check(name, cls, shapes, config)
-        return Component(self.folder / name, None, (self.folder / name / "config.json", self.path), self.path)
+        self._check(name, cls, self.header.starting(prefix), config)
+        return Component(self.folder / name, None, (self.folder / name / "config.json", self.path), self.path, prefix)
 
     def _check(self, name: str, cls: str, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> None:
         for what, found, expected in mismatches(cls, shapes, config):
@@ -95,6 +95,8 @@ class SingleFile:
                 f"found {found} for the {what}, expected {expected}"
             )
             hint = f"put a folder {self.path.stem}/ beside the file with the JSON files of its own architecture"
+            if not self.shipped:
+                hint = f"correct the JSON files in {self.folder.name}/, or take that folder away"
             raise UnusableError(model_problem("model.shape", message, hint))
 
 
@@ -128,7 +130,8 @@ def vae_of_file(reference: str, path: Path, config_file: Path) -> Component:
     What scales its latents no file tells: it is taken to be of the model's own kind. Raises UnusableError.
     """
     header = check_whole(reference, path, "VAE")
-    shapes = header.starting("first_stage_model.") or header.starting("vae.") or dict(header.shapes)
+    prefix = next((prefix for prefix in _PREFIXES["AutoencoderKL"] if header.holds(prefix)), "")
+    shapes = header.starting(prefix)
     if "encoder.conv_in.weight" not in shapes or "decoder.conv_in.weight" not in shapes:
         first = ", ".join(sorted(header.shapes)[:3]) or "nothing"
         message = (
@@ -139,13 +142,13 @@ def vae_of_file(reference: str, path: Path, config_file: Path) -> Component:
     for what, found, expected in mismatches("AutoencoderKL", shapes, config):
         message = f'the VAE "{reference}" does not fit the model: found {found} for the {what}, expected {expected}'
         raise UnusableError(model_problem("model.vae", message, "choose a VAE that was made for this model"))
-    return Component(config_file.parent, None, (config_file, path), path)
+    return Component(config_file.parent, None, (config_file, path), path, prefix)
 
 
-def shapes_of(header: Header, name: str, cls: str) -> dict[str, tuple[int, ...]]:
-    """The shapes of a component by the names within it, nothing where the file does not hold it."""
+def _prefix(header: Header, name: str, cls: str) -> str | None:
+    """Where the tensors of a component stand in a file, None where it does not hold them."""
     for prefix in _PREFIXES.get(cls) or _TEXT_PREFIXES.get(name, ()):
         shapes = header.starting(prefix)
         if shapes and _MARKS.get(cls, next(iter(shapes))) in shapes:
-            return shapes
-    return {}
+            return prefix
+    return None

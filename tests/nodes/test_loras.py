@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from graphflow import Problem
+from graphflow import Compute, Problem
 from graphflow.nodes import Text2Image
 from graphflow.nodes.diffusion.lora_file import open_lora
 from graphflow.nodes.diffusion.model_files import UnusableError
@@ -24,6 +24,7 @@ from tests.nodes.test_family_against_diffusers import drawn, quietly
 from tests.nodes.test_model_info import problem
 from tests.nodes.tiny_checkpoints import single_file, weights
 
+COMPUTE = Compute()
 Tensors = dict[str, torch.Tensor]
 
 
@@ -152,17 +153,14 @@ def test_a_lora_over_a_checkpoint_of_one_file(layout: str, sdxl: Path, tmp_path:
 def test_the_base_in_the_pool_stays_as_it_is(layout: str, tiny_sd: Path, tmp_path: Path) -> None:
     path = saved(LAYOUTS[layout](tiny_sd, "unet"), tmp_path / "style.safetensors")
     base, changed = require_model(str(tiny_sd)), require_model(f"{tiny_sd} + lora:{path}")
-    before = {
-        name: value.clone() for name, value in load_component(base, "unet", "cpu", "float32").state_dict().items()
-    }
-    fused = load_component(changed, "unet", "cpu", "float32").state_dict()
-    after = load_component(base, "unet", "cpu", "float32").state_dict()
+    before = {name: value.clone() for name, value in load_component(base, "unet", COMPUTE).state_dict().items()}
+    fused = load_component(changed, "unet", COMPUTE).state_dict()
+    after = load_component(base, "unet", COMPUTE).state_dict()
     assert fused.keys() == before.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert any(not torch.equal(before[name], fused[name]) for name in before)
-    assert load_component(changed, "text_encoder", "cpu", "float32") is load_component(
-        base, "text_encoder", "cpu", "float32"
-    )
+    shared = load_component(base, "text_encoder", COMPUTE)
+    assert load_component(changed, "text_encoder", COMPUTE) is shared
 
 
 def test_the_digest_covers_loras_by_component_and_weight(tiny_sd: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from graphflow import Compute
 from graphflow.nodes import Text2Image
 from graphflow.nodes.diffusion.model_info import require_model
 from graphflow.nodes.diffusion.models import load_component
@@ -17,6 +18,8 @@ from tests.nodes.test_against_diffusers import difference
 from tests.nodes.test_family_against_diffusers import drawn
 from tests.nodes.test_model_info import edit, problem
 from tests.nodes.tiny_checkpoints import weights
+
+COMPUTE = Compute()
 
 
 @pytest.fixture
@@ -64,8 +67,8 @@ def test_the_space_stays_and_the_digest_changes(tiny_sd: Path, other: Path) -> N
     assert base.space == changed.space == "sd"
     assert base.digest != changed.digest
     assert changed.reference == f"{tiny_sd} + vae:{other}"
-    unet = load_component(base, "unet", "cpu", "float32")
-    assert load_component(changed, "unet", "cpu", "float32") is unet
+    unet = load_component(base, "unet", COMPUTE)
+    assert load_component(changed, "unet", COMPUTE) is unet
 
 
 def test_a_vae_in_the_cache(tiny_sd: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

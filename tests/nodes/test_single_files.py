@@ -22,6 +22,8 @@ from tests.nodes.test_family_against_diffusers import drawn
 from tests.nodes.test_model_info import edit, problem
 from tests.nodes.tiny_checkpoints import single_file
 
+COMPUTE = gf.Compute()
+
 
 @pytest.fixture(scope="module")
 def sdxl(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
@@ -52,8 +54,8 @@ def test_one_file_is_loaded_as_diffusers_loads_it(pair: tuple[str, str]) -> None
     folder, file = require_model(pair[0]), require_model(pair[1])
     assert set(folder.components) == set(file.components)
     for name in folder.components:
-        ours = load_component(file, name, "cpu", "float32").state_dict()
-        theirs = load_component(folder, name, "cpu", "float32").state_dict()
+        ours = load_component(file, name, COMPUTE).state_dict()
+        theirs = load_component(folder, name, COMPUTE).state_dict()
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
@@ -159,7 +161,7 @@ def test_a_file_that_lacks_a_few_tensors_fails_when_it_is_loaded(tiny_sd: Path, 
     del tensors["model.diffusion_model.out.2.bias"]
     save_file(tensors, str(file))
     with pytest.raises(ValueError, match="lacks tensors of the unet"):
-        load_component(require_model(str(file)), "unet", "cpu", "float32")
+        load_component(require_model(str(file)), "unet", COMPUTE)
 
 
 def test_shapes_are_held_against_the_folder_beside_the_file(tiny_sd: Path, tmp_path: Path) -> None:
