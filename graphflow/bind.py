@@ -73,12 +73,12 @@ def models_named(
     What else is wrong with the workflow is not told: nodes that cannot be built are left out.
     """
     flat = flatten(document, inputs or {}, checking=True, library=library)
-    binder = _Binder(flat, default_registry() if registry is None else registry)
+    binder = _Binder(flat, default_registry() if registry is None else registry, Fetcher(offline=True, checking=True))
     named: dict[str, list[str]] = {}
     for flat_node in flat.nodes.values():
         bound = binder._instance(flat_node)
-        models = bound.node.models() if bound is not None else ()
-        for reference in dict.fromkeys(models):
+        models = bound.node.named_models() if bound is not None else ()
+        for reference in models:
             named.setdefault(reference, []).append(flat_node.name)
     return named
 

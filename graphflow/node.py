@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict
 from graphflow.device import Compute
 from graphflow.errors import NodeDefinitionError, Problem
 from graphflow.memory import Memory
-from graphflow.types import INPUT_FILE, PLAIN_KINDS, PortType
+from graphflow.types import INPUT_FILE, MODEL_REF, PLAIN_KINDS, PortType
 
 __all__ = ["Context", "Node", "Port", "Ref"]
 
@@ -247,6 +247,11 @@ class Node(BaseModel):
         if cls._signature is None:
             cls._signature = _read_signature(cls)
         return cls._signature
+
+    def named_models(self) -> tuple[str, ...]:
+        """References of models that its parameters name, for itself or for nodes that it expands into."""
+        marked = [getattr(self, name) for name in _marked(type(self), MODEL_REF)]
+        return tuple(dict.fromkeys([*self.models(), *(name for name in marked if name is not None)]))
 
     @classmethod
     def summary(cls) -> str:

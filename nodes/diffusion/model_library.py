@@ -186,4 +186,4 @@ def _asked(hub: HubReference, ask: Callable[[], Answer]) -> Answer:
         first = str(error).strip().partition("\n")[0] or type(error).__name__
         message, hint = f"{where} cannot be fetched: {first}", "try again; what was fetched is kept"
         cause = error
-    raise UnusableError(model_problem("missing.download", message, hint)) from cause
+    raise UnusableError(model_problem("missing.repository", message, hint)) from cause

@@ -105,7 +105,7 @@ def pickle_problem(what: str, path: str) -> Problem:
         "import torch, safetensors.torch as s; "
         f"d = torch.load({path!r}, map_location='cpu', weights_only=True); d = d.get('state_dict', d); "
         "s.save_file({k: v.clone().contiguous() for k, v in d.items() if isinstance(v, torch.Tensor)}, "
-        f"{target!r})"
+        f"{target!r}, metadata={{'format': 'pt'}})"
     )
     return model_problem(
         "model.pickle_only",
