@@ -64,7 +64,7 @@ def diffusers_layout(folder: Path, *components: str, seed: int = 0) -> Tensors:
 def kohya_layout(folder: Path, *components: str, seed: int = 0, alpha: float = 1.0) -> Tensors:
     second = (folder / "text_encoder_2").exists()
     prefixes = {"unet": "lora_unet", "text_encoder": "lora_te1" if second else "lora_te", "text_encoder_2": "lora_te2"}
-    data = {}
+    data: Tensors = {}
     for component in components:
         pattern = UNET if component == "unet" else TEXT
         for module, (down, up) in low_rank(folder, component, pattern, seed=seed).items():
