@@ -6,22 +6,23 @@ HF_HUB_CACHE, HF_HUB_OFFLINE, HF_TOKEN and HF_ENDPOINT. Imports no torch.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from graphflow import Problem, WorkflowError
 from graphflow.model_library import Download, ModelDescription, RemoteFile
-from graphflow.nodes.diffusion.model_files import UnusableError
+from graphflow.nodes.diffusion.families import family_of
+from graphflow.nodes.diffusion.model_files import UnusableError, read_json
 from graphflow.nodes.diffusion.model_info import ModelInfo, find_model, find_problems
 from graphflow.nodes.diffusion.model_parts import part_names
 from graphflow.nodes.diffusion.model_reference import HubReference, hub_cache, hub_reference, locate, model_problem
 from graphflow.nodes.diffusion.network_info import NetworkInfo, find_network
 from graphflow.nodes.diffusion.pocket_models import POCKET
+from graphflow.nodes.diffusion.prior import prior_reference
 from graphflow.nodes.diffusion.reference_grammar import ModelReference, parse_reference
-from graphflow.nodes.diffusion.repository_files import INDEX, network_files, only_lora, pipeline_files
+from graphflow.nodes.diffusion.repository_files import INDEX, component_names, network_files, only_lora, pipeline_files
 from graphflow.nodes.diffusion.tokenizer_files import tokenizer_source
 
 __all__ = ["library"]
@@ -99,45 +100,59 @@ def _of_part(name: str, noun: str, variant: str | None) -> Iterator[Download]:
     yield from _tokenizers(name)
 
 
-def _of_repository(hub: HubReference, noun: str, variant: str | None) -> Iterator[Download]:
+def _of_repository(hub: HubReference, noun: str, variant: str | None, wanted: Iterable[str] = ()) -> Iterator[Download]:
+    """The files of a repository, of the components ``wanted`` if some are named, and those of a prior it needs."""
     from huggingface_hub import HfApi
 
     info = _asked(hub, lambda: HfApi().model_info(hub.repository, revision=hub.revision, files_metadata=True))
     sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or ()}
-    chosen = _chosen(hub, noun, list(sizes), variant)
+    index = _index(hub, noun, sizes)
+    family = family_of(index) if index and not wanted else None
+    chosen = _chosen(hub, noun, list(sizes), index, variant, wanted)
+    prior = _prior(hub, info.card_data) if family and family.prior else None
+    if prior and "README.md" in sizes:
+        chosen.append("README.md")  # the prior is named in it
     snapshot = hub_cache() / f"models--{hub.repository.replace('/', '--')}" / "snapshots" / str(info.sha)
     files = [RemoteFile(name, sizes[name]) for name in chosen if not (snapshot / name).exists()]
     if files:
         yield Download(hub.repository, hub.revision, str(info.sha), tuple(files))
-    for other in _priors(info.card_data):
-        if other.repository != hub.repository:
-            yield from _of_repository(other, noun, variant)
+    if prior and family:
+        yield from _of_repository(prior, noun, variant, family.prior.values())
 
 
-def _chosen(hub: HubReference, noun: str, names: list[str], variant: str | None) -> list[str]:
+def _index(hub: HubReference, noun: str, names: Collection[str]) -> dict[str, Any]:
+    """``model_index.json`` of a repository that is a pipeline, else nothing. It is small, and fetched at once."""
+    if hub.file or noun != "model" or INDEX not in names:
+        return {}
+    from huggingface_hub import hf_hub_download
+
+    path = _asked(hub, lambda: hf_hub_download(hub.repository, INDEX, revision=hub.revision))
+    return read_json(hub.repository, Path(path))
+
+
+def _chosen(
+    hub: HubReference, noun: str, names: list[str], index: Mapping[str, Any], variant: str | None, wanted: Iterable[str]
+) -> list[str]:
     """The names of the files that make up what a reference means. Raises UnusableError."""
     if hub.file:
         if hub.file not in names:
             message = f'the repository "{hub.repository}" has no file {hub.file} at the revision {hub.revision}'
             raise UnusableError(model_problem("missing.model", message, "look at its list of files on the Hub"))
         return [hub.file]
-    if noun == "model" and INDEX in names:
-        from huggingface_hub import hf_hub_download
-
-        path = _asked(hub, lambda: hf_hub_download(hub.repository, INDEX, revision=hub.revision))
-        readme = ["README.md"] if "README.md" in names else []  # a decoder names its prior in it
-        index = json.loads(Path(path).read_bytes())
-        return [*readme, *pipeline_files(hub.repository, names, index, variant)]
+    if index:
+        return pipeline_files(hub.repository, names, component_names(index, wanted), variant)
     if "config.json" in names and noun != "LoRA":
         return network_files(hub.repository, names, variant)
     return [only_lora(hub.repository, names)]
 
 
-def _priors(card: Any) -> list[HubReference]:
-    """Repositories of priors that the front matter of a model's README names."""
+def _prior(hub: HubReference, card: Any) -> HubReference | None:
+    """The repository of the prior that the front matter of a decoder's README names, or that is called like it."""
     named = card.get("prior") if card else None
-    found = [hub_reference(str(name)) for name in ([named] if isinstance(named, str) else named or ())]
-    return [hub for hub in found if hub]
+    first = named if isinstance(named, str) else next(iter(named or ()), None)
+    found = hub_reference(str(first)) if first else None
+    beside = prior_reference(hub.repository, Path())
+    return found or (hub_reference(beside) if beside else None)
 
 
 def _tokenizers(name: str) -> Iterator[Download]:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from graphflow.nodes.diffusion.families import family_of
 from graphflow.nodes.diffusion.lora_file import USUAL_NAME
 from graphflow.nodes.diffusion.model_files import UnusableError
 from graphflow.nodes.diffusion.model_reference import model_problem
@@ -20,22 +21,26 @@ __all__ = ["INDEX", "component_names", "network_files", "only_lora", "pipeline_f
 INDEX = "model_index.json"
 
 _STEMS = ("diffusion_pytorch_model", "model")
-_UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
-"""Components that pipelines name and GraphFlow never loads."""
-
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 
-def component_names(index: Mapping[str, Any]) -> list[str]:
-    """The components that ``model_index.json`` names and GraphFlow loads."""
-    named = [name for name, value in index.items() if isinstance(value, list) and len(value) == 2 and all(value)]
-    return sorted(name for name in named if name not in _UNUSED)
+def component_names(index: Mapping[str, Any], wanted: Iterable[str] = ()) -> list[str]:
+    """The components that ``model_index.json`` names and GraphFlow loads: ``wanted``, or what its family asks for.
+
+    All of them where the family is none of ours.
+    """
+    named = {name for name, value in index.items() if isinstance(value, list) and len(value) == 2 and all(value)}
+    family = family_of(index)
+    if family and not wanted:
+        whole = {*family.classes, *family.optional, *family.tokenizers.values(), *family.schedulers}
+        wanted = whole - set(family.prior)
+    return sorted(named & set(wanted) if wanted else named)
 
 
-def pipeline_files(reference: str, names: Collection[str], index: Mapping[str, Any], variant: str | None) -> list[str]:
+def pipeline_files(reference: str, names: Collection[str], components: Iterable[str], variant: str | None) -> list[str]:
     """The files of a pipeline, of all ``names`` in its repository. Raises UnusableError for weights in pickles only."""
     chosen = [INDEX]
-    for component in component_names(index):
+    for component in components:
         inside = {name.removeprefix(f"{component}/") for name in names if name.startswith(f"{component}/")}
         chosen += [f"{component}/{name}" for name in _folder_files(reference, component, inside, variant)]
     return chosen

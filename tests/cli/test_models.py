@@ -112,7 +112,7 @@ def test_what_a_workflow_needs_is_fetched_and_nothing_else(models: Command, hub:
     assert 'graphflow models pull "someone/painter"' in listed.err
     done = models("pull", file)
     assert (done.status, done.out) == (0, "")
-    assert cached(tmp_path) == of("someone/painter", {**PIPELINE, "README.md": b""})
+    assert cached(tmp_path) == of("someone/painter", PIPELINE)
     assert "someone/painter@main (commit 01234567)" in done.err
     assert done.err.index("to download") < done.err.index("[1/")
     listed = models("list", file)
@@ -203,7 +203,7 @@ def test_every_part_of_a_reference_is_fetched(models: Command, hub: Hub, tmp_pat
     reference = "someone/painter + lora:someone/style*0.5 + lora:someone/styles/two.safetensors + vae:someone/vae"
     assert models("pull", workflow(tmp_path, reference)).status == 0
     assert cached(tmp_path) == {
-        *of("someone/painter", {**PIPELINE, "README.md": b""}),
+        *of("someone/painter", PIPELINE),
         "someone/style/style.safetensors",
         "someone/styles/two.safetensors",
         "someone/vae/config.json",
@@ -226,11 +226,40 @@ def test_a_single_network_is_fetched(models: Command, hub: Hub, tmp_path: Path) 
     assert names == {"config.json", "diffusion_pytorch_model.fp16.safetensors"}
 
 
-def test_the_prior_that_a_decoder_names_is_fetched_too(models: Command, hub: Hub, tmp_path: Path) -> None:
-    hub.repositories["someone/prior"] = PIPELINE
-    hub.cards["someone/painter"] = {"prior": ["someone/prior"]}
-    assert models("pull", "someone/painter").status == 0
-    assert of("someone/prior", PIPELINE) <= cached(tmp_path)
+KANDINSKY = {
+    "decoder": {"unet": "UNet2DConditionModel", "movq": "VQModel", "scheduler": "DDPMScheduler"},
+    "prior": {
+        "prior": "PriorTransformer",
+        "text_encoder": "CLIPTextModelWithProjection",
+        "image_encoder": "CLIPVisionModelWithProjection",
+        "image_processor": "CLIPImageProcessor",
+        "tokenizer": "CLIPTokenizer",
+        "scheduler": "UnCLIPScheduler",
+    },
+}
+
+
+def kandinsky(part: str) -> dict[str, bytes]:
+    index: dict[str, Any] = {
+        "_class_name": "KandinskyV22Pipeline" if part == "decoder" else "KandinskyV22PriorPipeline"
+    }
+    index |= {name: ["library", cls] for name, cls in KANDINSKY[part].items()}
+    files = {"model_index.json": json.dumps(index).encode(), "README.md": b"---\nprior:\n- someone/k-prior\n---\n"}
+    for name in KANDINSKY[part]:
+        files[f"{name}/config.json"] = b"{}"
+        if name not in ("scheduler", "tokenizer", "image_processor"):
+            files[f"{name}/model.safetensors"] = b"weights"
+    return files
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_prior_of_a_decoder_is_fetched_too(named: bool, models: Command, hub: Hub, tmp_path: Path) -> None:
+    decoder, prior = ("someone/k-drawer", "someone/k-prior") if named else ("someone/k-decoder", "someone/k-prior")
+    hub.repositories |= {decoder: kandinsky("decoder"), prior: kandinsky("prior")}
+    hub.cards[decoder] = {"prior": [prior]} if named else {}
+    assert models("pull", decoder).status == 0
+    needed = {name: b"" for name in kandinsky("prior") if not name.startswith(("image_processor", "README"))}
+    assert cached(tmp_path) == of(decoder, kandinsky("decoder")) | of(prior, needed)
 
 
 def test_one_file_brings_the_vocabulary_it_lacks(models: Command, hub: Hub, tmp_path: Path) -> None:
