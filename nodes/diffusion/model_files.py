@@ -155,7 +155,7 @@ def check_whole(reference: str, path: Path, noun: str = "model") -> Header:
 def variant_warning(reference: str, components: Mapping[str, Component]) -> Problem | None:
     """A warning where only some components of a model have an fp16 variant, so that precisions are mixed."""
     plain = sorted(name for name, component in components.items() if component.variant is None)
-    if not plain or len(plain) == len(components):
+    if not plain or len(plain) == len(components) or any(part.checkpoint for part in components.values()):
         return None
     lesser = sorted(set(components) - set(plain))
     message = (

@@ -209,6 +209,8 @@ def _model_info(reference: str, place: Path, task: Task | None) -> ModelInfo:
         message = f'the model "{reference}" is {made_for}, expected one of the families {expected}'
         hint = "choose another model; `graphflow nodes` shows the default of each node"
         raise UnusableError(model_problem("model.unsupported", message, hint))
+    if single:
+        index = single.index(index, family.optional)
     prior: dict[str, Path] = {}
     if family.prior:
         index, prior = with_prior(reference, folder, family, index)

@@ -71,11 +71,25 @@ class SingleFile:
         """Whether the configuration is one of ours, and not of a folder beside the file."""
         return self.folder.parent == CONFIGURATIONS
 
+    def index(self, index: Mapping[str, Any], optional: Mapping[str, str]) -> dict[str, Any]:
+        """``model_index.json`` without the optional components that are neither in the file nor beside it.
+
+        Of Stable Diffusion 3 there are files with and without T5.
+        """
+        absent = [name for name, cls in optional.items() if not self._holds(name, cls)]
+        return {**index, **{name: [None, None] for name in absent if name in index}}
+
+    def _holds(self, name: str, cls: str) -> bool:
+        return _prefix(self.header, name, cls) is not None or self._beside(name)
+
+    def _beside(self, name: str) -> bool:
+        return not self.shipped and any((self.folder / name).glob("*.safetensors*"))
+
     def component(self, name: str, cls: str, config: Mapping[str, Any]) -> Component:
         """A component of the checkpoint, or of the folder beside it. Raises UnusableError."""
         prefix = _prefix(self.header, name, cls)
         if prefix is None:
-            if not self.shipped and any((self.folder / name).glob("*.safetensors*")):
+            if self._beside(name):
                 return component_in(self.reference, self.folder / name)
             message = f'the file of the model "{self.reference}" holds no {name} ({cls})'
             beside = self.path.with_suffix("")

@@ -16,6 +16,7 @@ from graphflow import Problem
 from graphflow.nodes import Image2Image, Text2Image
 from graphflow.nodes.diffusion.model_info import ModelInfo, find_model, require_model
 from graphflow.nodes.diffusion.models import load_component, load_tokenizer
+from graphflow.nodes.diffusion.single_file import open_single_file
 from tests.nodes import tiny
 from tests.nodes.test_against_diffusers import difference
 from tests.nodes.test_family_against_diffusers import drawn
@@ -227,3 +228,10 @@ def test_half_precision_of_some_components_is_told_once(tiny_sd: Path, tmp_path:
     assert (warning.code, warning.severity) == ("model.variant", "warning")
     assert "fp16 variant of unet, but none of text_encoder, vae" in warning.message
     assert float(picture(str(folder)).std()) > 0
+
+
+def test_an_optional_component_that_a_file_lacks_is_left_out(tiny_sd: Path, tmp_path: Path) -> None:
+    file = open_single_file("dreams", single_file(tiny_sd, tmp_path / "dreams.safetensors"))
+    index = {"vae": ["diffusers", "AutoencoderKL"], "text_encoder_3": ["transformers", "T5EncoderModel"]}
+    found = file.index(index, {"text_encoder_3": "T5EncoderModel", "vae": "AutoencoderKL"})
+    assert found == {"vae": ["diffusers", "AutoencoderKL"], "text_encoder_3": [None, None]}
