@@ -15,7 +15,15 @@ from graphflow.nodes.diffusion.model_reference import locate, model_problem
 from graphflow.nodes.diffusion.reference_grammar import LoraReference, ModelReference, parse_reference
 from graphflow.nodes.diffusion.single_file import vae_of_file
 
-__all__ = ["part_files", "part_names", "part_problem", "single_parts", "with_loras", "with_vae"]
+__all__ = [
+    "part_files",
+    "part_names",
+    "part_problem",
+    "peft_is_installed",
+    "single_parts",
+    "with_loras",
+    "with_vae",
+]
 
 _READERS = {
     "StableDiffusionPipeline": "StableDiffusionPipeline",
@@ -96,7 +104,7 @@ def with_loras(
             raise UnusableError(problem)
         if lora.weight == 0:
             continue
-        if importlib.util.find_spec("peft") is None:
+        if not peft_is_installed():
             message = f'the LoRA "{lora.reference}" needs the package peft, which is not installed'
             raise UnusableError(model_problem("missing.peft", message, 'pip install "graphflow-diffusion[lora]"'))
         applied = AppliedLora(file.path, lora.weight, _READERS[pipeline])
@@ -104,6 +112,11 @@ def with_loras(
             if file.changes(name):
                 changed[name] = replace(component, loras=(*component.loras, applied))
     return changed
+
+
+def peft_is_installed() -> bool:
+    """Whether the package is there with which diffusers lays LoRAs over weights."""
+    return importlib.util.find_spec("peft") is not None
 
 
 def single_parts(parsed: ModelReference) -> tuple[str, ...]:

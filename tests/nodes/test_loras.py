@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from graphflow import Compute, Problem
 from graphflow.nodes import Text2Image
+from graphflow.nodes.diffusion import model_parts
 from graphflow.nodes.diffusion.lora_file import open_lora
 from graphflow.nodes.diffusion.model_files import UnusableError
 from graphflow.nodes.diffusion.model_info import ModelInfo, find_model, find_problems, require_model
@@ -117,7 +118,7 @@ def _peft(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     if request.node.get_closest_marker("parametrize") and "layout" in request.fixturenames:
         pytest.importorskip("peft")
     else:
-        monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+        monkeypatch.setattr(model_parts, "peft_is_installed", lambda: True)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -183,7 +184,7 @@ def test_without_the_package_peft_validation_tells_how_to_install_it(
     tiny_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(diffusers_layout(tiny_sd, "unet"), tmp_path / "style.safetensors")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(model_parts, "peft_is_installed", lambda: False)
     (absent,) = find_problems(f"{tiny_sd} + lora:{path}")
     assert (absent.code, absent.hint) == ("missing.peft", 'pip install "graphflow-diffusion[lora]"')
 
