@@ -18,7 +18,7 @@ from graphflow import Problem
 from graphflow.errors import nearest
 from graphflow.nodes.diffusion.pocket_models import POCKET, POCKET_FOLDER
 
-__all__ = ["hub_cache", "locate", "model_problem"]
+__all__ = ["hub_cache", "in_hub_cache", "locate", "model_problem"]
 
 
 PIPELINE_FILES = ("model_index.json", "*/*.json", "*/*.txt", "*/*model.safetensors")
@@ -67,7 +67,7 @@ def locate(reference: str, files: tuple[str, ...] = PIPELINE_FILES) -> Path | Pr
             f'unknown model "{reference}", expected {names}, a hub id (owner/name@revision), or a folder that exists',
             nearest(reference, POCKET),
         )
-    return _in_hub_cache(match["name"], match["revision"] or "main", files)
+    return in_hub_cache(match["name"], match["revision"] or "main", files)
 
 
 def hub_cache() -> Path:
@@ -77,7 +77,8 @@ def hub_cache() -> Path:
     return Path(named or Path(home) / "hub").expanduser()
 
 
-def _in_hub_cache(name: str, revision: str, files: tuple[str, ...]) -> Path | Problem:
+def in_hub_cache(name: str, revision: str, files: tuple[str, ...]) -> Path | Problem:
+    """The folder of a revision of a repository in the local cache; ``files`` are what has to be downloaded of it."""
     model = hub_cache() / f"models--{name.replace('/', '--')}"
     try:
         commit = (model / "refs" / revision).read_text().strip()
