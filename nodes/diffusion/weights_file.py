@@ -31,9 +31,7 @@ def read_weights(reference: str, path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         wants = re.search(r"GLOBAL ([\w.]+)", str(error))
         # torch's own words advise to read the file with nothing forbidden: they are not passed on
-        raise (
-            _asks_for(reference, wants[1]) if wants else _unreadable(reference, "it is no pickle of weights")
-        ) from None
+        raise (_asks_for(reference, wants[1]) if wants else _unreadable(reference, "torch did not write it")) from None
     except Exception as error:  # a damaged pickle can raise anything
         raise _unreadable(reference, f"{type(error).__name__}: {error}") from error
     if not isinstance(weights, dict):

@@ -191,7 +191,7 @@ def test_the_network_is_loaded_once_and_again_for_another_dtype(tmp_path: Path, 
     node.run(image=Image(pixels()), context=context)
     assert len(pool) == 1
     assert pool.nbytes("cpu") > 0
-    context.dtype = "bfloat16"
+    context.compute = gf.Compute(dtype="bfloat16")
     half = node.run(image=Image(pixels()), context=context).pixels
     assert len(pool) == 2
     assert half.dtype == torch.float32
@@ -204,7 +204,7 @@ def test_an_architecture_that_cannot_do_with_sixteen_bits_runs_in_32_and_tells(
 ) -> None:
     node = EnlargeImage(model=str(saved("swin2sr-x2", tmp_path / "network.pth")))
     full = node.run(image=Image(pixels()), context=context).pixels
-    context.dtype = "float16"
+    context.compute = gf.Compute(dtype="float16")
     assert torch.equal(node.run(image=Image(pixels()), context=context).pixels, full)
     assert context.warnings == [f'the upscaler "{node.model}" (Swin2SR) cannot run in float16: it runs in float32']
 

@@ -256,9 +256,10 @@ def malicious(folder: Path) -> Iterator[tuple[Path, Path]]:
             path = folder / f"{name}-{number}.pth"
             torch.save({**compact(), "body.7.weight": kind(trap)}, path, _use_new_zipfile_serialization=not legacy)
             yield path, trap
-        plain = folder / f"plain-{number}.pth"
-        plain.write_bytes(pickle.dumps({"weights": kind(trap)}))
-        yield plain, trap
+        for protocol in (2, 5):
+            plain = folder / f"protocol-{protocol}-{number}.pth"
+            plain.write_bytes(pickle.dumps({"weights": kind(trap)}, protocol))
+            yield plain, trap
 
 
 def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path: Path) -> None:
@@ -267,9 +268,12 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path: Path) -
         with pytest.raises(UnusableError) as caught:
             read_weights("model.pth", path)
         problem = caught.value.problem
-        assert problem.code == "model.unsafe", problem
-        assert any(f"asks for {name}, which" in problem.message for name in ("posix.system", "getattr")), problem
-        assert ".safetensors" in problem.hint
+        if "protocol-5" in path.name:  # torch does not read that form far enough to see what it asks for
+            assert (problem.code, "torch did not write it" in problem.message) == ("model.unsupported", True)
+        else:
+            assert problem.code == "model.unsafe", problem
+            assert any(f"asks for {name}, which" in problem.message for name in ("posix.system", "getattr")), problem
+            assert ".safetensors" in problem.hint
         assert "weights_only" not in str(problem), "the advice to read it all the same"
         assert not trap.exists()
 
