@@ -11,7 +11,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def _locate(reference: str) -> Path | Problem:
         return model_problem("missing.model", message, f"it was looked for in {str(path.absolute())[:400]}")
     snapshot = in_hub_cache(match["name"], match["revision"] or "main", (match["file"],))
     if isinstance(snapshot, Problem):
-        return snapshot
+        return replace(snapshot, message=f'there is no file "{reference}", and {snapshot.message}')
     if not (snapshot / match["file"]).is_file():
         message = f'the file "{match["file"]}" of the model "{match["name"]}" is not in the local cache'
         revision = f" --revision {match['revision']}" if match["revision"] else ""
