@@ -33,25 +33,25 @@ def estimate_depth(network: NetworkInfo, pixels: torch.Tensor, compute: Compute,
     begin_step(compute, need)
     model = load_network(network.component, network.cls, compute)
     if network.cls == "UNet2DModel":
-        size = int(network.config["sample_size"])
-        depths = [_embedded(model, item[None].to(compute.device, model.dtype), size) for item in pixels]
-        return torch.cat(depths).float().cpu().clamp(0, 1)
+        return _embedded(model, pixels.to(compute.device, model.dtype) * 2 - 1, int(network.config["sample_size"]))
     processor = load_image_processor(network.component.folder)
     distance = gives_distance(network)
     depths = [_inverse_depth(model, processor, item, compute.device, distance) for item in pixels]
     return torch.stack(depths)[:, None].cpu()
 
 
-def _embedded(unet: Any, item: torch.Tensor, size: int) -> torch.Tensor:
-    """The network looks at the picture in the size it was trained at; its answer is brought back to the picture's."""
-    height_width = item.shape[-2:]
-    values = item * 2 - 1
-    if height_width != (size, size):
-        values = functional.interpolate(values, (size, size), mode="bilinear", antialias=True)
-    depth: torch.Tensor = unet(values, 0).sample
-    if height_width != (size, size):
-        depth = functional.interpolate(depth, height_width, mode="bilinear", antialias=True)
-    return depth
+def _embedded(unet: Any, values: torch.Tensor, size: int) -> torch.Tensor:
+    """Of values in [-1, 1], looked at in the size the network was trained at; brought back to the pictures' size."""
+    depths = []
+    for index in range(len(values)):
+        item = values[index : index + 1]
+        if item.shape[-2:] != (size, size):
+            item = functional.interpolate(item, (size, size), mode="bilinear", antialias=True)
+        depth = unet(item, 0).sample
+        if values.shape[-2:] != (size, size):
+            depth = functional.interpolate(depth, values.shape[-2:], mode="bilinear", antialias=True)
+        depths.append(depth)
+    return torch.cat(depths).float().cpu().clamp(0, 1)
 
 
 def _inverse_depth(model: Any, processor: Any, item: torch.Tensor, device: str, distance: bool) -> torch.Tensor:
