@@ -19,6 +19,7 @@ from graphflow.nodes.denoise_prior import DenoisePrior
 from graphflow.nodes.empty_latent import EmptyLatent
 from graphflow.nodes.encode_image import EncodeImage
 from graphflow.nodes.encode_prompt import EncodePrompt
+from graphflow.nodes.enlarge_image import EnlargeImage
 from graphflow.nodes.estimate_depth import EstimateDepth
 from graphflow.nodes.fit_depth_map import FitDepthMap
 from graphflow.nodes.image2image import Image2Image
@@ -45,6 +46,7 @@ __all__ = [
     "EmptyLatent",
     "EncodeImage",
     "EncodePrompt",
+    "EnlargeImage",
     "EstimateDepth",
     "FitDepthMap",
     "Image2Image",

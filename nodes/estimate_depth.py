@@ -12,11 +12,19 @@ __all__ = ["EstimateDepth"]
 class EstimateDepth(Node, version=1):
     """Estimate from a picture how near everything in it is.
 
-    The result is an inverse depth map of the picture's size, float32 (batch, 1, height, width) in [0, 1]: near is 1,
-    what is infinitely far is 0. The embedded network knows the world of the pocket models and nothing else.
+    The result is an inverse depth map of the picture's size, float32 (batch, 1, height, width) in [0, 1], near is 1.
+    The embedded network knows the world of the pocket models and nothing else; what is infinitely far it puts at 0.
+
+    A depth-estimation model of transformers (DPT, Depth Anything, GLPN, ZoeDepth) sees the picture as its own image
+    processor prepares it, rounded to 8 bits. Its answer is resized to the picture (bicubic), and for each picture by
+    itself stretched so that its nearest point is 1 and its farthest 0: what the depth-estimation pipeline of
+    transformers shows. A model that gives a distance in metres (GLPN, ZoeDepth, metric Depth Anything, DPT with DINOv2)
+    is inverted first, 1 / distance.
     """
 
-    model: ModelRef = Field("pocket-depth", description='"pocket-depth", a hub id with optional @revision, or a folder')
+    model: ModelRef = Field(
+        "pocket-depth", description='"pocket-depth", or a depth network: a hub id with optional @revision, or a folder'
+    )
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """As many depth maps of the same size."""

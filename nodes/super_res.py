@@ -18,7 +18,7 @@ from graphflow import (
     Seed,
     Text,
 )
-from graphflow.nodes.diffusion.checks import check_negative
+from graphflow.nodes.diffusion.checks import check_negative, check_tiles
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.families.adapters import Sampling, SuperResolves
 from graphflow.nodes.diffusion.model_info import ModelInfo
@@ -26,7 +26,9 @@ from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
 from graphflow.nodes.diffusion.step_memory import denoising_memory
 from graphflow.nodes.diffusion.tile_sizes import with_smaller_tiles
+from graphflow.nodes.diffusion.upscaler_file import is_upscaler_file
 from graphflow.nodes.encoded_for import prompts_for, prompts_of
+from graphflow.nodes.enlarge_image import EnlargeImage
 
 __all__ = ["DenoiseSuperRes", "SuperRes"]
 
@@ -62,9 +64,7 @@ class _SuperResolving(ModelNode, abstract=True):
         if noise_level > info.max_noise_level:
             message = f"found noise_level {noise_level}, expected at most {info.max_noise_level}"
             yield Problem("value.noise_level", message, "noise_level", f'it is what "{self.model}" was trained for')
-        if 2 * self.tile_overlap > self.tile_size:
-            message = f"found tile_overlap {self.tile_overlap}, expected at most half of the tile_size {self.tile_size}"
-            yield Problem("value.tiles", message, "tile_overlap", "use larger tiles, or a smaller overlap")
+        yield from check_tiles(self.tile_size, self.tile_overlap)
 
     def _enlarged(self, image: PortType) -> dict[str, PortType]:
         width, height = image.width, image.height
@@ -138,19 +138,51 @@ class SuperRes(_SuperResolving, version=1):
 
     It reads pixels: latents are decoded first, as a step of the plan. A picture larger than ``tile_size`` is made in
     overlapping tiles without seams. A prompt that says what the picture shows may help, and can be left out.
+
+    The model may also be an upscaling network in a single file (ESRGAN and its kin, with the extra ``spandrel``). Then
+    the factor is that network's, the output is an image, and as it uses neither prompts, steps, guidance nor noise,
+    giving those is an error.
     """
 
+    model: ModelRef = Field(
+        "pocket-x4",
+        description='"pocket-x4", a hub id with optional @revision, a folder, or an upscaler in a .safetensors or .pth '
+        "file (a path, or owner/name/file)",
+    )
+
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
-        """As many latents, of pictures four times as large."""
+        """As many latents, of pictures four times as large; of an upscaler in a file, images."""
+        if is_upscaler_file(self.model):
+            return {"latent": self._enlarging.output_types(inputs)["image"]}
         return self._enlarged(inputs.get("image", PortType(Image)))
 
+    def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
+        """What is wrong with the model and the parameters; for an upscaler in a file, those that it does not use."""
+        return self._check_file(inputs) if is_upscaler_file(self.model) else super().check(inputs)
+
+    def _check_file(self, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
+        yield from self._enlarging.check(inputs)
+        unused = ("noise_level", "steps", "guidance_scale", "seed", "sampler")
+        given = [name for name in unused if name in self.model_fields_set]
+        for name in (*given, *(port for port in ("prompt", "negative_prompt") if port in inputs)):
+            message = f'found {name}, which the upscaler "{self.model}" does not use: it only looks at the picture'
+            yield Problem("value.unused", message, name, "leave it out, or choose a model that denoises")
+
+    @property
+    def _enlarging(self) -> EnlargeImage:
+        return EnlargeImage(model=self.model, tile_size=self.tile_size, tile_overlap=self.tile_overlap)
+
     def expand(self, g: Expansion, *, image: Image, prompt: Text = "", negative_prompt: Text = "") -> Latent:
-        """Encode the prompts, then denoise beside the small picture."""
+        """Encode the prompts, then denoise beside the small picture; or enlarge it with an upscaler in a file."""
+        made: Latent
+        if is_upscaler_file(self.model):
+            made = g.add(self._enlarging, image=image)
+            return made
         info = self.required
         guidance_scale = self.setting(info, "guidance_scale")
         parameters = self.model_dump()
         parameters |= {name: self.setting(info, name) for name in ("steps", "guidance_scale", "noise_level")}
-        made: Latent = g.add(
+        made = g.add(
             DenoiseSuperRes(**parameters),
             image=image,
             **prompts_for(g, info, prompt, negative_prompt, guidance_scale),

@@ -13,6 +13,7 @@ __all__ = [
     "check_redrawing",
     "check_size",
     "check_strength",
+    "check_tiles",
     "comes_in_pixels",
     "cut_down",
     "cut_size",
@@ -95,6 +96,13 @@ def check_size(info: ModelInfo, width: int | None, height: int | None) -> Iterat
             message = f'found {name} {value}, expected a multiple of {multiple} for the model "{info.reference}"'
             hint = f"use {below} or {above}" if below else f"use {above}"
             yield Problem("value.size_multiple", message, field=name, hint=hint)
+
+
+def check_tiles(size: int, overlap: int) -> Iterator[Problem]:
+    """An error for tiles (pixels) of which less than half would be their own."""
+    if 2 * overlap > size:
+        message = f"found tile_overlap {overlap}, expected at most half of the tile_size {size}"
+        yield Problem("value.tiles", message, "tile_overlap", "use larger tiles, or a smaller overlap")
 
 
 def cut_size(info: ModelInfo | None, source: PortType) -> tuple[int, int] | None:

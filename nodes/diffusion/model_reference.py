@@ -20,7 +20,16 @@ from graphflow import Problem
 from graphflow.errors import nearest
 from graphflow.nodes.diffusion.pocket_models import POCKET, POCKET_FOLDER
 
-__all__ = ["HubReference", "hub_cache", "hub_reference", "locate", "model_problem", "pickle_problem", "pull_command"]
+__all__ = [
+    "HubReference",
+    "hub_cache",
+    "hub_reference",
+    "in_hub_cache",
+    "locate",
+    "model_problem",
+    "pickle_problem",
+    "pull_command",
+]
 
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
@@ -92,7 +101,7 @@ def locate(reference: str, noun: str = "model") -> Path | Problem:
             ".safetensors file that exists",
             nearest(reference, POCKET),
         )
-    return _in_hub_cache(hub, noun, reference)
+    return in_hub_cache(hub, noun, reference)
 
 
 def pickle_problem(what: str, path: str) -> Problem:
@@ -122,7 +131,8 @@ def hub_cache() -> Path:
     return Path(named or Path(home) / "hub").expanduser()
 
 
-def _in_hub_cache(hub: HubReference, noun: str, reference: str) -> Path | Problem:
+def in_hub_cache(hub: HubReference, noun: str, reference: str) -> Path | Problem:
+    """The snapshot of a repository in the local cache, or the file in it that is named, or why it is not there."""
     model = hub_cache() / f"models--{hub.repository.replace('/', '--')}"
     try:
         commit = (model / "refs" / hub.revision).read_text().strip()

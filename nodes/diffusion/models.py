@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -22,13 +23,23 @@ from graphflow import Compute, Memory
 from graphflow.memory import device_memory
 from graphflow.nodes.diffusion.checkpoint_loading import from_checkpoint, fuse_loras
 from graphflow.nodes.diffusion.families import class_of
-from graphflow.nodes.diffusion.model_files import Component, component_dtype
+from graphflow.nodes.diffusion.model_files import Component, changed, component_dtype
 from graphflow.nodes.diffusion.model_info import ModelInfo
+from graphflow.nodes.diffusion.network_info import DEPTH_ESTIMATORS, IMAGE_PROCESSOR
 from graphflow.nodes.diffusion.pool import Pool
 from graphflow.nodes.diffusion.samplers import DEFAULT, SAMPLERS
 from graphflow.nodes.diffusion.switches import placed, release
 
-__all__ = ["begin_step", "load_component", "load_network", "load_tokenizer", "make_scheduler", "pool", "quiet"]
+__all__ = [
+    "begin_step",
+    "load_component",
+    "load_image_processor",
+    "load_network",
+    "load_tokenizer",
+    "make_scheduler",
+    "pool",
+    "quiet",
+]
 
 pool = Pool()
 """The one pool of this process."""
@@ -61,7 +72,7 @@ def quiet() -> Iterator[None]:
                 theirs.enable_progress_bar()
 
 
-_FROM_TRANSFORMERS = ("CLIP", "T5")
+_FROM_TRANSFORMERS = ("CLIP", "T5", *DEPTH_ESTIMATORS)
 """How the names of the classes begin that are those of transformers; the others are diffusers'."""
 
 
@@ -141,6 +152,23 @@ def load_tokenizer(info: ModelInfo, name: str = "tokenizer") -> Any:
             return cls.from_pretrained(folder, local_files_only=True, **settings)
 
     return pool.get("cpu", (folder, "tokenizer", *settings.items()), load, lambda _: 1 << 20)
+
+
+def load_image_processor(folder: Path) -> Any:
+    """What prepares pictures for a model of transformers, from the pool.
+
+    Always the one that works with Pillow: the other one needs torchvision and gives other values, so that a result
+    would depend on whether that is installed.
+    """
+
+    def load() -> Any:
+        with quiet():
+            return transformers.AutoImageProcessor.from_pretrained(
+                str(folder), backend="pil", local_files_only=True, trust_remote_code=False
+            )
+
+    key = (str(folder), changed(folder / IMAGE_PROCESSOR), "image processor")
+    return pool.get("cpu", key, load, lambda _: 1 << 20)
 
 
 def make_scheduler(info: ModelInfo, sampler: str, name: str = "scheduler") -> Any:

@@ -18,17 +18,42 @@ from graphflow.nodes.diffusion.model_files import Component, UnusableError, chan
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_reference import locate, model_problem
 
-__all__ = ["NetworkInfo", "check_controlnet", "find_network", "require_network"]
+__all__ = [
+    "DEPTH_ESTIMATORS",
+    "IMAGE_PROCESSOR",
+    "NetworkInfo",
+    "check_controlnet",
+    "find_network",
+    "gives_distance",
+    "require_network",
+]
 
 Purpose = Literal["controlnet", "depth"]
 
-_CLASSES: Mapping[Purpose, tuple[str, ...]] = {"controlnet": ("ControlNetModel",), "depth": ("UNet2DModel",)}
+DEPTH_ESTIMATORS = (
+    "DPTForDepthEstimation",
+    "DepthAnythingForDepthEstimation",
+    "GLPNForDepthEstimation",
+    "ZoeDepthForDepthEstimation",
+)
+"""Classes of transformers that estimate depth, as ``architectures`` in ``config.json`` names them."""
+
+IMAGE_PROCESSOR = "preprocessor_config.json"
+"""How a model of transformers wants its pictures prepared."""
+
+_CLASSES: Mapping[Purpose, tuple[str, ...]] = {
+    "controlnet": ("ControlNetModel",),
+    "depth": ("UNet2DModel", *DEPTH_ESTIMATORS),
+}
 _NAMES: Mapping[Purpose, str] = {"controlnet": "a ControlNet", "depth": "a depth network"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkInfo:
-    """A network as its folder shows it. ``cls`` is its class in diffusers, ``config`` what its JSON file says."""
+    """A network as its folder shows it. ``config`` is what its JSON file says.
+
+    ``cls`` is its class in diffusers or transformers.
+    """
 
     reference: str
     cls: str
@@ -51,15 +76,16 @@ def require_network(reference: str, purpose: Purpose) -> NetworkInfo:
 
 def find_network(reference: str, purpose: Purpose, field: str = "model") -> NetworkInfo | Problem:
     """What is known of a network, or why it cannot be used; ``field`` is the parameter that names it."""
-    folder = locate(reference, _NAMES[purpose].partition(" ")[2])
-    found = (
-        folder if isinstance(folder, Problem) else _read(reference, folder, purpose, changed(folder / "config.json"))
-    )
+    found: NetworkInfo | Problem | Path = locate(reference, _NAMES[purpose].partition(" ")[2])
+    if isinstance(found, Path):
+        found = _read(
+            reference, found, purpose, tuple(changed(found / name) for name in ("config.json", IMAGE_PROCESSOR))
+        )
     return replace(found, field=field) if isinstance(found, Problem) else found
 
 
 @lru_cache(maxsize=256)
-def _read(reference: str, folder: Path, purpose: Purpose, written: int) -> NetworkInfo | Problem:
+def _read(reference: str, folder: Path, purpose: Purpose, written: tuple[int, ...]) -> NetworkInfo | Problem:
     """``written`` is not read: it makes the memory forget a folder that was written again."""
     config_file = folder / "config.json"
     if folder.is_file():
@@ -78,9 +104,25 @@ def _read(reference: str, folder: Path, purpose: Purpose, written: int) -> Netwo
         if cls not in _CLASSES[purpose]:
             message = f'the model "{reference}" is {cls}, expected {_NAMES[purpose]} ({", ".join(_CLASSES[purpose])})'
             return model_problem("model.unsupported", message, "choose another model")
-        return NetworkInfo(reference=reference, cls=cls, component=component_in(reference, folder), config=config)
+        component = component_in(reference, folder)
+        if cls in DEPTH_ESTIMATORS:
+            read_json(reference, folder / IMAGE_PROCESSOR)
+            component = replace(component, files=(*component.files, folder / IMAGE_PROCESSOR))
+        return NetworkInfo(reference=reference, cls=cls, component=component, config=config)
     except UnusableError as unusable:
         return unusable.problem
+
+
+def gives_distance(network: NetworkInfo) -> bool:
+    """Whether a depth network of transformers answers with a distance; the others answer with inverse depth.
+
+    Of DPT those with a projection before the head do, which are DINOv2's; of Depth Anything those that say so.
+    """
+    if network.cls == "DPTForDepthEstimation":
+        return bool(network.config.get("add_projection", False))
+    if network.cls == "DepthAnythingForDepthEstimation":
+        return network.config.get("depth_estimation_type") == "metric"
+    return network.cls in DEPTH_ESTIMATORS
 
 
 def check_controlnet(network: NetworkInfo, info: ModelInfo) -> Problem | None:

@@ -87,7 +87,12 @@ def encoding_memory(info: ModelInfo, image: PortType, tile: int, compute: Comput
 
 
 def depth_memory(network: NetworkInfo, image: PortType, compute: Compute) -> Memory | None:
-    """To estimate depth, picture by picture, each brought to the size that the network was trained at."""
+    """To estimate depth, picture by picture, each brought to the size that the network was trained at.
+
+    None for the networks of transformers, whose blocks are not known here.
+    """
+    if network.cls != "UNet2DModel":
+        return None
     weights = weight_bytes(network.component, network.config, compute)
     if weights is None or image.width is None or image.height is None or image.batch is None:
         return None

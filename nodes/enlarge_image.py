@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from graphflow import Context, Field, Image, ModelRef, Node, PortType, Problem
+from graphflow.nodes.diffusion.checks import check_tiles
+from graphflow.nodes.diffusion.upscaler_file import UpscalerFile, find_upscaler, require_upscaler
+
+__all__ = ["EnlargeImage"]
+
+
+class EnlargeImage(Node, version=1):
+    """Make pictures larger with an upscaling network of a single file (ESRGAN and its kin).
+
+    The factor is the network's own, 1 to 8; with 1 it cleans pictures. Each picture of a batch is enlarged by itself,
+    and one larger than ``tile_size`` in overlapping tiles, whose results are mixed where they overlap. Needs the
+    extra ``spandrel``.
+    """
+
+    model: ModelRef = Field(description="a .safetensors or .pth file: a path, or owner/name/file of the Hub's cache")
+    tile_size: int = Field(
+        192, ge=32, le=4096, description="pixels; larger pictures are enlarged in tiles of this size"
+    )
+    tile_overlap: int = Field(32, ge=0, le=1024, description="pixels by which tiles overlap; there they are mixed")
+
+    def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
+        """As many pictures, larger by the network's factor; of unknown size where only loading it tells the factor."""
+        image, found = inputs.get("image", PortType(Image)), find_upscaler(self.model)
+        scale = found.scale if isinstance(found, UpscalerFile) else None
+        width, height = (length * scale if length and scale else None for length in (image.width, image.height))
+        return {"image": PortType(Image, width=width, height=height, batch=image.batch)}
+
+    def check(self, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
+        """What is wrong with the file, and tiles that are all overlap."""
+        found = find_upscaler(self.model)
+        if isinstance(found, Problem):
+            yield found
+        yield from check_tiles(self.tile_size, self.tile_overlap)
+
+    def identity(self) -> list[str]:
+        """The content of the file, and the version of the library that loads it."""
+        return require_upscaler(self.model).identity
+
+    def models(self) -> tuple[str, ...]:
+        """The network."""
+        return (self.model,)
+
+    def run(self, *, image: Image, context: Context) -> Image:
+        """Enlarge each picture. Raises WorkflowError for a file that holds no upscaler, or more than weights."""
+        from graphflow.nodes.diffusion.families.spandrel_upscaler import enlarge
+
+        pixels = enlarge(
+            require_upscaler(self.model),
+            image.pixels,
+            compute=context.compute,
+            tile=self.tile_size,
+            overlap=self.tile_overlap,
+            progress=context.step,
+            warn=context.warn,
+        )
+        return Image(pixels)
