@@ -1,4 +1,4 @@
-"""Checkpoints of the real sizes without their numbers: configurations, and safetensors files of nothing but a header.
+"""Checkpoints of the real sizes without their numbers: configurations, and safetensors files of a header and a hole.
 
 What a network needs is told by its configuration and by the shapes of its weights, so nothing else is there to read.
 """
@@ -20,13 +20,15 @@ _NAMES = {torch.float32: "F32", torch.int64: "I64"}
 
 
 def write_header(network: torch.nn.Module, path: Path) -> None:
-    """Write the header of a safetensors file for a network on the device "meta"."""
+    """Write a safetensors file for a network on the device "meta": as long as a real one, and without data."""
     header, offset = {}, 0
     for name, tensor in network.state_dict().items():
         places = [offset, offset := offset + tensor.nbytes]
         header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": places}
     text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + offset)
 
 
 def pipeline(folder: Path, cls: str, **parts: Any) -> Path:
