@@ -22,9 +22,9 @@ class Denoise(ModelNode, version=1):
     """Run the noise schedule of a model over latents.
 
     Latents that are pure noise (from `EmptyLatent`) are made into pictures; clean ones get noise for the last
-    ``int(steps * strength)`` steps (SD3, FLUX: a step that is begun counts) and are redrawn (SDEdit, Meng et al. 2021); noisy ones that another model left part
-    of the way through the schedule are finished. Item i of a batch draws its noise from ``seed + i`` and equals the
-    same picture made alone.
+    ``int(steps * strength)`` steps (of SD3 and FLUX a step that is begun counts) and are redrawn (SDEdit, Meng et al.
+    2021); noisy ones that another model left part of the way through the schedule are finished. Item i of a batch draws
+    its noise from ``seed + i`` and equals the same picture made alone.
     """
 
     task: ClassVar[Task | None] = "image-to-image"

@@ -21,6 +21,9 @@ __all__ = [
     "floored",
 ]
 
+MOST_STEPS = 1000
+"""The longest noise schedule that a node takes."""
+
 
 def check_strength(info: ModelInfo, steps: int, strength: float) -> Iterator[Problem]:
     """An error where nothing would be denoised; a warning where binary fractions take a step away, or add one."""
@@ -28,13 +31,13 @@ def check_strength(info: ModelInfo, steps: int, strength: float) -> Iterator[Pro
     count, exact = denoise_steps(steps, strength), round(steps * strength, 9)
     if count == 0:
         near = math.floor(1 / strength)
-        enough = next((number for number in range(near, near + 4) if denoise_steps(number, strength)), None)
+        longest = range(near, min(near + 4, MOST_STEPS + 1))
+        enough = next((number for number in longest if denoise_steps(number, strength)), None)
         least = math.ceil(100 / steps) / 100
-        hint = f"use a strength of at least {least:g} with {steps} steps"
-        if denoise_steps(steps, least) == 0 or least > 1:
-            hint = f"use at least {enough} steps with this strength"
-        elif enough:
-            hint = f"use at least {enough} steps with this strength, or {hint.removeprefix('use ')}"
+        ways = [f"at least {enough} steps with this strength"] if enough else []
+        if denoise_steps(steps, least) and least <= 1:
+            ways.append(f"a strength of at least {least:g} with {steps} steps")
+        hint = f"use {', or '.join(ways)}"
         cut = f"int({steps} * {strength:g}) = " if denoise_steps is cut_steps else ""
         message = f"found strength {strength:g} with {steps} steps, which is {cut}0 denoise steps; expected at least 1"
         yield Problem("value.strength_steps", message, field="strength", hint=hint)

@@ -17,10 +17,10 @@ from graphflow.nodes.diffusion.models import pool
 from tests.nodes import tiny
 from tests.nodes.conftest import Recorder, diffusers
 from tests.nodes.test_against_diffusers import difference, generators
-from tests.nodes.test_family_against_diffusers import depth, drawn, picture, quietly
+from tests.nodes.test_family_against_diffusers import drawn, picture, quietly
 
 PROMPT = "a red ball and a blue cube on green grass"
-BETWEEN = "a red ball and a blue cube on green grass, a red cone on green grass and a blue ball on a cube"
+BETWEEN = f"{PROMPT}, a red cone on green grass and a blue ball on a cube, a red ball and a blue cube"
 """Longer than the window of CLIP, shorter than T5's."""
 
 
@@ -194,12 +194,13 @@ def test_a_prompt_that_only_t5_reads_to_its_end_is_told_of_once(whole: Path, con
     (told,) = context.warnings
     assert told.startswith("text_encoder and text_encoder_2 read only the first 30 of the ")
     assert "text_encoder_3 the whole of it" in told
-    theirs, _, pooled, _ = direct("StableDiffusion3Pipeline", whole).encode_prompt(
-        BETWEEN, None, None, do_classifier_free_guidance=False
-    )
-    assert difference(ours.embeds, theirs) <= 1e-5
+    with torch.no_grad():
+        theirs, _, pooled, _ = direct("StableDiffusion3Pipeline", whole).encode_prompt(
+            BETWEEN, None, None, do_classifier_free_guidance=False
+        )
+    assert difference(ours.embeds, theirs) <= 1e-4
     assert ours.pooled is not None
-    assert difference(ours.pooled, pooled) <= 1e-5
+    assert difference(ours.pooled, pooled) <= 1e-4
 
 
 def test_a_prompt_that_nothing_reads_to_its_end_is_refused(whole: Path, without_t5: Path, context: Recorder) -> None:
@@ -244,7 +245,6 @@ def test_it_works_with_no_controlnet_and_hands_nothing_over(whole: Path) -> None
     assert problem.code == "model.controlnet"
     found = [each.code for each in Text2Image(model=str(whole), denoising_end=0.8).check({})]
     assert found == ["value.hand_over"]
-    assert depth(1).shape == (1, 1, 64, 64)
 
 
 def test_checking_it_on_the_command_line_imports_no_torch(whole: Path, tmp_path: Path) -> None:
@@ -252,11 +252,12 @@ def test_checking_it_on_the_command_line_imports_no_torch(whole: Path, tmp_path:
     import sys
 
     node = {"type": "Text2Image", "model": str(whole), "prompt": PROMPT, "steps": 3}
-    (tmp_path / "draw.json").write_text(json.dumps({"graphflow": 1, "nodes": {"draw": node}}))
+    file = tmp_path / "draw.json"
+    file.write_text(json.dumps({"graphflow": 1, "nodes": {"draw": node}}))
     script = (
         "import sys\nfrom graphflow.cli import main\n"
-        "status = main(['validate', 'draw.json'])\n"
+        f"status = main(['validate', {str(file)!r}])\n"
         "sys.exit('heavy' if {'torch', 'diffusers', 'transformers'} & set(sys.modules) else status)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

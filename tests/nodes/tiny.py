@@ -167,7 +167,7 @@ T5_WINDOW = 48
 
 def t5_tokenizer() -> Any:
     """A true T5 tokenizer with the letters and few words."""
-    words = "a red blue green ball cube cone grass and on".split()
+    words = ["a", "red", "blue", "green", "ball", "cube", "cone", "grass", "and", "on"]
     pieces = ["▁", *"abcdefghijklmnopqrstuvwxyz,.", *(f"▁{word}" for word in words)]
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     vocabulary = special + [(piece, -1.0 - number / 10) for number, piece in enumerate(reversed(pieces))]
