@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import graphflow as gf
+from graphflow import Compute
 from graphflow.cli import main
 from graphflow.nodes import (
     ControlNetDepth,
@@ -27,6 +28,7 @@ from graphflow.nodes.diffusion.families import Defaults
 from graphflow.nodes.diffusion.model_info import find_model, require_model
 from tests.nodes import tiny
 from tests.nodes.conftest import Recorder, diffusers
+from tests.nodes.measure import run_on
 from tests.nodes.test_against_diffusers import difference, generators
 from tests.nodes.test_family_against_diffusers import drawn, picture, quietly
 
@@ -265,3 +267,16 @@ def test_what_it_cannot_do_is_refused(dev: Path, context: Recorder) -> None:
     positive = EncodePrompt(model=str(dev)).run(text="", context=context)
     with pytest.raises(ValueError, match="found latents of 9 x 8 cells, expected multiples of 2"):
         Denoise(model=str(dev)).run(latent=odd, positive=positive, context=context)
+
+
+@pytest.mark.parametrize("offload", ["model", "sequential"])
+def test_offloaded_it_draws_the_same(offload: str, dev: Path) -> None:
+    node = Image2Image(model=str(dev), steps=4, strength=0.5, seed=3)
+    plain, offloaded = (run_on(node, Compute(offload=how), gf.Image(picture(1))) for how in ("none", offload))
+    assert torch.equal(plain, offloaded)
+
+
+def test_in_bfloat16_it_draws_nearly_the_same(dev: Path) -> None:
+    node = Image2Image(model=str(dev), steps=4, strength=0.5, seed=3)
+    plain, short = (run_on(node, Compute(dtype=dtype), gf.Image(picture(1))) for dtype in ("float32", "bfloat16"))
+    assert 0 < (plain - short).abs().mean() < 0.01

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 import graphflow as gf
+from graphflow import Compute
 from graphflow.nodes import ControlNetDepth, Denoise, EncodeImage, EncodePrompt, Image2Image, Text2Image
 from graphflow.nodes.diffusion.families import Defaults
 from graphflow.nodes.diffusion.model_info import require_model
 from graphflow.nodes.diffusion.models import pool
 from tests.nodes import tiny
 from tests.nodes.conftest import Recorder, diffusers
+from tests.nodes.measure import run_on
 from tests.nodes.test_against_diffusers import difference, generators
 from tests.nodes.test_family_against_diffusers import drawn, picture, quietly
 
@@ -261,3 +263,16 @@ def test_checking_it_on_the_command_line_imports_no_torch(whole: Path, tmp_path:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("offload", ["model", "sequential"])
+def test_offloaded_it_draws_the_same(offload: str, whole: Path) -> None:
+    node = Image2Image(model=str(whole), steps=4, strength=0.5, seed=3)
+    plain, offloaded = (run_on(node, Compute(offload=how), gf.Image(picture(1))) for how in ("none", offload))
+    assert torch.equal(plain, offloaded)
+
+
+def test_in_bfloat16_it_draws_nearly_the_same(whole: Path) -> None:
+    node = Image2Image(model=str(whole), steps=4, strength=0.5, seed=3)
+    plain, short = (run_on(node, Compute(dtype=dtype), gf.Image(picture(1))) for dtype in ("float32", "bfloat16"))
+    assert 0 < (plain - short).abs().mean() < 0.01

@@ -53,6 +53,7 @@ _FLUX = Family(
     channels_are="squares of 2 x 2 latent cells",
     denoise_steps=begun_steps,
     guidance="distilled",
+    # Its pipelines give a sampler arguments that the others do not take.
     samplers=frozenset(),
 )
 
@@ -159,7 +160,7 @@ FAMILIES: tuple[Family, ...] = (
         text_states="sd3",
         text_width=("transformer", "joint_attention_dim"),
         denoise_steps=begun_steps,
-        # Those of SAMPLERS solve another equation than a flow.
+        # The others solve another equation than that of a flow: DDIM draws nonsense without a word.
         samplers=frozenset(),
     ),
     _FLUX,
