@@ -203,17 +203,18 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
-def family_of(index: Mapping[str, Any], config_of: Callable[[str], Mapping[str, Any]]) -> Family | None:
+def family_of(index: Mapping[str, Any], config_of: Callable[[str], Mapping[str, Any]] | None = None) -> Family | None:
     """The family that a ``model_index.json`` belongs to: of those with its pipeline the first with its components.
 
     Where no family has just its components, the first with its pipeline; None for a pipeline that no family has.
-    ``config_of`` gives the configuration of a component, and is asked only where that decides.
+    ``config_of`` gives the configuration of a component; without it families that only a configuration tells apart,
+    which have equal files, are the first of them.
     """
     pipeline = str(index.get("_class_name"))
     candidates = [family for family in FAMILIES if pipeline in family.pipelines]
     for family in candidates:
         if all(class_of(index, name) for name in family.classes):
-            config = config_of(family.denoiser) if family.denoiser_says else {}
+            config = config_of(family.denoiser) if family.denoiser_says and config_of else family.denoiser_says
             # what a configuration leaves out is off
             if all(config.get(key, False) == value for key, value in family.denoiser_says.items()):
                 return family

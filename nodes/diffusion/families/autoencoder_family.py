@@ -68,7 +68,7 @@ class AutoencoderFamily:
                 f"with multiple {multiple} before it"
             )
         autoencoder = self._load(self.info.family.autoencoder)
-        values = 2 * pixels.to(self.device, autoencoder.dtype) - 1
+        values = (2 * pixels.to(self.device) - 1).to(autoencoder.dtype)
         draws = generators(seed, len(values)) if seed is not None else []
         cells = max(tile // cell, 8)
 
