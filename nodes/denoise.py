@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from graphflow import Compute, Conditioning, Context, Field, Latent, Memory, PortType, Problem, Seed
-from graphflow.nodes.diffusion.checks import check_negative, check_redrawing, check_strength
+from graphflow.nodes.diffusion.checks import check_guidance, check_negative, check_redrawing, check_strength
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.families.adapters import Control, Draws, Sampling
 from graphflow.nodes.diffusion.model_info import ModelInfo
@@ -22,9 +22,9 @@ class Denoise(ModelNode, version=1):
     """Run the noise schedule of a model over latents.
 
     Latents that are pure noise (from `EmptyLatent`) are made into pictures; clean ones get noise for the last
-    ``int(steps * strength)`` steps and are redrawn (SDEdit, Meng et al. 2021); noisy ones that another model left part
-    of the way through the schedule are finished. Item i of a batch draws its noise from ``seed + i`` and equals the
-    same picture made alone.
+    ``int(steps * strength)`` steps (of SD3 and FLUX a step that is begun counts) and are redrawn (SDEdit, Meng et al.
+    2021); noisy ones that another model left part of the way through the schedule are finished. Item i of a batch draws
+    its noise from ``seed + i`` and equals the same picture made alone.
     """
 
     task: ClassVar[Task | None] = "image-to-image"
@@ -79,7 +79,8 @@ class Denoise(ModelNode, version=1):
             yield Problem("model.unsupported", message, "model", "let another model of its family draw first")
         yield from check_redrawing(info, latent, steps, self.strength, self.denoising_end)
         yield from check_strength(info, steps, 1.0 if self.strength is None else self.strength)
-        yield from check_negative(self._guidance(info), inputs)
+        yield from check_negative(info, self._guidance(info), inputs)
+        yield from check_guidance(info, self.guidance_scale, inputs)
 
     def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
         """The denoise steps that run; None where only the scheduler itself can tell."""
@@ -95,7 +96,10 @@ class Denoise(ModelNode, version=1):
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
         """The denoiser with all pictures at once, twice under guidance."""
         info = self.known
-        return denoising_memory(info, inputs["latent"], compute, guided=self._guidance(info) > 1) if info else None
+        if info is None:
+            return None
+        guided = info.family.guides_away(self._guidance(info))
+        return denoising_memory(info, inputs["latent"], compute, guided=guided)
 
     def run(
         self, *, latent: Latent, positive: Conditioning, negative: Conditioning | None = None, context: Context
@@ -119,7 +123,7 @@ class Denoise(ModelNode, version=1):
         for problem in check_redrawing(info, found, steps, self.strength, self.denoising_end):
             raise ValueError(problem.message)
         guidance_scale = self._guidance(info)
-        prompts = prompts_of(positive, negative, guidance_scale)
+        prompts = prompts_of(info, positive, negative, guidance_scale)
         sampling = Sampling(
             steps=steps,
             guidance_scale=guidance_scale,

@@ -15,7 +15,8 @@ class EncodePrompt(ModelNode, version=1):
     """Turn a prompt into the embeddings that guide a model.
 
     The text encoder reads a window of tokens (77 for Stable Diffusion); a longer prompt raises ValueError and is never
-    cut. The result is float (1, tokens, width); for models
+    cut. Of several text encoders the one with the longest window (T5 in SD3 and FLUX: 256 or 512) must read it all;
+    where CLIP reads only its beginning, a warning tells so. The result is float (1, tokens, width); for models
     that want it, a pooled vector (1, width) comes with it.
     """
 
@@ -42,5 +43,5 @@ class EncodePrompt(ModelNode, version=1):
     def run(self, *, text: Text, context: Context) -> Conditioning:
         """Encode one prompt."""
         backend: Adapter = self.adapter(context)
-        embeds, pooled = backend.encode_prompt(text, negative=self.negative)
+        embeds, pooled = backend.encode_prompt(text, negative=self.negative, warn=context.warn)
         return Conditioning(embeds, self.required.text_space, pooled)

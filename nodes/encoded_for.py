@@ -42,7 +42,7 @@ def prompts_for(
 ) -> dict[str, Any]:
     """What a denoising node takes as ``positive`` and ``negative``.
 
-    Without guidance the negative prompt is never looked at, so it is not encoded. A prior draws noise from ``seed``
+    Where the negative prompt is never looked at, it is not encoded. A prior draws noise from ``seed``
     for each picture of the batch.
     """
     if info.family.prior:
@@ -54,13 +54,16 @@ def prompts_for(
     unwanted = EncodePrompt(model=info.reference, negative=info.zeros_for_no_negative)
     return {
         "positive": g.add(wanted, text=prompt),
-        "negative": g.add(unwanted, text=negative_prompt) if guidance_scale > 1 else None,
+        "negative": g.add(unwanted, text=negative_prompt) if info.family.guides_away(guidance_scale) else None,
     }
 
 
-def prompts_of(positive: Conditioning, negative: Conditioning | None, guidance_scale: float) -> Prompts:
+def prompts_of(
+    info: ModelInfo, positive: Conditioning, negative: Conditioning | None, guidance_scale: float
+) -> Prompts:
     """What an adapter takes of the two ports. Raises ValueError where guidance has no negative prompt."""
-    if guidance_scale > 1 and negative is None:
+    guided = info.family.guides_away(guidance_scale)
+    if guided and negative is None:
         raise ValueError(f"guidance_scale {guidance_scale:g} needs a negative prompt; connect one, or set it to 1")
-    unwanted = Encoded(negative.embeds, negative.pooled) if negative and guidance_scale > 1 else None
+    unwanted = Encoded(negative.embeds, negative.pooled) if negative and guided else None
     return Prompts(Encoded(positive.embeds, positive.pooled), unwanted)

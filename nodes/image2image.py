@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from graphflow import Expansion, Field, Latent, PortType, Problem, Seed, Text
 from graphflow.nodes.denoise import Denoise
-from graphflow.nodes.diffusion.checks import check_redrawing, check_strength, cut_down, cut_size
+from graphflow.nodes.diffusion.checks import check_guidance, check_redrawing, check_strength, cut_down, cut_size
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
@@ -20,7 +20,7 @@ class Image2Image(ModelNode, version=1):
 
     Latents of the model's space go in as they are; a picture is encoded first, with the VAE's sample drawn from the
     seed as diffusers draws it. A picture whose size does not fill whole latent cells is resized to the next
-    smaller one that does. ``int(steps * strength)`` steps run.
+    smaller one that does. ``int(steps * strength)`` steps run; of SD3 and FLUX a step that is begun counts.
 
     Noisy latents that another model left at its ``denoising_end`` are finished on the same noise schedule, as an SDXL
     refiner does for a base; nothing is added to them, and ``strength`` is left out.
@@ -57,7 +57,7 @@ class Image2Image(ModelNode, version=1):
         return denoise.output_types({"latent": size})
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """Noise and strength that do not fit, an unknown sampler, a picture that is cut down or too small."""
+        """Noise, strength and guidance that do not fit, an unknown sampler, a picture cut down or too small."""
         source = inputs.get("image", PortType(Latent))
         if source.noise == 1.0:
             message = "found pure noise, expected a picture or latents of one"
@@ -66,6 +66,7 @@ class Image2Image(ModelNode, version=1):
         yield from check_redrawing(info, source, steps, self.strength, self.denoising_end)
         if not source.partly_noisy:
             yield from check_strength(info, steps, self.setting(info, "strength"))
+        yield from check_guidance(info, self.guidance_scale, inputs)
         problem = check_sampler(self.sampler)
         if problem:
             yield problem

@@ -93,7 +93,7 @@ class DenoiseSuperRes(_SuperResolving, version=1):
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
         """As `SuperRes`, and guidance away from nothing."""
         yield from super().check_with(info, inputs)
-        yield from check_negative(self.setting(info, "guidance_scale"), inputs)
+        yield from check_negative(info, self.setting(info, "guidance_scale"), inputs)
 
     def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
         """The denoise steps that run."""
@@ -121,7 +121,7 @@ class DenoiseSuperRes(_SuperResolving, version=1):
         backend: SuperResolves = self.adapter(context)
         data = backend.super_resolve(
             image.pixels,
-            prompts_of(positive, negative, guidance_scale),
+            prompts_of(info, positive, negative, guidance_scale),
             Sampling(
                 steps=self.setting(info, "steps"), guidance_scale=guidance_scale, seed=self.seed, sampler=self.sampler
             ),

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from graphflow import Expansion, Field, Latent, PortType, Problem, Seed, Text
 from graphflow.nodes.denoise import Denoise
-from graphflow.nodes.diffusion.checks import check_redrawing, check_size
+from graphflow.nodes.diffusion.checks import check_guidance, check_redrawing, check_size
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
@@ -47,8 +47,9 @@ class Text2Image(ModelNode, version=1):
         return denoise.output_types({"latent": empty})
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """Sizes that the model cannot make, a hand-over that it does not know, and an unknown sampler."""
+        """Sizes that the model cannot make, guidance or a hand-over that it does not know, and an unknown sampler."""
         yield from check_size(info, self.width, self.height)
+        yield from check_guidance(info, self.guidance_scale, inputs)
         yield from check_redrawing(info, PortType(Latent, noise=1.0), 1, None, self.denoising_end)
         problem = check_sampler(self.sampler)
         if problem:

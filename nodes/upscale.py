@@ -72,7 +72,7 @@ class DenoiseUpscale(_Upscaling, version=1):
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
         """Guidance away from nothing, and latents that hold no picture."""
-        yield from check_negative(self.setting(info, "guidance_scale"), inputs)
+        yield from check_negative(info, self.setting(info, "guidance_scale"), inputs)
         latent = inputs.get("latent")
         if latent and latent.noise:
             message = f"found latents that are noisy at {latent.noise:g}, expected clean ones"
@@ -101,7 +101,7 @@ class DenoiseUpscale(_Upscaling, version=1):
         backend: Upscales = self.adapter(context)
         data = backend.upscale(
             latent.data,
-            prompts_of(positive, negative, guidance_scale),
+            prompts_of(info, positive, negative, guidance_scale),
             Sampling(
                 steps=self.setting(info, "steps"),
                 guidance_scale=guidance_scale,

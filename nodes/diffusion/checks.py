@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterator, Mapping
 
 from graphflow import Latent, PortType, Problem
+from graphflow.nodes.diffusion.families.family import cut_steps
 from graphflow.nodes.diffusion.model_info import ModelInfo
 
 __all__ = [
+    "check_guidance",
     "check_negative",
     "check_redrawing",
     "check_size",
@@ -20,27 +22,33 @@ __all__ = [
     "floored",
 ]
 
+MOST_STEPS = 1000
+"""The longest noise schedule that a node takes."""
+
 
 def check_strength(info: ModelInfo, steps: int, strength: float) -> Iterator[Problem]:
-    """An error where nothing would be denoised; a warning where a step is lost to binary fractions."""
+    """An error where nothing would be denoised; a warning where binary fractions take a step away, or add one."""
     denoise_steps = info.family.denoise_steps
-    count = denoise_steps(steps, strength)
+    count, exact = denoise_steps(steps, strength), round(steps * strength, 9)
     if count == 0:
         near = math.floor(1 / strength)
-        enough = next(number for number in range(near, near + 4) if denoise_steps(number, strength))
+        longest = range(near, min(near + 4, MOST_STEPS + 1))
+        enough = next((number for number in longest if denoise_steps(number, strength)), None)
         least = math.ceil(100 / steps) / 100
-        hint = f"use at least {enough} steps with this strength, or a strength of at least {least:g} with {steps} steps"
-        if denoise_steps(steps, least) == 0 or least > 1:
-            hint = f"use at least {enough} steps with this strength"
-        message = (
-            f"found strength {strength:g} with {steps} steps, which is int({steps} * {strength:g}) = 0 denoise steps; "
-            "expected at least 1"
-        )
+        ways = [f"at least {enough} steps with this strength"] if enough else []
+        if denoise_steps(steps, least) and least <= 1:
+            ways.append(f"a strength of at least {least:g} with {steps} steps")
+        hint = f"use {', or '.join(ways)}"
+        cut = f"int({steps} * {strength:g}) = " if denoise_steps is cut_steps else ""
+        message = f"found strength {strength:g} with {steps} steps, which is {cut}0 denoise steps; expected at least 1"
         yield Problem("value.strength_steps", message, field="strength", hint=hint)
-    elif round(steps * strength, 9) >= count + 1:
-        message = f"strength {strength:g} of {steps} steps runs {count} denoise steps, one less than asked for"
-        hint = f"the product is cut, not rounded; strength {strength + 0.1 / steps:.4g} runs {count + 1}"
-        yield Problem("value.strength_share", message, field="strength", hint=hint, severity="warning")
+    elif abs(count - exact) >= 1:
+        less = count < exact
+        message = f"strength {strength:g} of {steps} steps runs {count} denoise steps, one {'less' if less else 'more'}"
+        other = strength + (0.1 if less else -0.1) / steps
+        why = "the product is cut, not rounded" if less else "a step that is begun counts"
+        hint = f"{why}; strength {other:.4g} runs {denoise_steps(steps, other)}"
+        yield Problem("value.strength_share", f"{message} than asked for", "strength", hint, severity="warning")
 
 
 def check_redrawing(
@@ -77,14 +85,27 @@ def _no_hand_over(info: ModelInfo, field: str | None) -> Problem:
     return Problem("value.hand_over", message, field, "models of the SDXL family can share one schedule")
 
 
-def check_negative(guidance_scale: float, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
+def check_negative(info: ModelInfo, guidance_scale: float, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
     """An error for guidance away from a prompt that is not connected."""
-    if guidance_scale > 1 and "negative" not in inputs:
+    if info.family.guides_away(guidance_scale) and "negative" not in inputs:
         yield Problem(
             "port.missing",
             f"the port 'negative' is not connected, but guidance_scale {guidance_scale:g} needs it",
             hint="connect an EncodePrompt with an empty text, or set guidance_scale to 1",
         )
+
+
+def check_guidance(info: ModelInfo, given: float | None, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
+    """Errors for a negative prompt, and a guidance scale that was ``given``, where the model looks at neither."""
+    if info.family.guidance == "classifier-free":
+        return
+    for port in ("negative", "negative_prompt"):
+        if port in inputs:
+            message = f'found a negative prompt, but the model "{info.reference}" is guided by the prompt alone'
+            yield Problem("value.ignored", message, port, "leave it out, and say in the prompt what to show")
+    if info.family.guidance == "none" and given is not None and given > 1:
+        message = f'found guidance_scale {given:g}, but the model "{info.reference}" takes no guidance'
+        yield Problem("value.ignored", message, "guidance_scale", "leave it out")
 
 
 def check_size(info: ModelInfo, width: int | None, height: int | None) -> Iterator[Problem]:

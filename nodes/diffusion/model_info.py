@@ -202,7 +202,7 @@ def _model_info(reference: str, place: Path, task: Task | None) -> ModelInfo:
     if not (folder / "model_index.json").is_file():
         raise UnusableError(_without_index(reference, folder))
     index = read_json(reference, folder / "model_index.json")
-    family = family_of(index)
+    family = family_of(index, lambda name: read_json(reference, folder / name / "config.json"))
     if family is None or (task and task not in family.tasks):
         made_for = f"of the family {family.name}" if family else f"made for {index.get('_class_name')}"
         expected = ", ".join(families_for(task))

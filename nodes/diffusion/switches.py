@@ -12,7 +12,7 @@ from graphflow import Compute
 
 __all__ = ["COMPILED", "placed", "release"]
 
-COMPILED = frozenset({"ControlNetModel", "UNet2DConditionModel"})
+COMPILED = frozenset({"ControlNetModel", "FluxTransformer2DModel", "SD3Transformer2DModel", "UNet2DConditionModel"})
 """Classes that are compiled: what runs once a denoise step. A VAE or a text encoder runs once, which never pays."""
 
 _offloaded: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()

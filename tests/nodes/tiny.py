@@ -159,3 +159,97 @@ def kandinsky(folder: Path) -> Path:
 
     save(folder / "prior", prior, 5)
     return save(folder / "decoder", decoder, 6)
+
+
+T5_WINDOW = 48
+"""Tokens that the T5 tokenizer of a tiny model says it reads, the marker at the end included."""
+
+
+def t5_tokenizer() -> Any:
+    """A true T5 tokenizer with the letters and few words."""
+    words = ["a", "red", "blue", "green", "ball", "cube", "cone", "grass", "and", "on"]
+    pieces = ["▁", *"abcdefghijklmnopqrstuvwxyz,.", *(f"▁{word}" for word in words)]
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    vocabulary = special + [(piece, -1.0 - number / 10) for number, piece in enumerate(reversed(pieces))]
+    return transformers().T5TokenizerFast(vocab=vocabulary, extra_ids=0, model_max_length=T5_WINDOW)
+
+
+T5 = 24
+"""Width of the T5 text encoder."""
+
+
+def t5_encoder(width: int = T5) -> Any:
+    library = transformers()
+    config = library.T5Config(
+        vocab_size=len(t5_tokenizer()), d_model=width, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
+        feed_forward_proj="gated-gelu", is_encoder_decoder=False,
+    )  # fmt: skip
+    return library.T5EncoderModel(config).eval()
+
+
+def randomised(network: Any) -> Any:
+    """With random numbers where a network starts at zero, so that every input of it makes a difference."""
+    for parameter in network.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape)
+    return network
+
+
+CLIP_SD3 = WIDTH + POOLED
+"""Width of what the two CLIP text encoders of SD3 say side by side."""
+JOINT_SD3 = 80
+"""Width of the T5 text encoder of SD3, which is more."""
+
+
+def sd3(folder: Path, *, t5: bool = True, seed: int = 0) -> Path:
+    """All three text encoders, or only the two of CLIP; shifted timesteps as SD3 ships them."""
+    library = diffusers()
+
+    def build() -> Any:
+        transformer = library.SD3Transformer2DModel(
+            sample_size=8, patch_size=2, in_channels=16, out_channels=16, num_layers=2, attention_head_dim=8,
+            num_attention_heads=2, joint_attention_dim=JOINT_SD3, caption_projection_dim=16,
+            pooled_projection_dim=CLIP_SD3, pos_embed_max_size=16, qk_norm="rms_norm", dual_attention_layers=(0,),
+        )  # fmt: skip
+        return library.StableDiffusion3Pipeline(
+            vae=autoencoder(
+                latent_channels=16, scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False,
+                use_post_quant_conv=False,
+            ),
+            text_encoder=text_encoder(projected=True),
+            text_encoder_2=text_encoder(POOLED, projected=True, activation="gelu"),
+            text_encoder_3=t5_encoder(JOINT_SD3) if t5 else None,
+            tokenizer=tokenizer(),
+            tokenizer_2=tokenizer(),
+            tokenizer_3=t5_tokenizer() if t5 else None,
+            transformer=randomised(transformer),
+            scheduler=library.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        )  # fmt: skip
+
+    return save(folder, build, seed)
+
+
+def flux(folder: Path, *, schnell: bool = False, seed: int = 0) -> Path:
+    """dev, whose schedule depends on the size of the picture, or schnell."""
+    library = diffusers()
+
+    def build() -> Any:
+        transformer = library.FluxTransformer2DModel(
+            in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=T5, pooled_projection_dim=WIDTH, guidance_embeds=not schnell, axes_dims_rope=(4, 6, 6),
+        )  # fmt: skip
+        return library.FluxPipeline(
+            vae=autoencoder(
+                latent_channels=16, scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False,
+                use_post_quant_conv=False,
+            ),
+            text_encoder=text_encoder(),
+            text_encoder_2=t5_encoder(),
+            tokenizer=tokenizer(),
+            tokenizer_2=t5_tokenizer(),
+            transformer=randomised(transformer),
+            scheduler=library.FlowMatchEulerDiscreteScheduler(
+                shift=1.0 if schnell else 3.0, use_dynamic_shifting=not schnell
+            ),
+        )  # fmt: skip
+
+    return save(folder, build, seed)

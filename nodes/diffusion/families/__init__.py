@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from graphflow import Compute, Memory
-from graphflow.nodes.diffusion.families.family import Defaults, Family, Task
+from graphflow.nodes.diffusion.families.family import Defaults, Family, Task, begun_steps
 
 if TYPE_CHECKING:
     from graphflow.nodes.diffusion.model_info import ModelInfo
@@ -24,6 +25,37 @@ _CLIP = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder":
 _CLIP_2 = {"text_encoder_2": "CLIPTextModelWithProjection"}
 _SD = {(0.18215, 4, 8): "sd"}
 _SDXL = {(0.13025, 4, 8): "sdxl"}
+_FLUX = Family(
+    name="flux",
+    pipelines=("FluxPipeline", "FluxImg2ImgPipeline"),
+    classes={
+        "transformer": "FluxTransformer2DModel",
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModel",
+        "text_encoder_2": "T5EncoderModel",
+    },
+    denoiser="transformer",
+    denoiser_says={"guidance_embeds": True},
+    tokenizers={"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"},
+    t5_window=512,
+    spaces={(0.3611, 16, 8): "flux"},
+    tasks={
+        "text-to-image": Defaults(steps=28, guidance_scale=3.5),
+        "image-to-image": Defaults(steps=28, guidance_scale=7.0, strength=0.6),
+    },
+    size_multiple=16,
+    image_multiple=16,
+    sample_size=128,
+    adapter="flux:Flux",
+    text_states="flux",
+    text_width=("transformer", "joint_attention_dim"),
+    channels=lambda latent_channels: 4 * latent_channels,
+    channels_are="squares of 2 x 2 latent cells",
+    denoise_steps=begun_steps,
+    guidance="distilled",
+    # Its pipelines give a sampler arguments that the others do not take.
+    samplers=frozenset(),
+)
 
 FAMILIES: tuple[Family, ...] = (
     Family(
@@ -100,6 +132,51 @@ FAMILIES: tuple[Family, ...] = (
         samplers=frozenset({"ddim", "ddpm"}),
     ),
     Family(
+        name="sd3",
+        pipelines=("StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline"),
+        classes={
+            "transformer": "SD3Transformer2DModel",
+            "vae": "AutoencoderKL",
+            "text_encoder": "CLIPTextModelWithProjection",
+            "text_encoder_2": "CLIPTextModelWithProjection",
+        },
+        optional={"text_encoder_3": "T5EncoderModel"},
+        denoiser="transformer",
+        tokenizers={
+            "text_encoder": "tokenizer",
+            "text_encoder_2": "tokenizer_2",
+            "text_encoder_3": "tokenizer_3",
+        },
+        t5_window=256,
+        spaces={(1.5305, 16, 8): "sd3"},
+        tasks={
+            "text-to-image": Defaults(steps=28, guidance_scale=7.0),
+            "image-to-image": Defaults(steps=50, guidance_scale=7.0, strength=0.6),
+        },
+        size_multiple=16,
+        image_multiple=16,
+        sample_size=128,
+        adapter="sd3:StableDiffusion3",
+        text_states="sd3",
+        text_width=("transformer", "joint_attention_dim"),
+        denoise_steps=begun_steps,
+        # The others solve another equation than that of a flow: DDIM draws nonsense without a word.
+        samplers=frozenset(),
+    ),
+    _FLUX,
+    # FLUX.1 schnell: as dev, but it takes no guidance and few steps.
+    replace(
+        _FLUX,
+        name="flux-schnell",
+        denoiser_says={"guidance_embeds": False},
+        t5_window=256,
+        tasks={
+            "text-to-image": Defaults(steps=4, guidance_scale=0.0),
+            "image-to-image": Defaults(steps=4, guidance_scale=0.0, strength=0.6),
+        },
+        guidance="none",
+    ),
+    Family(
         name="latent-upscaler",
         pipelines=("StableDiffusionLatentUpscalePipeline",),
         classes=_CLIP,
@@ -126,15 +203,22 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
-def family_of(index: Mapping[str, Any]) -> Family | None:
+def family_of(index: Mapping[str, Any], config_of: Callable[[str], Mapping[str, Any]] | None = None) -> Family | None:
     """The family that a ``model_index.json`` belongs to: of those with its pipeline the first with its components.
 
     Where no family has just its components, the first with its pipeline; None for a pipeline that no family has.
+    ``config_of`` gives the configuration of a component; without it families that only a configuration tells apart,
+    which have equal files, are the first of them.
     """
     pipeline = str(index.get("_class_name"))
     candidates = [family for family in FAMILIES if pipeline in family.pipelines]
-    fitting = (family for family in candidates if all(class_of(index, name) for name in family.classes))
-    return next(fitting, candidates[0] if candidates else None)
+    for family in candidates:
+        if all(class_of(index, name) for name in family.classes):
+            config = config_of(family.denoiser) if family.denoiser_says and config_of else family.denoiser_says
+            # what a configuration leaves out is off
+            if all(config.get(key, False) == value for key, value in family.denoiser_says.items()):
+                return family
+    return candidates[0] if candidates else None
 
 
 def class_of(index: Mapping[str, Any], component: str) -> str | None:

@@ -22,10 +22,14 @@ __all__ = [
     "Sampling",
     "SuperResolves",
     "Upscales",
+    "Warn",
 ]
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) after each denoise step; what it raises ends the run."""
+
+Warn = Callable[[str], None]
+"""Called with something legal but surprising, for the user to read."""
 
 
 class Encoded(NamedTuple):
@@ -85,10 +89,11 @@ class Adapter(Protocol):
     Item i of a batch equals the same picture made alone with ``seed + i``.
     """
 
-    def encode_prompt(self, text: str, *, negative: bool) -> Encoded:
-        """A prompt encoded. Raises ValueError for one that is longer than the window.
+    def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
+        """A prompt encoded. Raises ValueError for one that no text encoder reads to its end.
 
-        ``negative`` marks one that tells what a picture should not show: of an empty one some models want zeros.
+        One that only some of them read to its end is told to ``warn``. ``negative`` marks one that tells what a picture
+        should not show: of an empty one some models want zeros.
         """
 
     def encode_image(self, pixels: torch.Tensor, seed: int | None, tile: int) -> torch.Tensor:

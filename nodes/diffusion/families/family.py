@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-__all__ = ["Defaults", "Family", "Task", "cut_steps"]
+__all__ = ["Defaults", "Family", "Task", "begun_steps", "cut_steps"]
 
 Task = Literal["text-to-image", "image-to-image", "upscale", "super-resolution"]
 """What a pipeline is for: pictures from noise, from other latents, latents twice as large, pixels four times."""
@@ -30,6 +30,15 @@ def cut_steps(steps: int, strength: float) -> int:
     return min(int(steps * strength), steps)
 
 
+def begun_steps(steps: int, strength: float) -> int:
+    """How many steps image-to-image of Stable Diffusion 3 and FLUX runs: a step that is begun counts.
+
+    What is left out of the schedule is cut to whole steps: 28 steps at 0.6 are 28 - int(28 - 16.8) = 17. 100 steps at
+    0.55 are 56, because 100 * 0.55 is 55.00…01 in binary.
+    """
+    return steps - int(max(steps - min(steps * strength, steps), 0))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """A pipeline family as its model folders show it."""
@@ -45,6 +54,10 @@ class Family:
     autoencoder: str = "vae"
     tokenizers: Mapping[str, str] = field(default_factory=lambda: {"text_encoder": "tokenizer"})
     """The tokenizer of each text encoder."""
+    t5_window: int = 0
+    """Tokens that a T5 text encoder is given at once, the marker at the end included: it has no limit of its own."""
+    denoiser_says: Mapping[str, Any] = field(default_factory=dict)
+    """What the configuration of the denoiser says, in families that are alike in everything else."""
     schedulers: tuple[str, ...] = ("scheduler",)
     prior: Mapping[str, str] = field(default_factory=dict)
     """Components, tokenizers and schedulers of a prior in a folder of its own, and their names there.
@@ -80,5 +93,12 @@ class Family:
     """It can stop before the end of the noise schedule, and go on with latents that another model left there."""
     controlnet: bool = False
     """It can be steered by a ControlNet."""
+    guidance: Literal["classifier-free", "distilled", "none"] = "classifier-free"
+    """What the guidance scale does: with "classifier-free" guidance the denoiser runs twice, and is led away from what
+    a negative prompt says; a "distilled" one takes the scale as an input and knows no negative prompt."""
     samplers: frozenset[str] | None = None
     """The samplers that its pipelines can work with; None is all of them."""
+
+    def guides_away(self, guidance_scale: float) -> bool:
+        """Whether a negative prompt is looked at, and the denoiser runs twice a step."""
+        return self.guidance == "classifier-free" and guidance_scale > 1

@@ -13,13 +13,8 @@ from typing import Any
 import torch
 
 from graphflow.nodes.diffusion.families.adapters import Control, Encoded, Progress, Prompts, Sampling
-from graphflow.nodes.diffusion.families.clip_family import (
-    ClipFamily,
-    DescribedVae,
-    check_steps,
-    generators,
-    step_callback,
-)
+from graphflow.nodes.diffusion.families.clip_family import ClipFamily
+from graphflow.nodes.diffusion.families.denoising import DescribedVae, check_steps, generators, step_callback
 from graphflow.nodes.diffusion.models import make_scheduler, quiet
 from graphflow.nodes.diffusion.samplers import DEFAULT
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from graphflow.nodes.diffusion.families.adapters import Encoded, Progress, Prompts, Sampling
-from graphflow.nodes.diffusion.families.clip_family import ClipFamily, DescribedVae, generators, skip_encoding
+from graphflow.nodes.diffusion.families.adapters import Encoded, Progress, Prompts, Sampling, Warn
+from graphflow.nodes.diffusion.families.clip_family import ClipFamily
+from graphflow.nodes.diffusion.families.denoising import DescribedVae, generators, skip_encoding
 from graphflow.nodes.diffusion.models import make_scheduler, quiet
 from graphflow.nodes.diffusion.samplers import DEFAULT
 
@@ -19,7 +20,7 @@ class LatentUpscaler(ClipFamily):
     """Runs one model of the family on one device. Satisfies `adapters.Upscales`."""
 
     @torch.no_grad()
-    def encode_prompt(self, text: str, *, negative: bool) -> Encoded:
+    def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
         """Embeddings before the last norm (1, tokens, width), and pooled ones (1, width)."""
         tokenizer, encoder = self._tokenizer_for(text), self._load("text_encoder")
         pipeline = self._pipeline(

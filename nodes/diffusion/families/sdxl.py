@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from graphflow.nodes.diffusion.families.adapters import Control, Encoded, Progress, Prompts, Sampling
-from graphflow.nodes.diffusion.families.clip_family import (
-    ClipFamily,
+from graphflow.nodes.diffusion.families.adapters import Control, Encoded, Progress, Prompts, Sampling, Warn
+from graphflow.nodes.diffusion.families.clip_family import ClipFamily
+from graphflow.nodes.diffusion.families.denoising import (
     DescribedVae,
     check_steps,
     generators,
@@ -39,7 +39,7 @@ class StableDiffusionXL(ClipFamily):
     """Runs one model of the family on one device. Satisfies `adapters.Draws`."""
 
     @torch.no_grad()
-    def encode_prompt(self, text: str, *, negative: bool) -> Encoded:
+    def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
         """Embeddings (1, tokens, width) of all text encoders side by side, and the last one's pooled (1, width).
 
         An empty negative prompt is zeros where the model was trained so, as the pipelines take one that is not given.

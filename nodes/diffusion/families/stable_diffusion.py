@@ -17,13 +17,8 @@ from typing import Any
 import torch
 
 from graphflow.nodes.diffusion.families.adapters import Control, Progress, Prompts, Sampling
-from graphflow.nodes.diffusion.families.clip_family import (
-    ClipFamily,
-    check_steps,
-    generators,
-    skip_encoding,
-    step_callback,
-)
+from graphflow.nodes.diffusion.families.clip_family import ClipFamily
+from graphflow.nodes.diffusion.families.denoising import check_steps, generators, skip_encoding, step_callback
 from graphflow.nodes.diffusion.models import load_network, make_scheduler, quiet
 
 with quiet():

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from graphflow.nodes.diffusion.families.adapters import Progress, Prompts, Sampling
-from graphflow.nodes.diffusion.families.clip_family import ClipFamily, DescribedVae, generators
+from graphflow.nodes.diffusion.families.clip_family import ClipFamily
+from graphflow.nodes.diffusion.families.denoising import DescribedVae, generators
 from graphflow.nodes.diffusion.models import make_scheduler, quiet
 from graphflow.nodes.diffusion.samplers import DEFAULT
 from graphflow.nodes.diffusion.tiling import in_tiles

@@ -1,0 +1,76 @@
+"""What pipelines are given to denoise: noise for each item, a callback, descriptions of parts that they do not run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from graphflow.nodes.diffusion.families.adapters import Progress, Sampling
+from graphflow.nodes.diffusion.model_info import ModelInfo
+
+__all__ = ["Described", "DescribedVae", "check_cells", "check_steps", "generators", "skip_encoding", "step_callback"]
+
+
+def generators(seed: int, count: int) -> list[torch.Generator]:
+    """A fresh CPU generator for each item of a batch, item i seeded with ``seed + i`` (modulo 2**64)."""
+    return [torch.Generator("cpu").manual_seed((seed + index) % 2**64) for index in range(count)]
+
+
+def skip_encoding(draws: list[torch.Generator], latents: torch.Tensor, dtype: torch.dtype) -> None:
+    """Draw and drop the noise with which ``encode_image`` sampled these latents from the same seeds."""
+    for draw in draws:
+        torch.randn((1, *latents.shape[1:]), generator=draw, dtype=dtype)
+
+
+def check_steps(count: int, sampling: Sampling) -> None:
+    """Raises ValueError where nothing would be denoised: a pipeline gives back an empty batch without a word."""
+    if count == 0:
+        raise ValueError(
+            f"found strength {sampling.strength:g} of {sampling.steps} steps, which is 0 denoise steps; expected at "
+            "least 1"
+        )
+
+
+def step_callback(progress: Progress, total: int | None = None) -> Callable[..., dict[str, Any]]:
+    """What a pipeline calls after each step, to tell that one of ``total`` is done; None is as many as it has."""
+
+    def ended(pipeline: Any, index: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        # A sampler of second order visits more timesteps than the steps that were asked for.
+        count = total or pipeline.num_timesteps
+        progress(math.ceil((index + 1) * count / pipeline.num_timesteps), count)
+        return values
+
+    return ended
+
+
+class Described:
+    """As much of a network as a pipeline looks at when it does not run it: its configuration."""
+
+    def __init__(self, **config: Any) -> None:
+        self.config = SimpleNamespace(**config)
+
+
+class DescribedVae(Described):
+    """The same of an autoencoder, for a pipeline that neither encodes nor decodes."""
+
+    def __init__(self, info: ModelInfo, scaling_factor: float = 1.0) -> None:
+        super().__init__(
+            scaling_factor=scaling_factor,
+            block_out_channels=info.autoencoder["block_out_channels"],
+            latent_channels=info.latent_channels,
+        )
+
+
+def check_cells(latents: torch.Tensor, info: ModelInfo) -> None:
+    """Raises ValueError for latents that a transformer cannot cut into its squares of cells."""
+    side = info.image_multiple // info.pixels_per_cell
+    rows, columns = latents.shape[-2:]
+    if rows % side or columns % side:
+        raise ValueError(
+            f"found latents of {columns} x {rows} cells, expected multiples of {side}: pictures of multiples of "
+            f"{info.image_multiple} pixels"
+        )
