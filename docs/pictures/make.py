@@ -48,7 +48,7 @@ def sheet(pictures: dict[str, Image.Image]) -> Image.Image:
 
 def family(out: Path) -> None:
     """What the two workflows of the README save, the first as it is, the second side by side."""
-    run = gf.load(WORKFLOWS / "image_to_upscale_to_super_res.json").run(out=out, device="cpu")
+    run = gf.load(WORKFLOWS / "text_to_image_to_super_res.json").run(out=out, device="cpu")
     shutil.copyfile(run.files[0], HERE / "large.png")
     run = gf.load(WORKFLOWS / "controlnet_depth.json").run(out=out, device="cpu")
     saved = {path.stem: path for path in run.files}
