@@ -1,12 +1,14 @@
 """The chains of image-to-image as workflow files, by their inputs alone, against the same calls of diffusers, fp32.
 
-The calls leave out what a chain leaves out, so steps, strength and guidance are the defaults of each pipeline. Latents
-are handed over as ``.images[0]`` of ``output_type="latent"``, pixels as tensors, which lose nothing to 8 bits.
+The calls leave out what a chain leaves out, so strength and guidance are the defaults of each pipeline; of the steps
+there are few. Latents are handed over as ``.images[0]`` of ``output_type="latent"``, pixels as tensors, which lose
+nothing to 8 bits.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ WORKFLOWS = Path(__file__).parents[2] / "workflows"
 PROMPT = "a red ball and a blue cube on green grass"
 SECOND, THIRD = "a yellow cone on sand", "pixel art of a pink cylinder"
 NEGATIVE = "blurry, low quality"
+STEPS = 10
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +90,23 @@ def kandinsky(decoder: Path, prompt: str, image: Any, seed: int, negative: str |
     pipeline = from_pretrained("KandinskyV22Img2ImgPipeline", decoder)
     return pipeline(
         image=image, image_embeds=wanted, negative_image_embeds=unwanted, width=64, height=64,
-        generator=seeded(seed), output_type="pt", **arguments,
+        num_inference_steps=STEPS, generator=seeded(seed), output_type="pt", **arguments,
     ).images  # fmt: skip
 
 
 def run(name: str, tmp_path: Path, **inputs: Any) -> gf.Run:
+    """The workflow file with these inputs; files that it calls are beside it, and all take ``STEPS`` steps."""
+    registry, copies = gf.default_registry(), tmp_path / "workflows"
+    copies.mkdir()
+    for path in WORKFLOWS.glob("*.json"):
+        document = json.loads(path.read_text())
+        for entry in document["nodes"].values():
+            cls = registry.get(entry["type"])
+            if cls is not None and "steps" in cls.model_fields:
+                entry["steps"] = STEPS
+        (copies / path.name).write_text(json.dumps(document))
     given = {key: str(value) if isinstance(value, Path) else value for key, value in inputs.items()}
-    return gf.load(WORKFLOWS / f"{name}.json").run(out=tmp_path, device="cpu", **given)
+    return gf.load(copies / f"{name}.json").run(out=tmp_path / "out", device="cpu", **given)
 
 
 def assert_same(ours: gf.Image, theirs: torch.Tensor) -> None:
@@ -118,7 +131,12 @@ def test_a_picture_redrawn_by_each_kind_of_model_with_each_setting(
 ) -> None:
     ours = run("image_to_image", tmp_path, file=photo, prompt=PROMPT, model=models[model], seed=3, **settings)
     theirs = auto(models[model])(
-        PROMPT, image=PIL.Image.open(photo), generator=seeded(3), output_type="pt", **settings
+        PROMPT,
+        image=PIL.Image.open(photo),
+        num_inference_steps=STEPS,
+        generator=seeded(3),
+        output_type="pt",
+        **settings,
     ).images
     assert_same(ours["image"], theirs)
 
@@ -136,10 +154,10 @@ def test_a_picture_redrawn_by_kandinsky(models: dict[str, Path], photo: Path, tm
 def test_text_to_image_to_image_hands_latents_over(models: dict[str, Path], tmp_path: Path) -> None:
     ours = run("text_to_image_to_image", tmp_path, model=models["sd"], prompt=PROMPT, redraw_prompt=SECOND, seed=7)
     drawn = from_pretrained("StableDiffusionPipeline", models["sd"])(
-        PROMPT, generator=seeded(7), output_type="latent"
+        PROMPT, num_inference_steps=STEPS, generator=seeded(7), output_type="latent"
     ).images[0]
     theirs = auto(models["sd"])(
-        SECOND, image=drawn, strength=0.6, generator=seeded(11), output_type="pt"
+        SECOND, image=drawn, strength=0.6, num_inference_steps=STEPS, generator=seeded(11), output_type="pt"
     ).images  # fmt: skip
     assert_same(ours["image"], theirs)
     assert hops(ours) == 0
@@ -151,7 +169,7 @@ def test_stable_diffusion_to_kandinsky_goes_through_pixels(models: dict[str, Pat
         prompt=PROMPT, redraw_prompt=SECOND, seed=7, redraw_seed=11,
     )  # fmt: skip
     drawn = from_pretrained("AutoPipelineForText2Image", models["sd"])(
-        PROMPT, generator=seeded(7), output_type="pt"
+        PROMPT, num_inference_steps=STEPS, generator=seeded(7), output_type="pt"
     ).images
     assert_same(ours["draft"], drawn)
     assert_same(ours["image"], kandinsky(models["kandinsky"], SECOND, drawn, 11))
@@ -165,9 +183,11 @@ def test_two_models_of_one_space_hand_latents_over(models: dict[str, Path], tmp_
         prompt=PROMPT, redraw_prompt=SECOND, seed=7, redraw_seed=11,
     )  # fmt: skip
     drawn = from_pretrained("AutoPipelineForText2Image", models["sd"])(
-        PROMPT, generator=seeded(7), output_type="latent"
+        PROMPT, num_inference_steps=STEPS, generator=seeded(7), output_type="latent"
     ).images[0]
-    theirs = auto(models["second"])(SECOND, image=drawn, generator=seeded(11), output_type="pt").images
+    theirs = auto(models["second"])(
+        SECOND, image=drawn, num_inference_steps=STEPS, generator=seeded(11), output_type="pt"
+    ).images
     assert_same(ours["image"], theirs)
     assert hops(ours) == 0
 
@@ -178,39 +198,39 @@ def hops(run: gf.Run) -> int:
     return kinds.count("EncodeImage") - kinds.count("LoadImage")
 
 
-def test_image_to_image_to_image_over_three_checkpoints(
-    models: dict[str, Path], photo: Path, tmp_path: Path
-) -> None:
+def test_image_to_image_to_image_over_three_checkpoints(models: dict[str, Path], photo: Path, tmp_path: Path) -> None:
     ours = run(
         "image_to_image_to_image", tmp_path, file=photo, prompt=PROMPT, second_prompt=SECOND, third_prompt=THIRD,
         model=models["sd"], second_model=models["second"], third_model=models["third"], seed=3,
     )  # fmt: skip
     first = auto(models["sd"])(
-        PROMPT, image=PIL.Image.open(photo), generator=seeded(3), output_type="latent"
+        PROMPT, image=PIL.Image.open(photo), num_inference_steps=STEPS, generator=seeded(3), output_type="latent"
     ).images[0]
-    second = auto(models["second"])(SECOND, image=first, generator=seeded(3), output_type="latent").images[0]
-    theirs = auto(models["third"])(THIRD, image=second, generator=seeded(3), output_type="pt").images
+    second = auto(models["second"])(
+        SECOND, image=first, num_inference_steps=STEPS, generator=seeded(3), output_type="latent"
+    ).images[0]
+    theirs = auto(models["third"])(
+        THIRD, image=second, num_inference_steps=STEPS, generator=seeded(3), output_type="pt"
+    ).images
     assert_same(ours["image"], theirs)
     assert hops(ours) == 0
     made = [ours[name].pixels for name in ("first", "second", "image")]
     assert all(difference(before, after) > 0.01 for before, after in itertools.pairwise(made))
 
 
-def test_image_to_upscaler_to_super_resolution(
-    models: dict[str, Path], small_photo: Path, tmp_path: Path
-) -> None:
+def test_image_to_upscaler_to_super_resolution(models: dict[str, Path], small_photo: Path, tmp_path: Path) -> None:
     ours = run(
         "image_to_upscale_to_super_res", tmp_path, file=small_photo, prompt=PROMPT, model=models["sd"],
         upscaler=models["x2"], super_resolution=models["x4"], seed=7,
     )  # fmt: skip
     first = auto(models["sd"])(
-        PROMPT, image=PIL.Image.open(small_photo), generator=seeded(7), output_type="latent"
+        PROMPT, image=PIL.Image.open(small_photo), num_inference_steps=STEPS, generator=seeded(7), output_type="latent"
     ).images[0]
     second = from_pretrained("StableDiffusionLatentUpscalePipeline", models["x2"])(
-        PROMPT, image=first, generator=seeded(7), output_type="pt"
+        PROMPT, image=first, num_inference_steps=STEPS, generator=seeded(7), output_type="pt"
     ).images
     theirs = from_pretrained("StableDiffusionUpscalePipeline", models["x4"])(
-        PROMPT, image=second, generator=seeded(7), output_type="pt"
+        PROMPT, image=second, num_inference_steps=STEPS, generator=seeded(7), output_type="pt"
     ).images
     assert theirs.shape == (1, 3, 256, 256)
     assert_same(ours["image"], theirs)
@@ -244,10 +264,10 @@ def test_a_depth_map_holds_the_picture_that_another_model_styles(
     ours = run("controlnet_depth_to_image", tmp_path, **inputs)
     held = controlled(models)(
         PROMPT, negative_prompt=NEGATIVE, image=PIL.Image.open(photo),
-        control_image=PIL.Image.open(depth_map).convert("RGB"), generator=seeded(4), output_type="latent",
+        control_image=PIL.Image.open(depth_map).convert("RGB"), num_inference_steps=STEPS, generator=seeded(4), output_type="latent",
     ).images[0]  # fmt: skip
     theirs = auto(models["second"])(
-        SECOND, negative_prompt=NEGATIVE, image=held, strength=0.45, guidance_scale=10.5, generator=seeded(4),
+        SECOND, negative_prompt=NEGATIVE, image=held, strength=0.45, guidance_scale=10.5, num_inference_steps=STEPS, generator=seeded(4),
         output_type="pt",
     ).images  # fmt: skip
     assert_same(ours["image"], theirs)
@@ -280,10 +300,14 @@ def test_depth_that_is_estimated_and_depth_from_a_file(
         estimated = estimator(planes * 2 - 1, 0).sample.clamp(0, 1)
     redrawn = controlled(models)(
         PROMPT, image=PIL.Image.open(photo), control_image=estimated.expand(-1, 3, -1, -1), strength=0.9,
-        controlnet_conditioning_scale=1.0, generator=seeded(4), output_type="pt",
+        controlnet_conditioning_scale=1.0, num_inference_steps=STEPS, generator=seeded(4), output_type="pt",
     ).images  # fmt: skip
     assert_same(ours["redrawn"], redrawn)
     drawn = controlled(models, "StableDiffusionControlNetPipeline")(
-        SECOND, image=PIL.Image.open(depth_map).convert("RGB"), generator=seeded(4), output_type="pt"
+        SECOND,
+        image=PIL.Image.open(depth_map).convert("RGB"),
+        num_inference_steps=STEPS,
+        generator=seeded(4),
+        output_type="pt",
     ).images
     assert_same(ours["drawn"], drawn)

@@ -190,12 +190,12 @@ def latent_upscaler(folder: Path, model: Path) -> Path:
             text_encoder=text_encoder(),
             tokenizer=tokenizer(),
             unet=library.UNet2DConditionModel(
-                sample_size=16, in_channels=8, out_channels=5, block_out_channels=(32, 32), layers_per_block=2,
-                down_block_types=("KDownBlock2D", "KCrossAttnDownBlock2D"), mid_block_type=None,
-                up_block_types=("KCrossAttnUpBlock2D", "KUpBlock2D"), cross_attention_dim=WIDTH, attention_head_dim=8,
-                act_fn="gelu", norm_num_groups=None, conv_in_kernel=1, conv_out_kernel=1,
-                resnet_time_scale_shift="scale_shift", time_embedding_type="fourier", timestep_post_act="gelu",
-                time_cond_proj_dim=128 + WIDTH,
+                sample_size=16, in_channels=8, out_channels=5, block_out_channels=(32, 64, 64), layers_per_block=1,
+                down_block_types=("KDownBlock2D", "KCrossAttnDownBlock2D", "KCrossAttnDownBlock2D"),
+                up_block_types=("KCrossAttnUpBlock2D", "KCrossAttnUpBlock2D", "KUpBlock2D"), mid_block_type=None,
+                cross_attention_dim=WIDTH, attention_head_dim=8, act_fn="gelu", norm_num_groups=None,
+                conv_in_kernel=1, conv_out_kernel=1, resnet_time_scale_shift="scale_shift", time_embedding_type="fourier",
+                timestep_post_act="gelu", time_cond_proj_dim=128 + WIDTH,
             ),
             scheduler=library.EulerDiscreteScheduler(
                 beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="sample"
