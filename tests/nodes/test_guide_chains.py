@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import graphflow as gf
+from graphflow.nodes.diffusion.pocket_models import POCKET_FOLDER
 from tests.nodes import tiny
 from tests.nodes.conftest import diffusers
 from tests.nodes.test_against_diffusers import difference
@@ -291,11 +292,7 @@ def test_depth_that_is_estimated_and_depth_from_a_file(
     )  # fmt: skip
     pixels = torch.frombuffer(bytearray(PIL.Image.open(photo).convert("RGB").tobytes()), dtype=torch.uint8)
     planes = pixels.reshape(1, 64, 64, 3).permute(0, 3, 1, 2) / 255
-    from graphflow.nodes.diffusion.model_info import require_model
-
-    estimator = diffusers().UNet2DModel.from_pretrained(
-        str(require_model("pocket").folder.parent / "depth"), dtype=torch.float32
-    )
+    estimator = diffusers().UNet2DModel.from_pretrained(str(POCKET_FOLDER / "depth"), dtype=torch.float32)
     with torch.no_grad():
         estimated = estimator(planes * 2 - 1, 0).sample.clamp(0, 1)
     redrawn = controlled(models)(

@@ -194,8 +194,8 @@ def latent_upscaler(folder: Path, model: Path) -> Path:
                 down_block_types=("KDownBlock2D", "KCrossAttnDownBlock2D", "KCrossAttnDownBlock2D"),
                 up_block_types=("KCrossAttnUpBlock2D", "KCrossAttnUpBlock2D", "KUpBlock2D"), mid_block_type=None,
                 cross_attention_dim=WIDTH, attention_head_dim=8, act_fn="gelu", norm_num_groups=None,
-                conv_in_kernel=1, conv_out_kernel=1, resnet_time_scale_shift="scale_shift", time_embedding_type="fourier",
-                timestep_post_act="gelu", time_cond_proj_dim=128 + WIDTH,
+                conv_in_kernel=1, conv_out_kernel=1, resnet_time_scale_shift="scale_shift",
+                time_embedding_type="fourier", timestep_post_act="gelu", time_cond_proj_dim=128 + WIDTH,
             ),
             scheduler=library.EulerDiscreteScheduler(
                 beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="sample"
