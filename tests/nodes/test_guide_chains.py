@@ -265,11 +265,12 @@ def test_a_depth_map_holds_the_picture_that_another_model_styles(
     ours = run("controlnet_depth_to_image", tmp_path, **inputs)
     held = controlled(models)(
         PROMPT, negative_prompt=NEGATIVE, image=PIL.Image.open(photo),
-        control_image=PIL.Image.open(depth_map).convert("RGB"), num_inference_steps=STEPS, generator=seeded(4), output_type="latent",
+        control_image=PIL.Image.open(depth_map).convert("RGB"), num_inference_steps=STEPS, generator=seeded(4),
+        output_type="latent",
     ).images[0]  # fmt: skip
     theirs = auto(models["second"])(
-        SECOND, negative_prompt=NEGATIVE, image=held, strength=0.45, guidance_scale=10.5, num_inference_steps=STEPS, generator=seeded(4),
-        output_type="pt",
+        SECOND, negative_prompt=NEGATIVE, image=held, strength=0.45, guidance_scale=10.5, num_inference_steps=STEPS,
+        generator=seeded(4), output_type="pt",
     ).images  # fmt: skip
     assert_same(ours["image"], theirs)
     assert hops(ours) == 0
