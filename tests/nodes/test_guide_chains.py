@@ -106,7 +106,7 @@ def run(name: str, tmp_path: Path, **inputs: Any) -> gf.Run:
             if cls is not None and "steps" in cls.model_fields:
                 entry["steps"] = STEPS
         (copies / path.name).write_text(json.dumps(document))
-    given = {key: str(value) if isinstance(value, Path) else value for key, value in inputs.items()}
+    given: dict[str, Any] = {key: str(value) if isinstance(value, Path) else value for key, value in inputs.items()}
     return gf.load(copies / f"{name}.json").run(out=tmp_path / "out", device="cpu", **given)
 
 
