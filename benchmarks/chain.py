@@ -10,7 +10,7 @@ import time
 
 from benchmarks.startup import GRAPHFLOW, ROOT
 
-WORKFLOW = "workflows/image_to_upscale_to_super_res.json"
+WORKFLOW = "workflows/text_to_image_to_super_res.json"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Make the pictures of the README: ``python docs/pictures/make.py``.
+"""Make the pictures of the README and of the other pages: ``python docs/pictures/make.py``.
 
 Everything is drawn by the embedded pocket model through GraphFlow itself; the pictures are enlarged for the page.
 """
@@ -48,7 +48,7 @@ def sheet(pictures: dict[str, Image.Image]) -> Image.Image:
 
 def family(out: Path) -> None:
     """What the two workflows of the README save, the first as it is, the second side by side."""
-    run = gf.load(WORKFLOWS / "image_to_upscale_to_super_res.json").run(out=out, device="cpu")
+    run = gf.load(WORKFLOWS / "text_to_image_to_super_res.json").run(out=out, device="cpu")
     shutil.copyfile(run.files[0], HERE / "large.png")
     run = gf.load(WORKFLOWS / "controlnet_depth.json").run(out=out, device="cpu")
     saved = {path.stem: path for path in run.files}
@@ -62,6 +62,54 @@ def family(out: Path) -> None:
     sheet({caption: as_rgb(path) for caption, path in shown.items()}).save(HERE / "controlnet.png", optimize=True)
 
 
+SETTINGS = {
+    "image_to_image": {
+        "watercolor": {},
+        "cartoon": {"prompt": "cartoon of a red ball and a blue cube on green grass"},
+        "other colours": {"prompt": "a yellow ball and a purple cube on green grass", "strength": 0.7},
+    },
+    "strength": {f"strength {strength:g}": {"strength": strength} for strength in (0.2, 0.5, 0.8, 1.0)},
+    "guidance_scale": {f"guidance_scale {scale:g}": {"guidance_scale": scale} for scale in (1.0, 3.0, 6.0, 12.0)},
+    "negative_prompt": {
+        negative or "no negative prompt": {
+            "prompt": "a red ball and a blue cube",
+            "strength": 0.9,
+            "negative_prompt": negative,
+        }
+        for negative in ("", "blurry, low quality", "a blue sky")
+    },
+}
+"""What docs/image-to-image.md gives image_to_image.json, by sheet and caption."""
+
+
+def image_to_image(out: Path) -> None:
+    """The sheets of docs/image-to-image.md."""
+    start = as_rgb(WORKFLOWS / "pictures/ball_and_cube.png")
+    for name, settings in SETTINGS.items():
+        shown = {"the picture": start}
+        for caption, inputs in settings.items():
+            run = gf.load(WORKFLOWS / "image_to_image.json").run(out=out / name / caption, device="cpu", **inputs)
+            shown[caption] = run["image"].to_pil()
+        keep(name, shown)
+    for name, begins, captions in (
+        ("text_to_image_to_another_model", {}, {"draft": "drawn", "image": "redrawn"}),
+        ("image_to_image_to_image", {"the picture": start}, {"first": "first", "second": "second", "image": "third"}),
+        ("image_to_upscale_to_super_res", {"the picture": start}, {"image": "redrawn, eight times as large"}),
+        (
+            "controlnet_depth_to_image",
+            {"the picture": start, "its depth map": as_rgb(WORKFLOWS / "pictures/ball_and_cube_depth.png")},
+            {"held": "redrawn, depth held", "image": "in another style"},
+        ),
+    ):
+        run = gf.load(WORKFLOWS / f"{name}.json").run(out=out / name, device="cpu")
+        keep(name, begins | {caption: run[output].to_pil() for output, caption in captions.items()})
+
+
+def keep(name: str, pictures: dict[str, Image.Image]) -> None:
+    """One sheet as a file beside this one."""
+    sheet(pictures).save(HERE / f"{name}.png", optimize=True)
+
+
 def as_rgb(path: Path) -> Image.Image:
     """A picture, or a grey one of 16 bits, with 8 bits a channel."""
     picture = Image.open(path)
@@ -71,9 +119,10 @@ def as_rgb(path: Path) -> Image.Image:
 
 
 def main() -> None:
-    """Draw the demo sheet, the gallery, and the pictures of the family."""
+    """Draw the demo sheet, the gallery, the pictures of the family, and those of the page on image to image."""
     with tempfile.TemporaryDirectory() as out:
         family(Path(out) / "family")
+        image_to_image(Path(out) / "image_to_image")
         run = styles().run(out=out, device="cpu")
         pictures = {
             name.replace("_", " "): run[name].to_pil() for name in ("drawn", "pencil_sketch", "watercolor", "pixel_art")

@@ -253,3 +253,71 @@ def flux(folder: Path, *, schnell: bool = False, seed: int = 0) -> Path:
         )  # fmt: skip
 
     return save(folder, build, seed)
+
+
+def controlnet(folder: Path, model: Path) -> Path:
+    """A depth ControlNet for the UNet of ``model``, whose answers are not zero as they are before any training."""
+    library = diffusers()
+
+    def build() -> Any:
+        steered = library.UNet2DConditionModel.from_pretrained(str(model / "unet"))
+        made = library.ControlNetModel.from_unet(steered, conditioning_embedding_out_channels=(8, 8, 8, 8))
+        with torch.no_grad():
+            silent = [made.controlnet_cond_embedding.conv_out, made.controlnet_mid_block, *made.controlnet_down_blocks]
+            for layer in silent:
+                torch.nn.init.normal_(layer.weight, std=0.2)
+        return made
+
+    return save(folder, build, 7)
+
+
+def latent_upscaler(folder: Path, model: Path) -> Path:
+    """An x2 upscaler in the latents of ``model``: blocks of k-diffusion, Fourier features of the noise level.
+
+    Its condition is 128 values for the noise level beside the pooled prompt; of five channels the last is dropped.
+    """
+    library = diffusers()
+
+    def build() -> Any:
+        return library.StableDiffusionLatentUpscalePipeline(
+            vae=library.AutoencoderKL.from_pretrained(str(model / "vae")),
+            text_encoder=text_encoder(),
+            tokenizer=tokenizer(),
+            unet=library.UNet2DConditionModel(
+                sample_size=16, in_channels=8, out_channels=5, block_out_channels=(32, 64, 64), layers_per_block=1,
+                down_block_types=("KDownBlock2D", "KCrossAttnDownBlock2D", "KCrossAttnDownBlock2D"),
+                up_block_types=("KCrossAttnUpBlock2D", "KCrossAttnUpBlock2D", "KUpBlock2D"), mid_block_type=None,
+                cross_attention_dim=WIDTH, attention_head_dim=8, act_fn="gelu", norm_num_groups=None,
+                conv_in_kernel=1, conv_out_kernel=1, resnet_time_scale_shift="scale_shift",
+                time_embedding_type="fourier", timestep_post_act="gelu", time_cond_proj_dim=128 + WIDTH,
+            ),
+            scheduler=library.EulerDiscreteScheduler(
+                beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="sample"
+            ),
+        )  # fmt: skip
+
+    return save(folder, build, 8)
+
+
+def upscaler(folder: Path) -> Path:
+    """An x4 upscaler: a UNet that sees noise and the small picture, told its noise level; latent cells of 4 pixels."""
+    library = diffusers()
+
+    def build() -> Any:
+        return library.StableDiffusionUpscalePipeline(
+            vae=autoencoder(
+                block_out_channels=(8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 3,
+                up_block_types=("UpDecoderBlock2D",) * 3, scaling_factor=0.08333,
+            ),
+            text_encoder=text_encoder(activation="gelu"),
+            tokenizer=tokenizer(),
+            unet=unet(WIDTH, in_channels=7, num_class_embeds=1000, use_linear_projection=True),
+            low_res_scheduler=library.DDPMScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="scaled_linear"),
+            scheduler=library.DDIMScheduler(
+                beta_start=0.0001, beta_end=0.02, clip_sample=False, prediction_type="v_prediction",
+                set_alpha_to_one=False, steps_offset=1,
+            ),
+            max_noise_level=350,
+        )  # fmt: skip
+
+    return save(folder, build, 9)
