@@ -11,7 +11,7 @@ from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.network_info import find_network
-from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
+from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.empty_latent import EmptyLatent
 from graphflow.nodes.encoded_for import encoded_for, prompts_for
 from graphflow.nodes.estimate_depth import EstimateDepth
@@ -54,7 +54,7 @@ class ControlNetDepth(ModelNode, version=1):
         None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
     )
     seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
-    sampler: str = Field(DEFAULT, description="ddim, euler, euler_a, dpm++_2m, …; default: the model's own")
+    sampler: SamplerName = DEFAULT
     batch_size: int = Field(1, ge=1, le=4096, description="number of pictures, without an image")
 
     def input_types(self) -> dict[str, PortType]:
@@ -73,9 +73,7 @@ class ControlNetDepth(ModelNode, version=1):
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
         """Everything that Text2Image and Image2Image check, the ControlNet, and sizes and numbers that differ."""
         image, depth_map = inputs.get("image"), inputs.get("depth_map")
-        problem = check_sampler(self.sampler)
-        if problem:
-            yield problem
+        yield from check_sampler(info, self.sampler, self._setting(info, "steps", image))
         yield from check_control(self, info)
         if image is None:
             yield from check_size(info, self.width, self.height)

@@ -10,7 +10,7 @@ from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.families.adapters import Control, Draws, Sampling
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
-from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
+from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.diffusion.schedule import steps_between
 from graphflow.nodes.diffusion.step_memory import denoising_memory
 from graphflow.nodes.encoded_for import prompts_of
@@ -42,7 +42,7 @@ class Denoise(ModelNode, version=1):
         None, gt=0, lt=1, description="share of the noise schedule after which another model takes over (SDXL)"
     )
     seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
-    sampler: str = Field(DEFAULT, description="ddim, euler, euler_a, dpm++_2m, …; default: the model's own")
+    sampler: SamplerName = DEFAULT
     after_encoding: bool = Field(
         False,
         description="the latents were sampled by EncodeImage with the same seed: take the noise that follows that draw",
@@ -64,11 +64,9 @@ class Denoise(ModelNode, version=1):
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
         """An unknown sampler, a strength without steps, guidance away from nothing, noise that does not fit."""
-        problem = check_sampler(self.sampler)
-        if problem:
-            yield problem
         latent = inputs.get("latent", PortType(Latent))
         steps = self._steps(info, latent) or 1
+        yield from check_sampler(info, self.sampler, steps)
         if latent.noise == 1.0 and self.strength not in (None, 1.0):
             message = f"found strength {self.strength:g} for pure noise, expected 1"
             yield Problem(

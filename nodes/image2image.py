@@ -9,7 +9,7 @@ from graphflow.nodes.diffusion.checks import check_guidance, check_redrawing, ch
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
-from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
+from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.encoded_for import encoded_for, prompts_for
 
 __all__ = ["Image2Image"]
@@ -41,7 +41,7 @@ class Image2Image(ModelNode, version=1):
         None, gt=0, lt=1, description="share of the noise schedule after which another model takes over (SDXL)"
     )
     seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
-    sampler: str = Field(DEFAULT, description="ddim, euler, euler_a, dpm++_2m, …; default: the model's own")
+    sampler: SamplerName = DEFAULT
 
     def input_types(self) -> dict[str, PortType]:
         """Latents in the model's space; the rest as declared."""
@@ -67,9 +67,7 @@ class Image2Image(ModelNode, version=1):
         if not source.partly_noisy:
             yield from check_strength(info, steps, self.setting(info, "strength"))
         yield from check_guidance(info, self.guidance_scale, inputs)
-        problem = check_sampler(self.sampler)
-        if problem:
-            yield problem
+        yield from check_sampler(info, self.sampler, steps)
         size = cut_size(info, source)
         if size:
             yield cut_down(info, source, size)

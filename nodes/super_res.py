@@ -23,7 +23,7 @@ from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.families.adapters import Sampling, SuperResolves
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
-from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
+from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.diffusion.step_memory import denoising_memory
 from graphflow.nodes.diffusion.tile_sizes import with_smaller_tiles
 from graphflow.nodes.diffusion.upscaler_file import is_upscaler_file
@@ -49,7 +49,7 @@ class _SuperResolving(ModelNode, abstract=True):
         None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
     )
     seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
-    sampler: str = Field(DEFAULT, description="ddim, euler, euler_a, dpm++_2m, …; default: the model's own")
+    sampler: SamplerName = DEFAULT
     tile_size: int = Field(
         192, ge=32, le=4096, description="pixels; larger pictures are denoised in tiles of this size"
     )
@@ -57,9 +57,7 @@ class _SuperResolving(ModelNode, abstract=True):
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
         """An unknown sampler, more noise than the model knows, tiles that are all overlap."""
-        problem = check_sampler(self.sampler)
-        if problem:
-            yield problem
+        yield from check_sampler(info, self.sampler, self.setting(info, "steps"))
         noise_level = self.setting(info, "noise_level")
         if noise_level > info.max_noise_level:
             message = f"found noise_level {noise_level}, expected at most {info.max_noise_level}"

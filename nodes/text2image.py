@@ -9,7 +9,7 @@ from graphflow.nodes.diffusion.checks import check_guidance, check_redrawing, ch
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
-from graphflow.nodes.diffusion.samplers import DEFAULT, check_sampler
+from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.empty_latent import EmptyLatent
 from graphflow.nodes.encoded_for import prompts_for
 
@@ -35,7 +35,7 @@ class Text2Image(ModelNode, version=1):
         None, gt=0, lt=1, description="share of the noise schedule after which another model takes over (SDXL)"
     )
     seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
-    sampler: str = Field(DEFAULT, description="ddim, euler, euler_a, dpm++_2m, …; default: the model's own")
+    sampler: SamplerName = DEFAULT
     batch_size: int = Field(1, ge=1, le=4096, description="number of pictures")
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
@@ -51,9 +51,7 @@ class Text2Image(ModelNode, version=1):
         yield from check_size(info, self.width, self.height)
         yield from check_guidance(info, self.guidance_scale, inputs)
         yield from check_redrawing(info, PortType(Latent, noise=1.0), 1, None, self.denoising_end)
-        problem = check_sampler(self.sampler)
-        if problem:
-            yield problem
+        yield from check_sampler(info, self.sampler, self.setting(info, "steps"))
 
     def expand(self, g: Expansion, *, prompt: Text, negative_prompt: Text = "") -> Latent:
         """Encode the prompts, then denoise from nothing but noise."""

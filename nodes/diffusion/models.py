@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -171,8 +171,11 @@ def load_image_processor(folder: Path) -> Any:
     return pool.get("cpu", key, load, lambda _: 1 << 20)
 
 
-def make_scheduler(info: ModelInfo, sampler: str, name: str = "scheduler") -> Any:
-    """A fresh scheduler: the model's own under ``name``, or another sampler with the model's configuration."""
+def make_scheduler(info: ModelInfo, sampler: str, name: str = "scheduler", *, seeds: Sequence[int] = ()) -> Any:
+    """A fresh scheduler: the model's own under ``name``, or another sampler with the model's configuration.
+
+    One that draws noise by itself, not from the generators of the pipeline, draws it for item i from ``seeds[i]``.
+    """
     config = dict(info.configs[name])
     if info.family.name == "stable-diffusion":
         # What its pipelines set right, with a warning, in configurations from before these two were fixed.
@@ -195,4 +198,7 @@ def make_scheduler(info: ModelInfo, sampler: str, name: str = "scheduler") -> An
             "does not have; choose a sampler"
         )
     with quiet():
-        return cls.from_config(config)
+        scheduler = cls.from_config(config)
+    if hasattr(scheduler, "noise_sampler_seed"):
+        scheduler.noise_sampler_seed = list(seeds)
+    return scheduler

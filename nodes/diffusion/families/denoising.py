@@ -12,12 +12,26 @@ import torch
 from graphflow.nodes.diffusion.families.adapters import Progress, Sampling
 from graphflow.nodes.diffusion.model_info import ModelInfo
 
-__all__ = ["Described", "DescribedVae", "check_cells", "check_steps", "generators", "skip_encoding", "step_callback"]
+__all__ = [
+    "Described",
+    "DescribedVae",
+    "check_cells",
+    "check_steps",
+    "generators",
+    "seeds",
+    "skip_encoding",
+    "step_callback",
+]
+
+
+def seeds(seed: int, count: int) -> list[int]:
+    """The seed of each item of a batch, ``seed + i`` (modulo 2**64)."""
+    return [(seed + index) % 2**64 for index in range(count)]
 
 
 def generators(seed: int, count: int) -> list[torch.Generator]:
-    """A fresh CPU generator for each item of a batch, item i seeded with ``seed + i`` (modulo 2**64)."""
-    return [torch.Generator("cpu").manual_seed((seed + index) % 2**64) for index in range(count)]
+    """A fresh CPU generator for each item of a batch, seeded with `seeds`."""
+    return [torch.Generator("cpu").manual_seed(each) for each in seeds(seed, count)]
 
 
 def skip_encoding(draws: list[torch.Generator], latents: torch.Tensor, dtype: torch.dtype) -> None:

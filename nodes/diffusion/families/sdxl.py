@@ -18,6 +18,7 @@ from graphflow.nodes.diffusion.families.denoising import (
     DescribedVae,
     check_steps,
     generators,
+    seeds,
     skip_encoding,
     step_callback,
 )
@@ -58,7 +59,9 @@ class StableDiffusionXL(ClipFamily):
         """Latents of ``shape``, from pure noise: clean, or noisy where the schedule stops early."""
         batch, _, rows, columns = shape
         ending = {} if control else {"denoising_end": sampling.denoising_end}
-        pipeline = self._drawing(StableDiffusionXLPipeline, StableDiffusionXLControlNetPipeline, sampling, control)
+        pipeline = self._drawing(
+            StableDiffusionXLPipeline, StableDiffusionXLControlNetPipeline, sampling, control, batch
+        )
         latents: torch.Tensor = pipeline(
             width=columns * self.info.pixels_per_cell,
             height=rows * self.info.pixels_per_cell,
@@ -79,10 +82,11 @@ class StableDiffusionXL(ClipFamily):
         """Latents, from ``latents`` with noise added, or from noisy ones that another model left."""
         if sampling.denoising_start is None:
             check_steps(self.info.family.denoise_steps(sampling.steps, sampling.strength), sampling)
+        batch = len(latents)
         pipeline = self._drawing(
-            StableDiffusionXLImg2ImgPipeline, StableDiffusionXLControlNetImg2ImgPipeline, sampling, control
+            StableDiffusionXLImg2ImgPipeline, StableDiffusionXLControlNetImg2ImgPipeline, sampling, control, batch
         )
-        batch, dtype = len(latents), pipeline.unet.dtype
+        dtype = pipeline.unet.dtype
         draws = generators(sampling.seed, batch)
         if sampling.after_encoding:
             skip_encoding(draws, latents, dtype)
@@ -113,12 +117,12 @@ class StableDiffusionXL(ClipFamily):
             "negative_pooled_prompt_embeds": unwanted_pooled,
         }
 
-    def _drawing(self, plain: Any, controlled: Any, sampling: Sampling, control: Control | None) -> Any:
+    def _drawing(self, plain: Any, controlled: Any, sampling: Sampling, control: Control | None, batch: int) -> Any:
         """The pipeline of class ``plain``, or with a ControlNet of class ``controlled``."""
         parts = {
             "unet": self._load("unet"),
             "vae": DescribedVae(self.info, 1.0),
-            "scheduler": make_scheduler(self.info, sampling.sampler),
+            "scheduler": make_scheduler(self.info, sampling.sampler, seeds=seeds(sampling.seed, batch)),
             "add_watermarker": False,
         }
         # Which sizes and scores the UNet is told beside the prompt; only the image-to-image pipelines know both kinds.

@@ -18,7 +18,7 @@ import torch
 
 from graphflow.nodes.diffusion.families.adapters import Control, Progress, Prompts, Sampling
 from graphflow.nodes.diffusion.families.clip_family import ClipFamily
-from graphflow.nodes.diffusion.families.denoising import check_steps, generators, skip_encoding, step_callback
+from graphflow.nodes.diffusion.families.denoising import check_steps, generators, seeds, skip_encoding, step_callback
 from graphflow.nodes.diffusion.models import load_network, make_scheduler, quiet
 
 with quiet():
@@ -41,7 +41,7 @@ class StableDiffusion(ClipFamily):
     ) -> torch.Tensor:
         """Clean latents of ``shape``, from pure noise."""
         batch, _, rows, columns = shape
-        pipeline = self._drawing(StableDiffusionPipeline, StableDiffusionControlNetPipeline, sampling, control)
+        pipeline = self._drawing(StableDiffusionPipeline, StableDiffusionControlNetPipeline, sampling, control, batch)
         latents: torch.Tensor = pipeline(
             width=columns * self.info.pixels_per_cell,
             height=rows * self.info.pixels_per_cell,
@@ -61,10 +61,11 @@ class StableDiffusion(ClipFamily):
         """Clean latents, from ``latents`` with noise added. See the module for ``after_encoding``."""
         count = self.info.family.denoise_steps(sampling.steps, sampling.strength)
         check_steps(count, sampling)
+        batch = len(latents)
         pipeline = self._drawing(
-            StableDiffusionImg2ImgPipeline, StableDiffusionControlNetImg2ImgPipeline, sampling, control
+            StableDiffusionImg2ImgPipeline, StableDiffusionControlNetImg2ImgPipeline, sampling, control, batch
         )
-        batch, dtype = len(latents), pipeline.unet.dtype
+        dtype = pipeline.unet.dtype
         draws = generators(sampling.seed, batch)
         if sampling.after_encoding:
             skip_encoding(draws, latents, dtype)
@@ -87,11 +88,11 @@ class StableDiffusion(ClipFamily):
             "negative_prompt_embeds": self._rows(prompts.negative, batch)[0],
         }
 
-    def _drawing(self, plain: Any, controlled: Any, sampling: Sampling, control: Control | None) -> Any:
+    def _drawing(self, plain: Any, controlled: Any, sampling: Sampling, control: Control | None, batch: int) -> Any:
         """The pipeline of class ``plain``, or with a ControlNet of class ``controlled``."""
         parts = {
             "unet": self._load("unet"),
-            "scheduler": make_scheduler(self.info, sampling.sampler),
+            "scheduler": make_scheduler(self.info, sampling.sampler, seeds=seeds(sampling.seed, batch)),
             "requires_safety_checker": False,
         }
         if control is None:

@@ -8,7 +8,7 @@ import torch
 
 from graphflow.nodes.diffusion.families.adapters import Progress, Prompts, Sampling
 from graphflow.nodes.diffusion.families.clip_family import ClipFamily
-from graphflow.nodes.diffusion.families.denoising import DescribedVae, generators
+from graphflow.nodes.diffusion.families.denoising import DescribedVae, generators, seeds
 from graphflow.nodes.diffusion.models import make_scheduler, quiet
 from graphflow.nodes.diffusion.samplers import DEFAULT
 from graphflow.nodes.diffusion.tiling import in_tiles
@@ -43,7 +43,7 @@ class Upscaler(ClipFamily):
             StableDiffusionUpscalePipeline,
             vae=DescribedVae(self.info, SCALING_FACTOR),
             unet=_TiledUNet(unet, self.device, tile, overlap),
-            scheduler=make_scheduler(self.info, sampling.sampler),
+            scheduler=make_scheduler(self.info, sampling.sampler, seeds=seeds(sampling.seed, batch)),
             low_res_scheduler=make_scheduler(self.info, DEFAULT, name="low_res_scheduler"),
             max_noise_level=self.info.max_noise_level,
         )
