@@ -144,7 +144,8 @@ class _Weighted:
     """A prompt whose signs give weights to words."""
 
     def __init__(self, encoder: WindowEncoder, text: str, reading: Reading, info: ModelInfo) -> None:
-        from compel import Blend, Compel
+        from compel import Compel
+        from compel.prompt_parser import Blend
 
         self.compel = Compel(
             tokenizer=encoder.tokenizer,
@@ -183,12 +184,14 @@ class _Weighted:
 
 def _conjunction_of_compel(text: str) -> Any:
     """A prompt as Compel understands it. Raises ValueError for what Compel would leave out in silence."""
-    from compel import Blend, Compel
-    from compel.prompt_parser import PromptParser
+    from compel import Compel
+    from compel.prompt_parser import Blend, PromptParser
     from pyparsing import ParseBaseException
 
     try:
         conjunction = Compel.parse_prompt_string(text)
+        if text.strip():  # once more, to its end: Compel stops reading after .and()
+            PromptParser().conjunction.parse_string(text, parse_all=True)
     except (PromptParser.ParsingException, PromptParser.UnrecognizedOperatorException, ParseBaseException) as error:
         raise ValueError(f'found a prompt that Compel cannot read, "{shown(text)}": {error}') from error
     if conjunction.lora_weights:

@@ -44,10 +44,12 @@ class StableDiffusion(ClipFamily):
         network, skipped = self._load("text_encoder"), reading.clip_skip
 
         def states(output: Any) -> torch.Tensor:
-            # as `StableDiffusionPipeline.encode_prompt`: the last norm comes after whichever layer is taken
+            # As `StableDiffusionPipeline.encode_prompt`, which looks for the norm where transformers 5 has it no more:
+            # the last norm comes after whichever layer is taken.
             found: torch.Tensor = output.last_hidden_state
             if skipped is not None:
-                found = network.text_model.final_layer_norm(output.hidden_states[-(skipped + 1)])
+                norm = getattr(network, "text_model", network).final_layer_norm
+                found = norm(output.hidden_states[-(skipped + 1)])
             return found
 
         encoder = self._window_encoder("text_encoder", states)
