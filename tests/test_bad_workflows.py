@@ -52,6 +52,7 @@ WITHOUT_A_FILE = {
     "missing.host": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
     "missing.package": "depends on what is installed; tests/nodes/test_upscaler_files.py",
     "missing.status": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
+    "missing.package": "depends on what is installed; tests/nodes/test_prompts.py, test_samplers.py",
     "memory.budget": "depends on the machine; tests/engine/test_memory_budget.py",
     "memory.unreadable": "an option of a run, not of a workflow",
     "missing.peft": "depends on what is installed; tests/nodes/test_loras.py",

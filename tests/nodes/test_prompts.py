@@ -98,9 +98,6 @@ def test_clip_skip_under_a_controlnet(image: bool, one_thread: None) -> None:
     def made(**fields: Any) -> Any:
         return drawn(ControlNetDepth(steps=4, seed=2, **fields), prompt=PROMPT, depth_map=maps, **given)
 
-    workflow = gf.Workflow()
-    positive = workflow.add("positive", EncodePrompt(clip_skip=1), text=PROMPT)
-    workflow.output("out", positive)
     assert difference(made(clip_skip=1).pixels, made().pixels) > 1e-3
     steps = steps_of(ControlNetDepth(clip_skip=1), depth_map=maps)
     assert [step.clip_skip for step in steps] == [1, None]
