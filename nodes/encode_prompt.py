@@ -10,8 +10,8 @@ from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.reading import (
     ClipSkip,
     LongPrompts,
+    PromptReading,
     PromptSyntax,
-    Reading,
     check_reading,
     reading_of,
 )
@@ -65,7 +65,7 @@ class EncodePrompt(ModelNode, version=1):
         """Encode one prompt."""
         backend: ReadsPrompts = self.adapter(context)
         reading = reading_of(self)
-        if reading == Reading():
+        if reading == PromptReading():
             embeds, pooled = backend.encode_prompt(text, negative=self.negative, warn=context.warn)
         else:
             embeds, pooled = backend.read_prompt(text, reading, beside=beside, negative=self.negative)

@@ -10,7 +10,7 @@ from graphflow.nodes.denoise_prior import DenoisePrior
 from graphflow.nodes.diffusion.checks import comes_in_pixels, floored
 from graphflow.nodes.diffusion.families.adapters import Encoded, Prompts
 from graphflow.nodes.diffusion.model_info import ModelInfo
-from graphflow.nodes.diffusion.reading import Reading
+from graphflow.nodes.diffusion.reading import PromptReading
 from graphflow.nodes.encode_image import EncodeImage
 from graphflow.nodes.encode_prompt import EncodePrompt
 from graphflow.nodes.resize_image import ResizeImage
@@ -41,7 +41,7 @@ def prompts_for(
     *,
     seed: int = 0,
     batch: int | None = None,
-    reading: Reading = Reading(),  # noqa: B008  it is frozen
+    reading: PromptReading = PromptReading(),  # noqa: B008  it is frozen
 ) -> dict[str, Any]:
     """What a denoising node takes as ``positive`` and ``negative``.
 

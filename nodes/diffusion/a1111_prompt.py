@@ -75,7 +75,9 @@ def parse_a1111(text: str) -> list[Part]:
         elif found == "AND":
             raise _refused(text, place, "AND, which denoises prompts side by side", "write BREAK, or a comma")
         elif token["network"]:
-            raise _refused(text, place, f"{found}, which loads weights", "leave it out")
+            raise _refused(
+                text, place, f"{found}, which loads weights", "lay a LoRA over the model: MODEL + lora:NAME*0.8"
+            )
         elif found == "|" and square:
             raise _refused(text, place, "prompts that take turns, [one|other]", "choose one of them")
         else:

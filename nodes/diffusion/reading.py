@@ -12,7 +12,10 @@ from pydantic import Field
 from graphflow import Problem
 from graphflow.nodes.diffusion.model_info import ModelInfo
 
-__all__ = ["ClipSkip", "LongPrompts", "PromptSyntax", "Reading", "check_reading", "reading_of"]
+__all__ = ["ClipSkip", "LongPrompts", "PromptReading", "PromptSyntax", "check_reading", "reading_of"]
+
+CLIP_LAYERS = 12
+"""Layers of a CLIP text encoder whose configuration does not tell, as transformers takes it."""
 
 ClipSkip = Annotated[
     int | None,
@@ -34,7 +37,7 @@ LongPrompts = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class PromptReading:
     """How a prompt is read, where a model gives the choice (`Family.takes`)."""
 
     clip_skip: int | None = None
@@ -56,18 +59,19 @@ class _Reads(Protocol):
     def long_prompts(self) -> Literal["refuse", "chunk"]: ...
 
 
-def reading_of(node: _Reads) -> Reading:
+def reading_of(node: _Reads) -> PromptReading:
     """What the parameters of a node say."""
-    return Reading(clip_skip=node.clip_skip, prompt_syntax=node.prompt_syntax, long_prompts=node.long_prompts)
+    return PromptReading(clip_skip=node.clip_skip, prompt_syntax=node.prompt_syntax, long_prompts=node.long_prompts)
 
 
 def check_reading(info: ModelInfo, node: _Reads) -> Iterator[Problem]:
     """Layers that the text encoders do not have, and a syntax whose package is not installed."""
-    layers = [int(info.configs[name]["num_hidden_layers"]) for name in info.family.tokenizers if name in info.configs]
-    most = min(layers) - info.family.layers_above
-    if "clip_skip" in info.family.takes and node.clip_skip is not None and node.clip_skip > most:
-        message = f'found clip_skip {node.clip_skip}, expected at most {most} for the model "{info.reference}"'
-        yield Problem("value.clip_skip", message, "clip_skip", "its text encoder has no more layers")
+    if node.clip_skip is not None and "clip_skip" in info.family.takes:
+        configs = [info.configs[name] for name in info.family.tokenizers if name in info.configs]
+        most = min(int(config.get("num_hidden_layers", CLIP_LAYERS)) for config in configs) - info.family.layers_above
+        if node.clip_skip > most:
+            message = f'found clip_skip {node.clip_skip}, expected at most {most} for the model "{info.reference}"'
+            yield Problem("value.clip_skip", message, "clip_skip", "its text encoder has no more layers")
     if node.prompt_syntax != "plain" and importlib.util.find_spec("compel") is None:
         message = f'the prompt_syntax "{node.prompt_syntax}" needs compel, which is not here'
         yield Problem("missing.package", message, "prompt_syntax", 'pip install "graphflow-diffusion[compel]"')

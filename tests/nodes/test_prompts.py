@@ -140,7 +140,8 @@ def test_what_the_family_of_a_model_ignores_is_refused(
         problem = {problem.code: problem for problem in node.check({})}["value.ignored"]
         assert (problem.field, problem.severity) == (name, "error")
         assert f"found {name} {value!r}" in problem.message
-        assert "value.ignored" not in {found.code for found in type(node)(model=model).check({})}
+        kind: Any = type(node)
+        assert "value.ignored" not in {found.code for found in kind(model=model).check({})}
 
 
 def test_a_port_that_the_family_ignores_is_refused() -> None:
@@ -423,7 +424,7 @@ def test_what_compel_would_leave_out_in_silence_is_refused(
 def test_a_weighted_prompt_is_never_cut(folders: dict[str, Path], context: Recorder) -> None:
     pytest.importorskip("compel")
     for syntax in ("compel", "a1111"):
-        with pytest.raises(ValueError, match="expected at most 30 .*long_prompts"):
+        with pytest.raises(ValueError, match=r"expected at most 30 .*long_prompts"):
             encoded(folders["sd"], LONG, context, prompt_syntax=syntax)
     parts = '("' + '", "'.join([PROMPT] * 3) + '").and()'
     assert encoded(folders["sd"], parts, context, prompt_syntax="compel").embeds.shape[1] == 3 * 32

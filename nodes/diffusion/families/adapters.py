@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from graphflow.nodes.diffusion.reading import Reading
+from graphflow.nodes.diffusion.reading import PromptReading
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +112,7 @@ class Adapter(Protocol):
 class ReadsPrompts(Adapter, Protocol):
     """What a family can do besides whose prompts may be read in several ways (`Family.takes`)."""
 
-    def read_prompt(self, text: str, reading: Reading, *, beside: str | None, negative: bool) -> Encoded:
+    def read_prompt(self, text: str, reading: PromptReading, *, beside: str | None, negative: bool) -> Encoded:
         """A prompt encoded, in as many windows as ``beside`` fills or more. Raises ValueError as `encode_prompt`."""
 
 

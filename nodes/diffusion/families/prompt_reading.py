@@ -14,11 +14,10 @@ from typing import Any, Protocol
 import torch
 
 from graphflow.nodes.diffusion.a1111_prompt import parse_a1111
-from graphflow.nodes.diffusion.families.prompt_length import Reading as Length
-from graphflow.nodes.diffusion.families.prompt_length import shown, too_long
+from graphflow.nodes.diffusion.families.prompt_length import Reading, shown, too_long
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.models import quiet
-from graphflow.nodes.diffusion.reading import Reading
+from graphflow.nodes.diffusion.reading import PromptReading
 
 __all__ = ["WindowEncoder", "encode_windows", "pooled_text"]
 
@@ -75,11 +74,12 @@ class _Read(Protocol):
     count: int
     """Windows that it fills."""
 
-    def encode(self) -> torch.Tensor: ...
+    def encode(self) -> torch.Tensor:
+        """Embeddings (1, windows * window, width)."""
 
 
 def encode_windows(
-    encoders: Sequence[WindowEncoder], text: str, beside: str | None, reading: Reading, info: ModelInfo
+    encoders: Sequence[WindowEncoder], text: str, beside: str | None, reading: PromptReading, info: ModelInfo
 ) -> torch.Tensor:
     """Embeddings (1, windows * window, width of all encoders side by side) of a prompt.
 
@@ -98,7 +98,7 @@ def encode_windows(
     return torch.cat(rows, dim=-1)
 
 
-def pooled_text(text: str, reading: Reading) -> str:
+def pooled_text(text: str, reading: PromptReading) -> str:
     """What the pooled embedding of a prompt is made of.
 
     Compel takes the text as it stands, with its signs; of A1111's syntax it is the words alone.
@@ -111,11 +111,11 @@ def pooled_text(text: str, reading: Reading) -> str:
 class _Plain:
     """A prompt whose characters mean themselves."""
 
-    def __init__(self, encoder: WindowEncoder, text: str, reading: Reading, info: ModelInfo) -> None:
+    def __init__(self, encoder: WindowEncoder, text: str, reading: PromptReading, info: ModelInfo) -> None:
         self.encoder, tokens = encoder, encoder.tokens(text)
         room = encoder.window - 2
         if reading.long_prompts == "refuse" and len(tokens) > room:
-            raise too_long(info, text, Length(encoder.tokenizer, len(tokens), room))
+            raise too_long(info, text, Reading(encoder.tokenizer, len(tokens), room))
         self.windows = list(_windows(encoder.tokenizer, tokens, room))
         self.count = len(self.windows)
 
@@ -143,7 +143,7 @@ def _last(names: Sequence[str], ends: frozenset[str]) -> int:
 class _Weighted:
     """A prompt whose signs give weights to words."""
 
-    def __init__(self, encoder: WindowEncoder, text: str, reading: Reading, info: ModelInfo) -> None:
+    def __init__(self, encoder: WindowEncoder, text: str, reading: PromptReading, info: ModelInfo) -> None:
         from compel import Compel
         from compel.prompt_parser import Blend
 
@@ -163,7 +163,7 @@ class _Weighted:
                 tokens = [len(encoder.tokens(piece.text)) for piece in prompt.children]
                 if reading.long_prompts == "refuse" and sum(tokens) > encoder.window - 2:
                     words = " ".join(piece.text for piece in prompt.children)
-                    raise too_long(info, words, Length(encoder.tokenizer, sum(tokens), encoder.window - 2))
+                    raise too_long(info, words, Reading(encoder.tokenizer, sum(tokens), encoder.window - 2))
                 counts.append(self._windows_of(prompt, encoder))
             self.count += max(counts)
 
@@ -191,7 +191,7 @@ def _conjunction_of_compel(text: str) -> Any:
     try:
         conjunction = Compel.parse_prompt_string(text)
         if text.strip():  # once more, to its end: Compel stops reading after .and()
-            PromptParser().conjunction.parse_string(text, parse_all=True)
+            PromptParser().conjunction.parse_string(text.replace(",", ", "), parse_all=True)
     except (PromptParser.ParsingException, PromptParser.UnrecognizedOperatorException, ParseBaseException) as error:
         raise ValueError(f'found a prompt that Compel cannot read, "{shown(text)}": {error}') from error
     if conjunction.lora_weights:

@@ -24,7 +24,7 @@ from graphflow.nodes.diffusion.families.denoising import (
 )
 from graphflow.nodes.diffusion.families.prompt_reading import encode_windows, pooled_text
 from graphflow.nodes.diffusion.models import load_network, make_scheduler, quiet
-from graphflow.nodes.diffusion.reading import Reading
+from graphflow.nodes.diffusion.reading import PromptReading
 
 with quiet():
     from diffusers import (
@@ -56,7 +56,7 @@ class StableDiffusionXL(ClipFamily):
         return Encoded(embeds, pooled)
 
     @torch.no_grad()
-    def read_prompt(self, text: str, reading: Reading, *, beside: str | None, negative: bool) -> Encoded:
+    def read_prompt(self, text: str, reading: PromptReading, *, beside: str | None, negative: bool) -> Encoded:
         """As `encode_prompt`, (1, windows * tokens, width); the pooled embeddings are those of the first window."""
         layer = -2 - (reading.clip_skip or 0)  # as in `StableDiffusionXLPipeline.encode_prompt`
         encoders = [

@@ -21,7 +21,7 @@ from graphflow.nodes.diffusion.families.clip_family import ClipFamily
 from graphflow.nodes.diffusion.families.denoising import check_steps, generators, seeds, skip_encoding, step_callback
 from graphflow.nodes.diffusion.families.prompt_reading import encode_windows
 from graphflow.nodes.diffusion.models import load_network, make_scheduler, quiet
-from graphflow.nodes.diffusion.reading import Reading
+from graphflow.nodes.diffusion.reading import PromptReading
 
 with quiet():
     from diffusers import (
@@ -39,7 +39,7 @@ class StableDiffusion(ClipFamily):
     """Runs one model of the family on one device. Satisfies `adapters.Draws` and `adapters.ReadsPrompts`."""
 
     @torch.no_grad()
-    def read_prompt(self, text: str, reading: Reading, *, beside: str | None, negative: bool) -> Encoded:
+    def read_prompt(self, text: str, reading: PromptReading, *, beside: str | None, negative: bool) -> Encoded:
         """Embeddings (1, windows * tokens, width)."""
         network, skipped = self._load("text_encoder"), reading.clip_skip
 
