@@ -8,6 +8,7 @@ it is imported only where they are asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -182,6 +183,7 @@ class _Weighted:
         return len(ids) // encoder.window
 
 
+@lru_cache(maxsize=16)
 def _conjunction_of_compel(text: str) -> Any:
     """A prompt as Compel understands it. Raises ValueError for what Compel would leave out in silence."""
     from compel import Compel
@@ -190,7 +192,7 @@ def _conjunction_of_compel(text: str) -> Any:
 
     try:
         conjunction = Compel.parse_prompt_string(text)
-        if text.strip():  # once more, to its end: Compel stops reading after .and()
+        if ".and" in text or ".add" in text:  # once more, to its end: Compel stops reading after them
             PromptParser().conjunction.parse_string(text.replace(",", ", "), parse_all=True)
     except (PromptParser.ParsingException, PromptParser.UnrecognizedOperatorException, ParseBaseException) as error:
         raise ValueError(f'found a prompt that Compel cannot read, "{shown(text)}": {error}') from error
