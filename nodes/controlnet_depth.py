@@ -11,6 +11,7 @@ from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.network_info import find_network
+from graphflow.nodes.diffusion.reading import ClipSkip, LongPrompts, PromptSyntax, check_reading, reading_of
 from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.empty_latent import EmptyLatent
 from graphflow.nodes.encoded_for import encoded_for, prompts_for
@@ -55,6 +56,9 @@ class ControlNetDepth(ModelNode, version=1):
     )
     seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
     sampler: SamplerName = DEFAULT
+    clip_skip: ClipSkip = None
+    prompt_syntax: PromptSyntax = "plain"
+    long_prompts: LongPrompts = "refuse"
     batch_size: int = Field(1, ge=1, le=4096, description="number of pictures, without an image")
 
     def input_types(self) -> dict[str, PortType]:
@@ -73,6 +77,7 @@ class ControlNetDepth(ModelNode, version=1):
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
         """Everything that Text2Image and Image2Image check, the ControlNet, and sizes and numbers that differ."""
         image, depth_map = inputs.get("image"), inputs.get("depth_map")
+        yield from check_reading(info, self)
         yield from check_sampler(info, self.sampler, self._setting(info, "steps", image))
         yield from check_control(self, info)
         if image is None:
@@ -156,7 +161,7 @@ class ControlNetDepth(ModelNode, version=1):
             ),
             latent=latent,
             depth_map=depth_map,
-            **prompts_for(g, info, prompt, negative_prompt, guidance_scale),
+            **prompts_for(g, info, prompt, negative_prompt, guidance_scale, reading=reading_of(self)),
         )
         return made
 

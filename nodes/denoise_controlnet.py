@@ -32,8 +32,11 @@ class DenoiseControlNet(Denoise, version=1):
         return {**super().input_types(), "depth_map": PortType(DepthMap)}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """As `Denoise`, and a ControlNet that is missing or not made for the model."""
+        """As `Denoise`, and a ControlNet that is missing or not made for the model, or that hands over."""
         yield from super().check_with(info, inputs)
+        if self.denoising_end is not None or inputs.get("latent", PortType(Latent)).partly_noisy:
+            message = "found a hand-over to or from another model, expected the whole noise schedule under a ControlNet"
+            yield Problem("value.hand_over", message, "denoising_end", "use Denoise for the part that is shared")
         yield from check_control(self, info)
 
     def identity(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from graphflow import Conditioning, Expansion, Latent, Text
@@ -9,6 +10,7 @@ from graphflow.nodes.denoise_prior import DenoisePrior
 from graphflow.nodes.diffusion.checks import comes_in_pixels, floored
 from graphflow.nodes.diffusion.families.adapters import Encoded, Prompts
 from graphflow.nodes.diffusion.model_info import ModelInfo
+from graphflow.nodes.diffusion.reading import PromptReading
 from graphflow.nodes.encode_image import EncodeImage
 from graphflow.nodes.encode_prompt import EncodePrompt
 from graphflow.nodes.resize_image import ResizeImage
@@ -39,22 +41,27 @@ def prompts_for(
     *,
     seed: int = 0,
     batch: int | None = None,
+    reading: PromptReading = PromptReading(),  # noqa: B008  it is frozen
 ) -> dict[str, Any]:
     """What a denoising node takes as ``positive`` and ``negative``.
 
-    Where the negative prompt is never looked at, it is not encoded. A prior draws noise from ``seed``
-    for each picture of the batch.
+    Where the negative prompt is never looked at, it is not encoded. A prior draws noise from ``seed`` for each picture
+    of the batch. As in diffusers, layers are skipped for the prompt only.
     """
     if info.family.prior:
         prior = DenoisePrior(model=info.reference, seed=seed, batch_size=batch or 1)
         positive, negative = g.add(prior, text=prompt, negative_text=negative_prompt)
         return {"positive": positive, "negative": negative}
-    wanted = EncodePrompt(model=info.reference)
+    how = asdict(reading)
+    wanted = EncodePrompt(model=info.reference, **how)
     # Where it makes no difference, equal texts are one step.
-    unwanted = EncodePrompt(model=info.reference, negative=info.zeros_for_no_negative)
+    unwanted = EncodePrompt(model=info.reference, negative=info.zeros_for_no_negative, **{**how, "clip_skip": None})
+    if not info.family.guides_away(guidance_scale):
+        return {"positive": g.add(wanted, text=prompt), "negative": None}
+    beside = {"positive": negative_prompt, "negative": prompt} if reading.varies else {}
     return {
-        "positive": g.add(wanted, text=prompt),
-        "negative": g.add(unwanted, text=negative_prompt) if info.family.guides_away(guidance_scale) else None,
+        "positive": g.add(wanted, text=prompt, beside=beside.get("positive")),
+        "negative": g.add(unwanted, text=negative_prompt, beside=beside.get("negative")),
     }
 
 
@@ -65,5 +72,10 @@ def prompts_of(
     guided = info.family.guides_away(guidance_scale)
     if guided and negative is None:
         raise ValueError(f"guidance_scale {guidance_scale:g} needs a negative prompt; connect one, or set it to 1")
+    if negative and guided and negative.embeds.shape[1:] != positive.embeds.shape[1:]:
+        raise ValueError(
+            f"found a prompt of {positive.embeds.shape[1]} tokens and a negative prompt of {negative.embeds.shape[1]}, "
+            "expected equally many; give each EncodePrompt the other's text at 'beside'"
+        )
     unwanted = Encoded(negative.embeds, negative.pooled) if negative and guided else None
     return Prompts(Encoded(positive.embeds, positive.pooled), unwanted)

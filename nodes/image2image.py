@@ -9,6 +9,7 @@ from graphflow.nodes.diffusion.checks import check_guidance, check_redrawing, ch
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
+from graphflow.nodes.diffusion.reading import ClipSkip, LongPrompts, PromptSyntax, check_reading, reading_of
 from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.encoded_for import encoded_for, prompts_for
 
@@ -42,6 +43,9 @@ class Image2Image(ModelNode, version=1):
     )
     seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
     sampler: SamplerName = DEFAULT
+    clip_skip: ClipSkip = None
+    prompt_syntax: PromptSyntax = "plain"
+    long_prompts: LongPrompts = "refuse"
 
     def input_types(self) -> dict[str, PortType]:
         """Latents in the model's space; the rest as declared."""
@@ -67,6 +71,7 @@ class Image2Image(ModelNode, version=1):
         if not source.partly_noisy:
             yield from check_strength(info, steps, self.setting(info, "strength"))
         yield from check_guidance(info, self.guidance_scale, inputs)
+        yield from check_reading(info, self)
         yield from check_sampler(info, self.sampler, steps)
         size = cut_size(info, source)
         if size:
@@ -89,7 +94,16 @@ class Image2Image(ModelNode, version=1):
                 after_encoding=after_encoding,
             ),
             latent=latent,
-            **prompts_for(g, info, prompt, negative_prompt, guidance_scale, seed=self.seed, batch=source.batch),
+            **prompts_for(
+                g,
+                info,
+                prompt,
+                negative_prompt,
+                guidance_scale,
+                seed=self.seed,
+                batch=source.batch,
+                reading=reading_of(self),
+            ),
         )
         return made
 

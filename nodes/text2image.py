@@ -9,6 +9,7 @@ from graphflow.nodes.diffusion.checks import check_guidance, check_redrawing, ch
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
+from graphflow.nodes.diffusion.reading import ClipSkip, LongPrompts, PromptSyntax, check_reading, reading_of
 from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.empty_latent import EmptyLatent
 from graphflow.nodes.encoded_for import prompts_for
@@ -36,6 +37,9 @@ class Text2Image(ModelNode, version=1):
     )
     seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
     sampler: SamplerName = DEFAULT
+    clip_skip: ClipSkip = None
+    prompt_syntax: PromptSyntax = "plain"
+    long_prompts: LongPrompts = "refuse"
     batch_size: int = Field(1, ge=1, le=4096, description="number of pictures")
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
@@ -51,6 +55,7 @@ class Text2Image(ModelNode, version=1):
         yield from check_size(info, self.width, self.height)
         yield from check_guidance(info, self.guidance_scale, inputs)
         yield from check_redrawing(info, PortType(Latent, noise=1.0), 1, None, self.denoising_end)
+        yield from check_reading(info, self)
         yield from check_sampler(info, self.sampler, self.setting(info, "steps"))
 
     def expand(self, g: Expansion, *, prompt: Text, negative_prompt: Text = "") -> Latent:
@@ -67,7 +72,16 @@ class Text2Image(ModelNode, version=1):
                 sampler=self.sampler,
             ),
             latent=g.add(self._empty()),
-            **prompts_for(g, info, prompt, negative_prompt, guidance_scale, seed=self.seed, batch=self.batch_size),
+            **prompts_for(
+                g,
+                info,
+                prompt,
+                negative_prompt,
+                guidance_scale,
+                seed=self.seed,
+                batch=self.batch_size,
+                reading=reading_of(self),
+            ),
         )
         return latent
 

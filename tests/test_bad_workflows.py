@@ -50,7 +50,7 @@ WITHOUT_A_FILE = {
     "missing.answer": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
     "missing.connection": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
     "missing.host": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
-    "missing.package": "depends on what is installed; tests/nodes/test_upscaler_files.py",
+    "missing.package": "depends on what is installed; tests/nodes: test_upscaler_files, test_prompts, test_samplers",
     "missing.status": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
     "memory.budget": "depends on the machine; tests/engine/test_memory_budget.py",
     "memory.unreadable": "an option of a run, not of a workflow",

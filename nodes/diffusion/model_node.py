@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from graphflow import Context, Field, Latent, ModelRef, Node, PortType, Problem
@@ -39,10 +39,21 @@ class ModelNode(Node, abstract=True):
         return require_model(self.model, self.task)
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
-        """What is wrong with the model; then what `check_with` finds."""
+        """What is wrong with the model, what its family ignores; then what `check_with` finds."""
         yield from find_problems(self.model, self.task)
         if self.known:
+            yield from self._ignored(self.known, inputs)
             yield from self.check_with(self.known, inputs)
+
+    def _ignored(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
+        """Errors for parameters and ports that were given, and that the model would not look at."""
+        fields = type(self).model_fields
+        for name in sorted(info.family.ignored):
+            given = name in inputs or (name in fields and getattr(self, name) != fields[name].default)
+            if given:
+                value = f" {getattr(self, name)!r}" if name in fields else ""
+                message = f"found {name}{value}, which models of the family {info.family.name} do not look at"
+                yield Problem("value.ignored", message, name, "leave it out, or choose another model")
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
         """Faults of the other parameters, given the model."""

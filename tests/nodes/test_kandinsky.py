@@ -44,7 +44,15 @@ def direct(cls: str, decoder: Path, sampler: str = "default") -> Any:
 
 @pytest.mark.parametrize(
     ("sampler", "guidance", "negative", "batch"),
-    [("default", 4.0, "", 1), ("default", 4.0, "a cone", 2), ("ddim", 4.0, "", 1), ("default", 1.0, "", 1)],
+    [
+        ("default", 4.0, "", 1),
+        ("default", 4.0, "a cone", 2),
+        ("default", 1.0, "", 1),
+        ("ddim", 4.0, "", 1),
+        ("dpm++_2m_karras", 4.0, "", 1),
+        ("dpm++_2m_sde", 4.0, "", 2),
+        ("dpm++_2s", 4.0, "", 1),
+    ],
 )
 def test_text_to_image(decoder: Path, sampler: str, guidance: float, negative: str, batch: int) -> None:
     node = Text2Image(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,13 @@ def quietly_made(cls: str, own: dict[str, Any], config: dict[str, Any]) -> Any:
 
 def direct(folder: Path, cls: str, name: str, seeds: list[int]) -> Any:
     scheduler = scheduler_for(name, folder, seeds)
-    pipeline = getattr(diffusers(), cls).from_pretrained(str(folder), safety_checker=None, scheduler=scheduler)
-    return quietly(pipeline)
+    parts = {**loaded(folder, cls).components, "scheduler": scheduler}
+    return quietly(getattr(diffusers(), cls)(**parts, requires_safety_checker=False))
+
+
+@cache
+def loaded(folder: Path, cls: str) -> Any:
+    return quietly(getattr(diffusers(), cls).from_pretrained(str(folder), safety_checker=None))
 
 
 def test_every_method_is_tested_and_every_schedule_is_there() -> None:

@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from graphflow import Compute, Memory
-from graphflow.nodes.diffusion.families.family import Defaults, Family, Task, begun_steps
+from graphflow.nodes.diffusion.families.family import READING, Defaults, Family, Task, begun_steps
 
 if TYPE_CHECKING:
     from graphflow.nodes.diffusion.model_info import ModelInfo
@@ -69,6 +69,7 @@ FAMILIES: tuple[Family, ...] = (
         },
         size_multiple=8,
         controlnet=True,
+        takes=READING,
         adapter="stable_diffusion:StableDiffusion",
     ),
     Family(
@@ -87,6 +88,8 @@ FAMILIES: tuple[Family, ...] = (
         controlnet=True,
         adapter="sdxl:StableDiffusionXL",
         text_states="sdxl",
+        layers_above=1,
+        takes=READING,
         text_width=("unet", "cross_attention_dim"),
     ),
     Family(
@@ -101,6 +104,8 @@ FAMILIES: tuple[Family, ...] = (
         hands_over=True,
         adapter="sdxl:StableDiffusionXL",
         text_states="sdxl-refiner",
+        layers_above=1,
+        takes=READING,
         text_width=("unet", "cross_attention_dim"),
     ),
     Family(
@@ -128,8 +133,8 @@ FAMILIES: tuple[Family, ...] = (
         adapter="kandinsky:Kandinsky",
         text_states="kandinsky-2.2",
         text_width=("unet", "encoder_hid_dim"),
-        # Its pipelines neither scale what goes into the UNet, as Euler wants it, nor ask a sampler for more than that.
-        samplers=frozenset({"ddim", "ddpm"}),
+        # Its pipelines do not scale what goes into the UNet, as Euler wants it, and give each step a generator.
+        samplers=frozenset({"ddim", "ddpm", "dpm++_2m", "dpm++_2m_sde", "dpm++_2s"}),
     ),
     Family(
         name="sd3",

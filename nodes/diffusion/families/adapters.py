@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from graphflow.nodes.diffusion.reading import PromptReading
+
 if TYPE_CHECKING:
     import torch
 
@@ -19,6 +21,7 @@ __all__ = [
     "Imagines",
     "Progress",
     "Prompts",
+    "ReadsPrompts",
     "Sampling",
     "SuperResolves",
     "Upscales",
@@ -104,6 +107,13 @@ class Adapter(Protocol):
 
     def decode(self, latents: torch.Tensor, tile: int) -> torch.Tensor:
         """Pixels in [0, 1], float32 on the CPU; in tiles where the picture is larger than ``tile`` pixels."""
+
+
+class ReadsPrompts(Adapter, Protocol):
+    """What a family can do besides whose prompts may be read in several ways (`Family.takes`)."""
+
+    def read_prompt(self, text: str, reading: PromptReading, *, beside: str | None, negative: bool) -> Encoded:
+        """A prompt encoded, in as many windows as ``beside`` fills or more. Raises ValueError as `encode_prompt`."""
 
 
 class Draws(Adapter, Protocol):

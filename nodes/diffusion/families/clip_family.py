@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ import torch
 from graphflow.nodes.diffusion.families.adapters import Control, Encoded, Warn
 from graphflow.nodes.diffusion.families.autoencoder_family import AutoencoderFamily
 from graphflow.nodes.diffusion.families.prompt_length import reading, too_long
-from graphflow.nodes.diffusion.models import quiet
+from graphflow.nodes.diffusion.families.prompt_reading import WindowEncoder
+from graphflow.nodes.diffusion.models import load_tokenizer, quiet
 
 with quiet():
     from diffusers import StableDiffusionPipeline
@@ -39,6 +41,12 @@ class ClipFamily(AutoencoderFamily):
         if found.tokens > found.window:
             raise too_long(self.info, text, found)
         return found.tokenizer
+
+    def _window_encoder(self, name: str, states: Callable[[Any], torch.Tensor]) -> WindowEncoder:
+        """The text encoder ``name`` as prompts are read with it; ``states`` picks embeddings from what it answers."""
+        tokenizer = load_tokenizer(self.info, self.info.family.tokenizers[name])
+        window = min(self.info.prompt_window, tokenizer.model_max_length)
+        return WindowEncoder(self._load(name), tokenizer, window, self.device, states)
 
     def _control(self, control: Control | None, batch: int, name: str) -> dict[str, Any]:
         """The arguments that a pipeline takes for a ControlNet: one control picture for all, or one for each."""

@@ -6,10 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Defaults", "Family", "Task", "begun_steps", "cut_steps"]
+__all__ = ["READING", "Defaults", "Family", "Task", "begun_steps", "cut_steps"]
 
 Task = Literal["text-to-image", "image-to-image", "upscale", "super-resolution"]
 """What a pipeline is for: pictures from noise, from other latents, latents twice as large, pixels four times."""
+
+
+READING = frozenset({"clip_skip", "prompt_syntax", "long_prompts", "beside"})
+"""Parameters and ports that only families take whose prompts are read by CLIP alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +101,16 @@ class Family:
     """What the guidance scale does: with "classifier-free" guidance the denoiser runs twice, and is led away from what
     a negative prompt says; a "distilled" one takes the scale as an input and knows no negative prompt."""
     samplers: frozenset[str] | None = None
-    """The samplers that its pipelines can work with; None is all of them."""
+    """The samplers that its pipelines can work with, by method or whole name; None is all of them."""
+    takes: frozenset[str] = frozenset()
+    """Which parameters and ports it takes of those that only some families take."""
+    layers_above: int = 0
+    """Layers of its text encoders that are left out always: the states before them guide the denoiser."""
+
+    @property
+    def ignored(self) -> frozenset[str]:
+        """Parameters and ports that its pipelines would not look at: to give one is an error."""
+        return (READING - self.takes) | (frozenset() if self.samples_encoding else {"after_encoding"})
 
     def guides_away(self, guidance_scale: float) -> bool:
         """Whether a negative prompt is looked at, and the denoiser runs twice a step."""

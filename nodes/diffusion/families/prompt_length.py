@@ -9,7 +9,7 @@ from graphflow.nodes.diffusion.families.adapters import Warn
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.models import load_tokenizer, quiet
 
-__all__ = ["Reading", "reading", "tokenizers_for", "too_long"]
+__all__ = ["Reading", "reading", "shown", "tokenizers_for", "too_long"]
 
 
 class Reading(NamedTuple):
@@ -31,9 +31,10 @@ def reading(info: ModelInfo, text: str, tokenizer: str, window: int) -> Reading:
 
 def too_long(info: ModelInfo, text: str, found: Reading) -> ValueError:
     """What to raise for a text of which nothing would read the end."""
+    way = ', or set long_prompts to "chunk"' if "long_prompts" in info.family.takes else ""
     return ValueError(
         f'found a prompt of {found.tokens} tokens, expected at most {found.window} for the model "{info.reference}": '
-        f'"{_shown(text)}"; shorten it, for its end would be cut off'
+        f'"{shown(text)}"; shorten it, for its end would be cut off{way}'
     )
 
 
@@ -56,10 +57,11 @@ def tokenizers_for(info: ModelInfo, text: str, warn: Warn) -> Mapping[str, Any]:
         whole = [encoder for encoder in readings if encoder not in cut]
         warn(
             f"{' and '.join(cut)} read{'' if len(cut) > 1 else 's'} only the first {first.window} of the "
-            f'{first.tokens} tokens of a prompt, {" and ".join(whole)} the whole of it: "{_shown(text)}"'
+            f'{first.tokens} tokens of a prompt, {" and ".join(whole)} the whole of it: "{shown(text)}"'
         )
     return {info.family.tokenizers[encoder]: found.tokenizer for encoder, found in readings.items()}
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """A text in a message, not more than its beginning."""
     return text if len(text) <= 60 else text[:59] + "…"

@@ -22,7 +22,9 @@ from graphflow.nodes.diffusion.families.denoising import (
     skip_encoding,
     step_callback,
 )
+from graphflow.nodes.diffusion.families.prompt_reading import encode_windows, pooled_text
 from graphflow.nodes.diffusion.models import load_network, make_scheduler, quiet
+from graphflow.nodes.diffusion.reading import PromptReading
 
 with quiet():
     from diffusers import (
@@ -37,7 +39,7 @@ __all__ = ["StableDiffusionXL"]
 
 
 class StableDiffusionXL(ClipFamily):
-    """Runs one model of the family on one device. Satisfies `adapters.Draws`."""
+    """Runs one model of the family on one device. Satisfies `adapters.Draws` and `adapters.ReadsPrompts`."""
 
     @torch.no_grad()
     def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
@@ -49,6 +51,20 @@ class StableDiffusionXL(ClipFamily):
         parts |= {name: self._tokenizer_for(text, name) for name in self.info.tokenizers}
         pipeline = self._pipeline(StableDiffusionXLPipeline, add_watermarker=False, **parts)
         embeds, _, pooled, _ = pipeline.encode_prompt(text, device=self.device, do_classifier_free_guidance=False)
+        if negative and not text and self.info.zeros_for_no_negative:
+            return Encoded(torch.zeros_like(embeds), torch.zeros_like(pooled))
+        return Encoded(embeds, pooled)
+
+    @torch.no_grad()
+    def read_prompt(self, text: str, reading: PromptReading, *, beside: str | None, negative: bool) -> Encoded:
+        """As `encode_prompt`, (1, windows * tokens, width); the pooled embeddings are those of the first window."""
+        layer = -2 - (reading.clip_skip or 0)  # as in `StableDiffusionXLPipeline.encode_prompt`
+        encoders = [
+            self._window_encoder(name, lambda output: output.hidden_states[layer])
+            for name in self.info.family.tokenizers
+        ]
+        embeds = encode_windows(encoders, text, beside, reading, self.info)
+        pooled = encoders[-1].pooled(pooled_text(text, reading))
         if negative and not text and self.info.zeros_for_no_negative:
             return Encoded(torch.zeros_like(embeds), torch.zeros_like(pooled))
         return Encoded(embeds, pooled)

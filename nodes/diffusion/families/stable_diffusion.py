@@ -16,10 +16,12 @@ from typing import Any
 
 import torch
 
-from graphflow.nodes.diffusion.families.adapters import Control, Progress, Prompts, Sampling
+from graphflow.nodes.diffusion.families.adapters import Control, Encoded, Progress, Prompts, Sampling
 from graphflow.nodes.diffusion.families.clip_family import ClipFamily
 from graphflow.nodes.diffusion.families.denoising import check_steps, generators, seeds, skip_encoding, step_callback
+from graphflow.nodes.diffusion.families.prompt_reading import encode_windows
 from graphflow.nodes.diffusion.models import load_network, make_scheduler, quiet
+from graphflow.nodes.diffusion.reading import PromptReading
 
 with quiet():
     from diffusers import (
@@ -34,7 +36,24 @@ __all__ = ["StableDiffusion"]
 
 
 class StableDiffusion(ClipFamily):
-    """Runs one model of the family on one device. Satisfies `adapters.Draws`."""
+    """Runs one model of the family on one device. Satisfies `adapters.Draws` and `adapters.ReadsPrompts`."""
+
+    @torch.no_grad()
+    def read_prompt(self, text: str, reading: PromptReading, *, beside: str | None, negative: bool) -> Encoded:
+        """Embeddings (1, windows * tokens, width)."""
+        network, skipped = self._load("text_encoder"), reading.clip_skip
+
+        def states(output: Any) -> torch.Tensor:
+            # As `StableDiffusionPipeline.encode_prompt`, which looks for the norm where transformers 5 has it no more:
+            # the last norm comes after whichever layer is taken.
+            found: torch.Tensor = output.last_hidden_state
+            if skipped is not None:
+                norm = getattr(network, "text_model", network).final_layer_norm
+                found = norm(output.hidden_states[-(skipped + 1)])
+            return found
+
+        encoder = self._window_encoder("text_encoder", states)
+        return Encoded(encode_windows([encoder], text, beside, reading, self.info))
 
     def text_to_image(
         self, shape: Sequence[int], prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
