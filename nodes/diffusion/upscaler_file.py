@@ -18,7 +18,8 @@ from pathlib import Path
 from graphflow import Problem, WorkflowError
 from graphflow.nodes.diffusion.model_files import changed
 from graphflow.nodes.diffusion.model_reference import HubReference, in_hub_cache, model_problem
-from graphflow.nodes.diffusion.upscaler_header import Recognised, read_shapes, recognise
+from graphflow.nodes.diffusion.safetensors_header import DamagedError, read_header
+from graphflow.nodes.diffusion.upscaler_header import Recognised, recognise
 from graphflow.nodes.file_digest import file_digest
 
 __all__ = ["UpscalerFile", "find_upscaler", "is_upscaler_file", "require_upscaler"]
@@ -101,9 +102,10 @@ def _read(reference: str, path: Path, written: tuple[int, int]) -> UpscalerFile 
     if path.suffix != ".safetensors":
         return UpscalerFile(reference, path, None)
     try:
-        known = recognise(read_shapes(path))
-    except (OSError, ValueError) as error:
-        message = f'the file "{reference}" cannot be read as safetensors: {error}'
+        known = recognise(read_header(path).shapes)
+    except (OSError, DamagedError) as error:
+        reason = f"it {error}" if isinstance(error, DamagedError) else str(error)
+        message = f'the file "{reference}" cannot be read as safetensors: {reason}'
         return model_problem("model.unsupported", message, "download it again, whole")
     if known and (known.channels_in, known.channels_out) != (3, 3):
         message = (

@@ -7,20 +7,16 @@ al. 2021, Conde et al. 2022). Of others nothing is said before they are loaded.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-__all__ = ["Recognised", "read_shapes", "recognise"]
+from graphflow.nodes.diffusion.safetensors_header import Shape
 
-Shapes = Mapping[str, tuple[int, ...]]
+__all__ = ["Recognised", "recognise"]
 
-LONGEST_HEADER = 100_000_000
-"""Bytes; what the safetensors format allows."""
-
+Shapes = Mapping[str, Shape]
 
 LARGEST_SCALE = 16
 
@@ -33,22 +29,6 @@ class Recognised:
     scale: int
     channels_in: int
     channels_out: int
-
-
-def read_shapes(path: Path) -> Shapes:
-    """The shape of each tensor in a safetensors file. Raises OSError, and ValueError for a file that is none."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > LONGEST_HEADER:
-            raise ValueError("it does not begin with the length of a header")
-        try:
-            header = json.loads(file.read(length))
-        except (ValueError, RecursionError):
-            raise ValueError("its header is no JSON") from None
-    try:
-        return {name: tuple(map(int, entry["shape"])) for name, entry in header.items() if name != "__metadata__"}
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise ValueError("its header does not tell the shapes of tensors") from None
 
 
 def recognise(shapes: Shapes) -> Recognised | None:

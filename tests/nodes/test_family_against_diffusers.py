@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from graphflow.nodes import (
     ControlNetDepth,
     EncodeImage,
     EstimateDepth,
+    Image2Image,
     SuperRes,
+    Text2Image,
     Upscale,
 )
 from graphflow.nodes.diffusion.model_info import require_model
@@ -53,6 +56,22 @@ def drawn(node: gf.Node, **values: Any) -> Any:
 def quietly(pipeline: Any) -> Any:
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def goes_through_pixels(model: Path, other: Path, steps: int) -> gf.Problem:
+    """Checks that ``model`` redraws latents of ``other`` from their picture, as the plan shows; the one warning."""
+    workflow = gf.Workflow()
+    first = workflow.add("first", Text2Image(model=str(other), width=64, height=64, steps=2, seed=1), prompt=PROMPT)
+    second = workflow.add("second", Image2Image(model=str(model), steps=steps, seed=2), image=first, prompt=PROMPT)
+    workflow.output("out", second)
+    planned = workflow.plan()
+    names = [step.node.type_id for step in planned.steps]
+    assert names.index("DecodeLatent") < names.index("EncodeImage")
+    assert [problem.code for problem in planned.warnings] == ["type.hop"]
+    pixels = drawn(Text2Image(model=str(other), width=64, height=64, steps=2, seed=1), prompt=PROMPT)
+    again = drawn(Image2Image(model=str(model), steps=steps, seed=2), image=pixels, prompt=PROMPT)
+    assert difference(workflow.run()["out"].pixels, again.pixels) <= 1e-5
+    return planned.warnings[0]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from graphflow.nodes.diffusion.models import make_scheduler
 from tests.nodes import tiny
 from tests.nodes.conftest import Recorder, diffusers
 from tests.nodes.test_against_diffusers import difference, generators
-from tests.nodes.test_family_against_diffusers import drawn, picture, quietly
+from tests.nodes.test_family_against_diffusers import drawn, goes_through_pixels, picture, quietly
 
 PROMPT = "a red ball and a blue cube on green grass"
 
@@ -119,17 +119,7 @@ def codes(workflow: gf.Workflow) -> set[str]:
 
 
 def test_latents_of_stable_diffusion_go_through_pixels_and_the_plan_shows_it(decoder: Path, tiny_sd: Path) -> None:
-    workflow = gf.Workflow()
-    first = workflow.add("first", Text2Image(model=str(tiny_sd), width=64, height=64, steps=2, seed=1), prompt=PROMPT)
-    second = workflow.add("second", Image2Image(model=str(decoder), steps=5, seed=2), image=first, prompt=PROMPT)
-    workflow.output("out", second)
-    planned = workflow.plan()
-    names = [step.node.type_id for step in planned.steps]
-    assert names.index("DecodeLatent") < names.index("EncodeImage")
-    assert [problem.code for problem in planned.warnings] == ["type.hop"]
-    pixels = drawn(Text2Image(model=str(tiny_sd), width=64, height=64, steps=2, seed=1), prompt=PROMPT)
-    again = drawn(Image2Image(model=str(decoder), steps=5, seed=2), image=pixels, prompt=PROMPT)
-    assert difference(workflow.run()["out"].pixels, again.pixels) <= 1e-5
+    goes_through_pixels(decoder, tiny_sd, steps=5)
 
 
 def test_another_model_takes_its_latents_through_pixels(decoder: Path, tiny_sd: Path) -> None:

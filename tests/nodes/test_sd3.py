@@ -10,16 +10,14 @@ import pytest
 import torch
 
 import graphflow as gf
-from graphflow import Compute
 from graphflow.nodes import ControlNetDepth, Denoise, EncodeImage, EncodePrompt, Image2Image, Text2Image
 from graphflow.nodes.diffusion.families import Defaults
 from graphflow.nodes.diffusion.model_info import require_model
 from graphflow.nodes.diffusion.models import pool
 from tests.nodes import tiny
 from tests.nodes.conftest import Recorder, diffusers
-from tests.nodes.measure import run_on
 from tests.nodes.test_against_diffusers import difference, generators
-from tests.nodes.test_family_against_diffusers import drawn, picture, quietly
+from tests.nodes.test_family_against_diffusers import drawn, goes_through_pixels, picture, quietly
 
 PROMPT = "a red ball and a blue cube on green grass"
 BETWEEN = f"{PROMPT}, a red cone on green grass and a blue ball on a cube, a red ball and a blue cube"
@@ -228,17 +226,7 @@ def test_sizes_are_multiples_of_two_cells(whole: Path, context: Recorder) -> Non
 
 
 def test_latents_of_another_family_go_through_pixels_and_the_plan_shows_it(whole: Path, tiny_sd: Path) -> None:
-    workflow = gf.Workflow()
-    first = workflow.add("first", Text2Image(model=str(tiny_sd), width=64, height=64, steps=2, seed=1), prompt=PROMPT)
-    second = workflow.add("second", Image2Image(model=str(whole), steps=2, seed=2), image=first, prompt=PROMPT)
-    workflow.output("out", second)
-    planned = workflow.plan()
-    names = [step.node.type_id for step in planned.steps]
-    assert names.index("DecodeLatent") < names.index("EncodeImage")
-    assert [problem.code for problem in planned.warnings] == ["type.hop"]
-    pixels = drawn(Text2Image(model=str(tiny_sd), width=64, height=64, steps=2, seed=1), prompt=PROMPT)
-    again = drawn(Image2Image(model=str(whole), steps=2, seed=2), image=pixels, prompt=PROMPT)
-    assert difference(workflow.run()["out"].pixels, again.pixels) <= 1e-5
+    goes_through_pixels(whole, tiny_sd, steps=2)
 
 
 def test_it_works_with_no_controlnet_and_hands_nothing_over(whole: Path) -> None:
@@ -263,23 +251,3 @@ def test_checking_it_on_the_command_line_imports_no_torch(whole: Path, tmp_path:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("offload", ["model", "sequential"])
-def test_offloaded_it_draws_the_same(offload: str, whole: Path) -> None:
-    node = Image2Image(model=str(whole), steps=4, strength=0.5, seed=3)
-    plain, offloaded = (run_on(node, Compute(offload=how), gf.Image(picture(1))) for how in ("none", offload))
-    assert torch.equal(plain, offloaded)
-
-
-def test_in_bfloat16_it_equals_the_pipeline_too(whole: Path) -> None:
-    node = Image2Image(model=str(whole), steps=4, strength=0.5, seed=3)
-    ours = run_on(node, Compute(dtype="bfloat16"), gf.Image(picture(1)))
-    pipeline = quietly(diffusers().StableDiffusion3Img2ImgPipeline.from_pretrained(str(whole), dtype=torch.bfloat16))
-    theirs = pipeline(
-        "a red ball", image=picture(1), width=64, height=64, num_inference_steps=4, strength=0.5,
-        generator=generators(3, 1), output_type="pt",
-    ).images  # fmt: skip
-    assert theirs.dtype == torch.bfloat16
-    assert (ours - theirs).abs().mean() < 0.002
-    assert (ours - run_on(node, Compute(), gf.Image(picture(1)))).abs().mean() > 0.002

@@ -20,7 +20,8 @@ from graphflow import Image, PortType, WorkflowError
 from graphflow.cli import main
 from graphflow.nodes import EnlargeImage, SuperRes
 from graphflow.nodes.diffusion.models import pool, quiet
-from graphflow.nodes.diffusion.upscaler_header import read_shapes, recognise
+from graphflow.nodes.diffusion.safetensors_header import read_header
+from graphflow.nodes.diffusion.upscaler_header import recognise
 from tests.nodes.conftest import Recorder
 from tests.nodes.test_upscaler_files import Shell
 
@@ -130,7 +131,7 @@ def test_the_picture_is_the_one_that_spandrel_makes(
 def test_the_header_tells_what_spandrel_finds(name: str, tmp_path: Path) -> None:
     path = saved(name, tmp_path / "network.safetensors")
     with quiet():
-        direct, known = spandrel.ModelLoader().load_from_file(path), recognise(read_shapes(path))
+        direct, known = spandrel.ModelLoader().load_from_file(path), recognise(read_header(path).shapes)
     assert known is not None
     assert (known.architecture, known.scale) == NETWORKS[name][1:]
     assert (known.scale, known.channels_in, known.channels_out) == (
@@ -149,7 +150,7 @@ def test_real_esrgan_files_as_they_are_published(
     weights = {prefix + key: tensor for key, tensor in as_real_esrgan_names(weights_of(name)).items()}
     torch.save({"params_ema": weights}, tmp_path / "network.pth")
     safetensors.torch.save_file(weights, tmp_path / "network.safetensors")
-    known = recognise(read_shapes(tmp_path / "network.safetensors"))
+    known = recognise(read_header(tmp_path / "network.safetensors").shapes)
     assert known is not None
     assert (known.architecture, known.scale) == NETWORKS[name][1:]
     expected = EnlargeImage(model=str(saved(name, tmp_path / "old.pth"))).run(image=Image(pixels()), context=context)

@@ -25,8 +25,9 @@ from graphflow import Image, Latent, PortType
 from graphflow.cli import main
 from graphflow.nodes import EnlargeImage, SuperRes, Upscale
 from graphflow.nodes.diffusion.model_files import UnusableError
+from graphflow.nodes.diffusion.safetensors_header import read_header
 from graphflow.nodes.diffusion.upscaler_file import UpscalerFile, find_upscaler
-from graphflow.nodes.diffusion.upscaler_header import read_shapes, recognise
+from graphflow.nodes.diffusion.upscaler_header import recognise
 from graphflow.nodes.diffusion.weights_file import read_weights
 
 
@@ -228,7 +229,7 @@ def test_tensors_of_something_else_are_not_taken_for_an_upscaler(shapes: dict[st
 
 
 def test_shapes_are_read_without_the_tensors(upscaler: Path) -> None:
-    assert read_shapes(upscaler) == {name: tuple(tensor.shape) for name, tensor in compact(scale=3).items()}
+    assert read_header(upscaler).shapes == {name: tuple(tensor.shape) for name, tensor in compact(scale=3).items()}
 
 
 class Creates:

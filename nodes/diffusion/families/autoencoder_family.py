@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from graphflow import Compute
-from graphflow.nodes.diffusion.families.adapters import Encoded
-from graphflow.nodes.diffusion.families.denoising import generators
+from graphflow.nodes.diffusion.families.adapters import Encoded, Progress, Prompts, Sampling
+from graphflow.nodes.diffusion.families.denoising import generators, step_callback
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.models import load_component, quiet
 from graphflow.nodes.diffusion.tiling import in_tiles
@@ -132,6 +133,34 @@ class AutoencoderFamily:
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
+
+    def _sampled(
+        self, sampling: Sampling, draws: list[torch.Generator], progress: Progress, total: int | None = None
+    ) -> dict[str, Any]:
+        """What every pipeline is told of sampling; ``total`` is as in `step_callback`. It answers with latents."""
+        return {
+            "num_inference_steps": sampling.steps,
+            "guidance_scale": sampling.guidance_scale,
+            "generator": draws,
+            "output_type": "latent",
+            "callback_on_step_end": step_callback(progress, total),
+        }
+
+    def _size(self, shape: Sequence[int]) -> dict[str, int]:
+        """The width and height in pixels of latents of a shape."""
+        cell = self.info.pixels_per_cell
+        return {"width": shape[-1] * cell, "height": shape[-2] * cell}
+
+    def _guided(self, prompts: Prompts, batch: int) -> dict[str, Any]:
+        """Both prompts, and what is pooled of them, as the pipelines of most families take them."""
+        embeds, pooled = self._rows(prompts.positive, batch)
+        unwanted, unwanted_pooled = self._rows(prompts.negative, batch)
+        return {
+            "prompt_embeds": embeds,
+            "pooled_prompt_embeds": pooled,
+            "negative_prompt_embeds": unwanted,
+            "negative_pooled_prompt_embeds": unwanted_pooled,
+        }
 
     def _rows(self, prompt: Encoded | None, batch: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """A prompt's embeddings and what is pooled of it, a row for each picture, as the denoiser takes them."""

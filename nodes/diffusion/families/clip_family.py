@@ -11,10 +11,11 @@ from graphflow.nodes.diffusion.families.adapters import Control, Encoded, Warn
 from graphflow.nodes.diffusion.families.autoencoder_family import AutoencoderFamily
 from graphflow.nodes.diffusion.families.prompt_length import reading, too_long
 from graphflow.nodes.diffusion.families.prompt_reading import WindowEncoder
-from graphflow.nodes.diffusion.models import load_tokenizer, quiet
+from graphflow.nodes.diffusion.models import load_network, load_tokenizer, quiet
 
 with quiet():
     from diffusers import StableDiffusionPipeline
+    from diffusers.image_processor import VaeImageProcessor
 
 __all__ = ["ClipFamily"]
 
@@ -47,6 +48,17 @@ class ClipFamily(AutoencoderFamily):
         tokenizer = load_tokenizer(self.info, self.info.family.tokenizers[name])
         window = min(self.info.prompt_window, tokenizer.model_max_length)
         return WindowEncoder(self._load(name), tokenizer, window, self.device, states)
+
+    def _steered(self, plain: Any, controlled: Any, control: Control | None, parts: dict[str, Any]) -> Any:
+        """A pipeline of class ``plain``, or with a ControlNet of class ``controlled``."""
+        if control is None:
+            return self._pipeline(plain, **parts)
+        network = load_network(control.network.component, control.network.cls, self.compute)
+        pipeline = self._pipeline(controlled, controlnet=network, **parts)
+        pipeline.control_image_processor = VaeImageProcessor(
+            vae_scale_factor=self.info.pixels_per_cell, do_convert_rgb=True, do_normalize=False
+        )
+        return pipeline
 
     def _control(self, control: Control | None, batch: int, name: str) -> dict[str, Any]:
         """The arguments that a pipeline takes for a ControlNet: one control picture for all, or one for each."""

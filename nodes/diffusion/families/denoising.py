@@ -16,11 +16,11 @@ __all__ = [
     "Described",
     "DescribedVae",
     "check_cells",
-    "check_steps",
     "generators",
+    "generators_for",
     "seeds",
-    "skip_encoding",
     "step_callback",
+    "steps_of_redrawing",
 ]
 
 
@@ -34,19 +34,27 @@ def generators(seed: int, count: int) -> list[torch.Generator]:
     return [torch.Generator("cpu").manual_seed(each) for each in seeds(seed, count)]
 
 
-def skip_encoding(draws: list[torch.Generator], latents: torch.Tensor, dtype: torch.dtype) -> None:
-    """Draw and drop the noise with which ``encode_image`` sampled these latents from the same seeds."""
-    for draw in draws:
-        torch.randn((1, *latents.shape[1:]), generator=draw, dtype=dtype)
+def generators_for(latents: torch.Tensor, sampling: Sampling, dtype: torch.dtype) -> list[torch.Generator]:
+    """Generators for noise on latents, past what ``encode_image`` drew from the same seeds to sample them."""
+    draws = generators(sampling.seed, len(latents))
+    if sampling.after_encoding:
+        for draw in draws:
+            torch.randn((1, *latents.shape[1:]), generator=draw, dtype=dtype)
+    return draws
 
 
-def check_steps(count: int, sampling: Sampling) -> None:
-    """Raises ValueError where nothing would be denoised: a pipeline gives back an empty batch without a word."""
+def steps_of_redrawing(info: ModelInfo, sampling: Sampling) -> int:
+    """The steps that image-to-image runs.
+
+    Raises ValueError where there is none: a pipeline gives back an empty batch without a word.
+    """
+    count = info.family.denoise_steps(sampling.steps, sampling.strength)
     if count == 0:
         raise ValueError(
             f"found strength {sampling.strength:g} of {sampling.steps} steps, which is 0 denoise steps; expected at "
             "least 1"
         )
+    return count
 
 
 def step_callback(progress: Progress, total: int | None = None) -> Callable[..., dict[str, Any]]:

@@ -14,7 +14,7 @@ import torch
 
 from graphflow.nodes.diffusion.families.adapters import Control, Encoded, Progress, Prompts, Sampling
 from graphflow.nodes.diffusion.families.clip_family import ClipFamily
-from graphflow.nodes.diffusion.families.denoising import DescribedVae, check_steps, generators, step_callback
+from graphflow.nodes.diffusion.families.denoising import DescribedVae, generators, step_callback, steps_of_redrawing
 from graphflow.nodes.diffusion.models import make_scheduler, quiet
 from graphflow.nodes.diffusion.samplers import DEFAULT
 
@@ -63,21 +63,16 @@ class Kandinsky(ClipFamily):
         self, shape: Sequence[int], prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
         """Clean latents of ``shape``, from pure noise."""
-        batch, _, rows, columns = shape
+        batch = shape[0]
         pipeline = self._pipeline(
             KandinskyV22Pipeline,
             unet=self._load("unet"),
             scheduler=make_scheduler(self.info, sampling.sampler),
-            movq=DescribedVae(self.info, 1.0),
+            movq=DescribedVae(self.info),
         )
         latents: torch.Tensor = pipeline(
-            width=columns * self.info.pixels_per_cell,
-            height=rows * self.info.pixels_per_cell,
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance_scale,
-            generator=generators(sampling.seed, batch),
-            output_type="latent",
-            callback_on_step_end=step_callback(progress, sampling.steps),
+            **self._size(shape),
+            **self._sampled(sampling, generators(sampling.seed, batch), progress, sampling.steps),
             **self._guided(prompts, batch),
         ).images
         return latents
@@ -86,23 +81,18 @@ class Kandinsky(ClipFamily):
         self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
         """Clean latents, from ``latents`` with noise added."""
-        count = self.info.family.denoise_steps(sampling.steps, sampling.strength)
-        check_steps(count, sampling)
+        count = steps_of_redrawing(self.info, sampling)
         unet, batch = self._load("unet"), len(latents)
         pipeline = self._pipeline(
             KandinskyV22Img2ImgPipeline,
             unet=unet,
             scheduler=make_scheduler(self.info, sampling.sampler),
-            movq=_HandsThrough(self.info, 1.0),
+            movq=_HandsThrough(self.info),
         )
         result: torch.Tensor = pipeline(
             image=latents.to(self.device, unet.dtype),
             strength=sampling.strength,
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance_scale,
-            generator=generators(sampling.seed, batch),
-            output_type="latent",
-            callback_on_step_end=step_callback(progress, count),
+            **self._sampled(sampling, generators(sampling.seed, batch), progress, count),
             **self._guided(prompts, batch),
         ).images
         return result

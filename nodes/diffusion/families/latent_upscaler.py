@@ -6,7 +6,7 @@ import torch
 
 from graphflow.nodes.diffusion.families.adapters import Encoded, Progress, Prompts, Sampling, Warn
 from graphflow.nodes.diffusion.families.clip_family import ClipFamily
-from graphflow.nodes.diffusion.families.denoising import DescribedVae, generators, skip_encoding
+from graphflow.nodes.diffusion.families.denoising import DescribedVae, generators_for
 from graphflow.nodes.diffusion.models import make_scheduler, quiet
 from graphflow.nodes.diffusion.samplers import DEFAULT
 
@@ -25,7 +25,7 @@ class LatentUpscaler(ClipFamily):
         tokenizer, encoder = self._tokenizer_for(text), self._load("text_encoder")
         pipeline = self._pipeline(
             StableDiffusionLatentUpscalePipeline,
-            vae=DescribedVae(self.info, 1.0),
+            vae=DescribedVae(self.info),
             text_encoder=encoder,
             tokenizer=tokenizer,
         )
@@ -39,27 +39,19 @@ class LatentUpscaler(ClipFamily):
         unet, batch, steps = self._load("unet"), len(latents), sampling.steps
         pipeline = self._pipeline(
             StableDiffusionLatentUpscalePipeline,
-            vae=DescribedVae(self.info, 1.0),
+            vae=DescribedVae(self.info),
             unet=unet,
             # Its preconditioning reads the noise levels of its own scheduler: there is no choice of a sampler.
             scheduler=make_scheduler(self.info, DEFAULT),
         )
-        draws = generators(sampling.seed, batch)
-        if sampling.after_encoding:
-            skip_encoding(draws, latents, unet.dtype)
-        embeds, pooled = self._rows(prompts.positive, batch)
-        unwanted, unwanted_pooled = self._rows(prompts.negative, batch)
         result: torch.Tensor = pipeline(
             prompt=None,
             image=latents.to(self.device, unet.dtype),
             num_inference_steps=steps,
             guidance_scale=sampling.guidance_scale,
-            generator=draws,
-            prompt_embeds=embeds,
-            pooled_prompt_embeds=pooled,
-            negative_prompt_embeds=unwanted,
-            negative_pooled_prompt_embeds=unwanted_pooled,
+            generator=generators_for(latents, sampling, unet.dtype),
             output_type="latent",
             callback=lambda index, timestep, values: progress(index + 1, steps),
+            **self._guided(prompts, batch),
         ).images
         return result

@@ -16,14 +16,13 @@ from graphflow.nodes.diffusion.families.adapters import Control, Encoded, Progre
 from graphflow.nodes.diffusion.families.clip_family import ClipFamily
 from graphflow.nodes.diffusion.families.denoising import (
     DescribedVae,
-    check_steps,
     generators,
+    generators_for,
     seeds,
-    skip_encoding,
-    step_callback,
+    steps_of_redrawing,
 )
 from graphflow.nodes.diffusion.families.prompt_reading import encode_windows, pooled_text
-from graphflow.nodes.diffusion.models import load_network, make_scheduler, quiet
+from graphflow.nodes.diffusion.models import make_scheduler, quiet
 from graphflow.nodes.diffusion.reading import PromptReading
 
 with quiet():
@@ -33,7 +32,6 @@ with quiet():
         StableDiffusionXLImg2ImgPipeline,
         StableDiffusionXLPipeline,
     )
-    from diffusers.image_processor import VaeImageProcessor
 
 __all__ = ["StableDiffusionXL"]
 
@@ -73,19 +71,14 @@ class StableDiffusionXL(ClipFamily):
         self, shape: Sequence[int], prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
         """Latents of ``shape``, from pure noise: clean, or noisy where the schedule stops early."""
-        batch, _, rows, columns = shape
+        batch = shape[0]
         ending = {} if control else {"denoising_end": sampling.denoising_end}
         pipeline = self._drawing(
             StableDiffusionXLPipeline, StableDiffusionXLControlNetPipeline, sampling, control, batch
         )
         latents: torch.Tensor = pipeline(
-            width=columns * self.info.pixels_per_cell,
-            height=rows * self.info.pixels_per_cell,
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance_scale,
-            generator=generators(sampling.seed, batch),
-            output_type="latent",
-            callback_on_step_end=step_callback(progress),
+            **self._size(shape),
+            **self._sampled(sampling, generators(sampling.seed, batch), progress),
             **ending,
             **self._guided(prompts, batch),
             **self._control(control, batch, "image"),
@@ -97,58 +90,35 @@ class StableDiffusionXL(ClipFamily):
     ) -> torch.Tensor:
         """Latents, from ``latents`` with noise added, or from noisy ones that another model left."""
         if sampling.denoising_start is None:
-            check_steps(self.info.family.denoise_steps(sampling.steps, sampling.strength), sampling)
+            steps_of_redrawing(self.info, sampling)
         batch = len(latents)
         pipeline = self._drawing(
             StableDiffusionXLImg2ImgPipeline, StableDiffusionXLControlNetImg2ImgPipeline, sampling, control, batch
         )
         dtype = pipeline.unet.dtype
-        draws = generators(sampling.seed, batch)
-        if sampling.after_encoding:
-            skip_encoding(draws, latents, dtype)
+        draws = generators_for(latents, sampling, dtype)
         shares = {} if control else {
             "denoising_start": sampling.denoising_start, "denoising_end": sampling.denoising_end,
         }  # fmt: skip
         result: torch.Tensor = pipeline(
             image=latents.to(self.device, dtype),
             strength=sampling.strength,
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance_scale,
-            generator=draws,
-            output_type="latent",
-            callback_on_step_end=step_callback(progress),
+            **self._sampled(sampling, draws, progress),
             **shares,
             **self._guided(prompts, batch),
             **self._control(control, batch, "control_image"),
         ).images
         return result
 
-    def _guided(self, prompts: Prompts, batch: int) -> dict[str, Any]:
-        embeds, pooled = self._rows(prompts.positive, batch)
-        unwanted, unwanted_pooled = self._rows(prompts.negative, batch)
-        return {
-            "prompt_embeds": embeds,
-            "pooled_prompt_embeds": pooled,
-            "negative_prompt_embeds": unwanted,
-            "negative_pooled_prompt_embeds": unwanted_pooled,
-        }
-
     def _drawing(self, plain: Any, controlled: Any, sampling: Sampling, control: Control | None, batch: int) -> Any:
         """The pipeline of class ``plain``, or with a ControlNet of class ``controlled``."""
         parts = {
             "unet": self._load("unet"),
-            "vae": DescribedVae(self.info, 1.0),
+            "vae": DescribedVae(self.info),
             "scheduler": make_scheduler(self.info, sampling.sampler, seeds=seeds(sampling.seed, batch)),
             "add_watermarker": False,
         }
         # Which sizes and scores the UNet is told beside the prompt; only the image-to-image pipelines know both kinds.
         if "requires_aesthetics_score" in self.info.configs["pipeline"] and plain is StableDiffusionXLImg2ImgPipeline:
             parts["requires_aesthetics_score"] = self.info.configs["pipeline"]["requires_aesthetics_score"]
-        if control is None:
-            return self._pipeline(plain, **parts)
-        network = load_network(control.network.component, control.network.cls, self.compute)
-        pipeline = self._pipeline(controlled, controlnet=network, **parts)
-        pipeline.control_image_processor = VaeImageProcessor(
-            vae_scale_factor=self.info.pixels_per_cell, do_convert_rgb=True, do_normalize=False
-        )
-        return pipeline
+        return self._steered(plain, controlled, control, parts)

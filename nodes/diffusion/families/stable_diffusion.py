@@ -18,9 +18,9 @@ import torch
 
 from graphflow.nodes.diffusion.families.adapters import Control, Encoded, Progress, Prompts, Sampling
 from graphflow.nodes.diffusion.families.clip_family import ClipFamily
-from graphflow.nodes.diffusion.families.denoising import check_steps, generators, seeds, skip_encoding, step_callback
+from graphflow.nodes.diffusion.families.denoising import generators, generators_for, seeds, steps_of_redrawing
 from graphflow.nodes.diffusion.families.prompt_reading import encode_windows
-from graphflow.nodes.diffusion.models import load_network, make_scheduler, quiet
+from graphflow.nodes.diffusion.models import make_scheduler, quiet
 from graphflow.nodes.diffusion.reading import PromptReading
 
 with quiet():
@@ -30,7 +30,6 @@ with quiet():
         StableDiffusionImg2ImgPipeline,
         StableDiffusionPipeline,
     )
-    from diffusers.image_processor import VaeImageProcessor
 
 __all__ = ["StableDiffusion"]
 
@@ -59,16 +58,11 @@ class StableDiffusion(ClipFamily):
         self, shape: Sequence[int], prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
         """Clean latents of ``shape``, from pure noise."""
-        batch, _, rows, columns = shape
+        batch = shape[0]
         pipeline = self._drawing(StableDiffusionPipeline, StableDiffusionControlNetPipeline, sampling, control, batch)
         latents: torch.Tensor = pipeline(
-            width=columns * self.info.pixels_per_cell,
-            height=rows * self.info.pixels_per_cell,
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance_scale,
-            generator=generators(sampling.seed, batch),
-            output_type="latent",
-            callback_on_step_end=step_callback(progress, sampling.steps),
+            **self._size(shape),
+            **self._sampled(sampling, generators(sampling.seed, batch), progress, sampling.steps),
             **self._guided(prompts, batch),
             **self._control(control, batch, "image"),
         ).images
@@ -78,24 +72,17 @@ class StableDiffusion(ClipFamily):
         self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
         """Clean latents, from ``latents`` with noise added. See the module for ``after_encoding``."""
-        count = self.info.family.denoise_steps(sampling.steps, sampling.strength)
-        check_steps(count, sampling)
+        count = steps_of_redrawing(self.info, sampling)
         batch = len(latents)
         pipeline = self._drawing(
             StableDiffusionImg2ImgPipeline, StableDiffusionControlNetImg2ImgPipeline, sampling, control, batch
         )
         dtype = pipeline.unet.dtype
-        draws = generators(sampling.seed, batch)
-        if sampling.after_encoding:
-            skip_encoding(draws, latents, dtype)
+        draws = generators_for(latents, sampling, dtype)
         result: torch.Tensor = pipeline(
             image=latents.to(self.device, dtype),
             strength=sampling.strength,
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance_scale,
-            generator=draws,
-            output_type="latent",
-            callback_on_step_end=step_callback(progress, count),
+            **self._sampled(sampling, draws, progress, count),
             **self._guided(prompts, batch),
             **self._control(control, batch, "control_image"),
         ).images
@@ -114,11 +101,4 @@ class StableDiffusion(ClipFamily):
             "scheduler": make_scheduler(self.info, sampling.sampler, seeds=seeds(sampling.seed, batch)),
             "requires_safety_checker": False,
         }
-        if control is None:
-            return self._pipeline(plain, **parts)
-        network = load_network(control.network.component, control.network.cls, self.compute)
-        pipeline = self._pipeline(controlled, controlnet=network, **parts)
-        pipeline.control_image_processor = VaeImageProcessor(
-            vae_scale_factor=self.info.pixels_per_cell, do_convert_rgb=True, do_normalize=False
-        )
-        return pipeline
+        return self._steered(plain, controlled, control, parts)
