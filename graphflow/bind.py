@@ -175,8 +175,9 @@ class _Binder:
                 self._report(flat, Problem("field.unknown", f"{cls.type_id} has no field '{key}'", key, hint))
                 waiting = True
         for port in ports.values():
-            if port.required and port.name not in flat.entry.fields:
+            if port.required and port.name not in flat:
                 hint = f'add "{port.name}": ' + ('"…"' if port.type.kind is str else '{"from": "a node"}')
+                hint = flat.left_out_hint(port.name) or hint
                 self._report(
                     flat,
                     Problem(
@@ -269,7 +270,7 @@ class _Binder:
                     continue
                 if problem.code == "field.missing":
                     told = cls.model_fields[key].description
-                    hint = f'add "{key}"' + (f": {told}" if told else "")
+                    hint = flat.left_out_hint(key) or f'add "{key}"' + (f": {told}" if told else "")
                     message = f"the parameter '{key}' of {cls.type_id} is missing"
                     self._report(flat, Problem("parameter.missing", message, None, hint))
                 else:
@@ -391,7 +392,7 @@ class _Binder:
             # What should arrive stands for what does not, because of a fault that was told elsewhere: so the node's own
             # faults are told at once too.
             for port in signature.inputs:
-                if port not in known and (port in signature.required or port in bound.flat.entry.fields):
+                if port not in known and (port in signature.required or port in bound.flat):
                     known[port] = wanted[port]
         bound.output_types = node.output_types(known)
         if bound.output_types is not signature.outputs and bound.output_types.keys() != signature.outputs.keys():
@@ -468,7 +469,7 @@ _PLAIN_FAULTS = ("value.type", "value.range", "value.choice")
 
 def _faulty_references(flat: FlatNode) -> set[str]:
     """Fields that stand in the file but were dropped because their reference is at fault."""
-    return set(flat.entry.fields) - set(flat.fields)
+    return set(flat.entry.fields) - set(flat.fields) - set(flat.left_out)
 
 
 def _port_hint(cls: type[Node]) -> str:

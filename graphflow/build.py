@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 from pydantic import ValidationError
@@ -53,15 +54,24 @@ class Workflow(WorkflowDocument):
     """A workflow: read from a file with `load`, or built with `input`, `add`, `call` and `output`."""
 
     def input(
-        self, name: str, type: str, *, default: str | int | float | bool | None = None, description: str = ""
+        self,
+        name: str,
+        type: str,
+        *,
+        default: str | int | float | bool | EllipsisType | None = ...,
+        description: str = "",
     ) -> Input:
-        """Declare an input; give what this returns to a port or parameter. Raises WorkflowError on a second one."""
+        """Declare an input; give what this returns to a port or parameter. Raises WorkflowError on a second one.
+
+        Without a default it must be given. With the default None, what refers to it is left out where it is not given,
+        so that the node's own default holds.
+        """
         if name in self.inputs:
             raise WorkflowError([Problem("input.twice", f"there is an input '{name}' already")])
         fields: dict[str, Any] = {"type": type}
         if description:
             fields["description"] = description
-        if default is not None:
+        if default is not ...:
             fields["default"] = default
         self.inputs |= _checked({"inputs": {name: fields}}).inputs
         return Input(name)

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from graphflow.errors import Position, Problem, WorkflowError, nearest
-from graphflow.inputs import Binding, Given, Literal, Open, declared_inputs, default_problem, literal_problem
+from graphflow.inputs import (
+    Binding,
+    Given,
+    LeftOut,
+    Literal,
+    Open,
+    declared_inputs,
+    default_binding,
+    default_problem,
+    literal_problem,
+)
 from graphflow.library import Library, parse_uses
 from graphflow.types import PortType, accepts, type_name
 from graphflow.validation import show, show_typed
@@ -38,9 +48,20 @@ class FlatNode:
 
     name: str
     entry: NodeEntry
-    fields: dict[str, Binding | Edge]
+    fields: dict[str, Given | Literal | Open | Edge]
     document: WorkflowDocument
     path: tuple[str, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Fields that are as if they were not there, each with the input that nobody gave."""
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the node has a field of that name, at fault or not."""
+        return name in self.entry.fields and name not in self.left_out
+
+    def left_out_hint(self, name: str) -> str:
+        """Why a field that stands in the file is missing all the same; empty where it does not stand there."""
+        source = self.left_out.get(name)
+        return f"the input '{source}' may not be left out here: give it another default than null" if source else ""
 
     def position(self, field_name: str | None = None, *, key: bool = False) -> Position:
         """Where the node, or the value of one of its fields, stands; with ``key``, the name before that."""
@@ -124,7 +145,9 @@ def _resolve_node(frame: _Frame, name: str, entry: NodeEntry, problems: list[Pro
         elif isinstance(reference, Input):
             frame.used.add(reference.name)
             bound = frame.bindings.get(reference.name)
-            if bound is not None:
+            if isinstance(bound, LeftOut):
+                node.left_out[key] = reference.name
+            elif bound is not None:
                 node.fields[key] = bound
             elif reference.name not in frame.document.inputs:
                 hint = nearest(reference.name, frame.document.inputs) or 'declare it under "inputs"'
@@ -259,14 +282,14 @@ def _argument(
     fault_in_default = default_problem(name, declaration, document)
     if fault_in_default:
         problems.append(fault_in_default)
-    elif declaration.default is not None:
-        return Literal(declaration.default, document.base_folder, name)
-    elif name not in node.entry.fields:
+    elif not declaration.required:
+        return default_binding(name, declaration, document)
+    elif name not in node:
         report(
             "port.missing",
             f"the input '{name}' ({declaration.type}) is not given",
             None,
-            f'add "{name}": a value or {{"from": node}}',
+            node.left_out_hint(name) or f'add "{name}": a value or {{"from": node}}',
         )
     return Open(name, PortType(kind))
 

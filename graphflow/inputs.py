@@ -11,8 +11,9 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from graphflow.errors import Position, Problem, nearest
 from graphflow.files import real_path
@@ -20,7 +21,17 @@ from graphflow.types import PortType, type_name
 from graphflow.validation import KIND_NAMES, show, show_typed
 from graphflow.workflow import INPUT_KINDS, InputDeclaration, WorkflowDocument
 
-__all__ = ["Given", "Literal", "Open", "declared_inputs", "literal_problem", "resolve_file"]
+__all__ = [
+    "LEFT_OUT",
+    "Given",
+    "LeftOut",
+    "Literal",
+    "Open",
+    "declared_inputs",
+    "default_binding",
+    "literal_problem",
+    "resolve_file",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,16 @@ class Open:
     type: PortType
 
 
-Binding = Literal | Given | Open
+class LeftOut(Enum):
+    """The kind of `LEFT_OUT`."""
+
+    LEFT_OUT = "left out"
+
+
+LEFT_OUT: Final = LeftOut.LEFT_OUT
+"""An input whose default is null and that nobody gave: the fields that refer to it are as if they were not there."""
+
+Binding = Literal | Given | Open | LeftOut
 
 
 def literal_problem(value: Any, kind: type) -> tuple[str, str] | None:
@@ -88,8 +108,8 @@ def declared_inputs(
         if fault:
             problems.append(fault)
             bindings[name] = Open(name, PortType(kind))
-        elif declaration.default is not None:
-            bindings[name] = Literal(declaration.default, document.base_folder, name)
+        elif not declaration.required:
+            bindings[name] = default_binding(name, declaration, document)
         else:
             bindings[name] = Open(name, PortType(kind))
             if not checking:
@@ -99,6 +119,13 @@ def declared_inputs(
                     Problem("input.missing", message, hint=hint, position=document.position("inputs", name))
                 )
     return bindings
+
+
+def default_binding(name: str, declaration: InputDeclaration, document: WorkflowDocument) -> Binding:
+    """What the default of a declaration stands for."""
+    if declaration.default is None:
+        return LEFT_OUT
+    return Literal(declaration.default, document.base_folder, name)
 
 
 def default_problem(name: str, declaration: InputDeclaration, document: WorkflowDocument) -> Problem | None:
@@ -111,7 +138,7 @@ def default_problem(name: str, declaration: InputDeclaration, document: Workflow
         fault, hint = literal_problem(declaration.default, kind), ""
     else:
         fault = "input.default", f"found a default, but an input of type {declaration.type} has no literal"
-        hint = f"leave the default out; a run gives the path of a file: --set {name}=…"
+        hint = f"leave the default out, or write null if it need not be given; a run gives a file: --set {name}=…"
     if fault is None:
         return None
     position = document.position("inputs", name, "default")

@@ -109,7 +109,8 @@ def _input_schema() -> dict[str, Any]:
     branches = []
     for kind in INPUT_KINDS:
         literal = _LITERALS.get(kind)
-        default: Any = {"type": _PLAIN[literal], "description": fields["default"].description} if literal else False
+        kinds = [_PLAIN[literal], "null"] if literal else "null"
+        default: Any = {"type": kinds, "description": fields["default"].description}
         if kind == "seed":
             default = {**default, "minimum": 0, "exclusiveMaximum": 2**64}
         branches.append({"if": {"properties": {"type": {"const": kind}}}, "then": {"properties": {"default": default}}})

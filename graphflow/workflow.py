@@ -94,18 +94,24 @@ class _Document(BaseModel):
 
 
 class InputDeclaration(_Document):
-    """A named, typed input of a workflow; without a default it must be given."""
+    """A named, typed input of a workflow; without a default it must be given.
+
+    With the default null the fields that refer to it are left out where it is not given, so that each node's own
+    default holds.
+    """
 
     type: Literal["text", "int", "float", "bool", "seed", "model", "file", "image", "latent", "mask", "depth_map"] = (
-        Field(description="kind of value; image, latent, mask and depth_map have no default")
+        Field(description="kind of value; image, latent, mask and depth_map have no default but null")
     )
     description: str = Field("", description="one line for people")
-    default: str | int | float | bool | None = Field(None, description="value when none is given")
+    default: str | int | float | bool | None = Field(
+        None, description="value when none is given; null leaves out what refers to it, so the node's own default holds"
+    )
 
     @property
     def required(self) -> bool:
         """Whether a run must give it a value."""
-        return self.default is None
+        return "default" not in self.model_fields_set
 
 
 class NodeEntry(BaseModel):

@@ -78,8 +78,12 @@ SETTINGS = {
         }
         for negative in ("", "blurry, low quality", "a blue sky")
     },
+    "prompt_weighting": {
+        f"(snow){weight:g}": {"prompt": f"a red ball and a blue cube on (snow){weight:g}"}
+        for weight in (0.2, 0.6, 1.0, 1.4)
+    },
 }
-"""What docs/image-to-image.md gives image_to_image.json, by sheet and caption."""
+"""What docs/image-to-image.md gives image_to_image.json, or a file named like the sheet, by sheet and caption."""
 
 
 def image_to_image(out: Path) -> None:
@@ -87,8 +91,11 @@ def image_to_image(out: Path) -> None:
     start = as_rgb(WORKFLOWS / "pictures/ball_and_cube.png")
     for name, settings in SETTINGS.items():
         shown = {"the picture": start}
+        file = WORKFLOWS / f"{name}.json"
+        if not file.exists():
+            file = WORKFLOWS / "image_to_image.json"
         for caption, inputs in settings.items():
-            run = gf.load(WORKFLOWS / "image_to_image.json").run(out=out / name / caption, device="cpu", **inputs)
+            run = gf.load(file).run(out=out / name / caption, device="cpu", **inputs)
             shown[caption] = run["image"].to_pil()
         keep(name, shown)
     for name, begins, captions in (

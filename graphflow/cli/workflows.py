@@ -121,13 +121,17 @@ def _outputs(document: WorkflowDocument) -> list[tuple[str, Any, str | None]]:
     return [(key, output, types.get(key)) for key, output in document.outputs.items()]
 
 
+def _default(value: Any) -> str:
+    return "the node's own default" if value is None else f"default {show(value)}"
+
+
 def _description(data: dict[str, Any]) -> str:
     lines = [data["name"] if data["name"] == data["file"] else f"{data['name']} ({data['file']})", ""]
     if data["description"]:
         lines += [wrapped(data["description"], indent=2), ""]
     inputs = []
     for key, item in data["inputs"].items():
-        default = "required" if item["required"] else f"default {show(item['default'])}"
+        default = "required" if item["required"] else _default(item["default"])
         text = f"{default}. {item['description']}" if item["description"] else default
         inputs.append((key, item["type"], text))
     lines += ["Inputs (--set name=value)", table(inputs), ""] if inputs else ["It has no inputs.", ""]

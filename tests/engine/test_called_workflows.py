@@ -219,3 +219,83 @@ def test_two_calls_of_one_file_are_no_recursion(write: Write) -> None:
     write("both.json", {"nodes": {"a": call("increase", value=1), "b": call("increase", value=2)}})
     path = write("main.json", {"nodes": {"x": call("both"), "y": call("increase", value=3)}})
     assert len(Library().hash(gf.load(path))) == 64
+
+
+# Inputs that may be left out -----------------------------------------------------------------------------------------
+
+OPTIONAL: dict[str, Any] = {
+    "inputs": {"value": {"type": "int"}, "by": {"type": "int", "default": None}},
+    "nodes": {"sum": {"type": "Add", "left": {"input": "value"}, "by": {"input": "by"}}},
+    "outputs": {"result": {"from": "sum"}},
+}
+
+
+def test_an_input_with_the_default_null_leaves_the_node_its_own_default(write: Write) -> None:
+    left_out = write("optional.json", OPTIONAL)
+    without = write("without.json", OPTIONAL | {"nodes": {"sum": {"type": "Add", "left": {"input": "value"}}}})
+    assert run(left_out, value=1) == run(without, value=1)
+    assert run(left_out, value=1, by=5) != run(without, value=1)
+
+
+def test_what_is_left_out_at_the_top_is_left_to_the_default_of_what_is_called(write: Write) -> None:
+    write("increase.json", INCREASE | {"inputs": INCREASE["inputs"] | {"by": {"type": "int", "default": 7}}})
+    path = write(
+        "main.json",
+        {
+            "inputs": {"by": {"type": "int", "default": None}},
+            "nodes": {"call": call("increase", value=1, by={"input": "by"})},
+            "outputs": {"total": {"from": "call"}},
+        },
+    )
+    assert run(path)["total"] == 8
+    assert run(path, by=2)["total"] == 3
+
+
+@pytest.mark.parametrize(
+    ("node", "code"),
+    [
+        ({"type": "Add", "left": {"input": "value"}}, "port.missing"),
+        ({"type": "Scale", "value": 1.0, "factor": {"input": "value"}}, "parameter.missing"),
+        (call("increase", value={"input": "value"}), "port.missing"),
+    ],
+)
+def test_what_a_node_needs_may_not_be_left_out(write: Write, node: dict[str, Any], code: str) -> None:
+    write("increase.json", INCREASE)
+    kind = "float" if node["type"] == "Scale" else "int"
+    path = write("main.json", {"inputs": {"value": {"type": kind, "default": None}}, "nodes": {"node": node}})
+    with pytest.raises(gf.WorkflowError) as caught:
+        gf.bind(gf.load(path), registry=REGISTRY)
+    (problem,) = caught.value.problems
+    assert problem.code == code
+    assert problem.hint == "the input 'value' may not be left out here: give it another default than null"
+
+
+class MaybeImage(gf.Node, version=1):
+    """Whether there is an image."""
+
+    def run(self, *, image: gf.Image | None = None) -> bool:
+        return image is not None
+
+
+def test_an_image_need_not_be_given_where_its_input_has_the_default_null(write: Write) -> None:
+    path = write(
+        "main.json",
+        {
+            "inputs": {"image": {"type": "image", "default": None}, "value": {"type": "int"}},
+            "nodes": {
+                "optional": {"type": "MaybeImage", "image": {"input": "image"}},
+                "sum": {"type": "Add", "left": {"input": "value"}},
+            },
+            "outputs": {"given": {"from": "optional"}, "sum": {"from": "sum"}},
+        },
+    )
+    made = gf.load(path).run(registry=gf.Registry([*REGISTRY.values(), MaybeImage]), value=1)
+    assert made["given"] is False
+
+
+def test_the_builder_writes_an_input_that_need_not_be_given() -> None:
+    workflow = gf.Workflow()
+    workflow.input("by", "int", default=None)
+    workflow.input("value", "int")
+    assert workflow.to_dict()["inputs"] == {"by": {"type": "int", "default": None}, "value": {"type": "int"}}
+    assert [declaration.required for declaration in workflow.inputs.values()] == [False, True]

@@ -142,6 +142,44 @@ def test_a_picture_redrawn_by_each_kind_of_model_with_each_setting(
     assert_same(ours["image"], theirs)
 
 
+@pytest.mark.parametrize(
+    ("model", "own"),
+    [
+        ("sd", {"strength": 0.8, "guidance_scale": 7.5}),
+        ("sdxl-refiner", {"strength": 0.3, "guidance_scale": 5.0}),
+    ],
+)
+def test_strength_and_guidance_that_are_not_given_are_the_models_own(
+    model: str, own: dict[str, Any], models: dict[str, Path], photo: Path, tmp_path: Path
+) -> None:
+    ours = run("image_to_image", tmp_path, file=photo, prompt=PROMPT, model=models[model], seed=3)
+    theirs = auto(models[model])(
+        PROMPT, image=PIL.Image.open(photo), num_inference_steps=STEPS, generator=seeded(3), output_type="pt", **own
+    ).images
+    assert_same(ours["image"], theirs)
+
+
+def test_a_prompt_with_weights(models: dict[str, Path], photo: Path, tmp_path: Path) -> None:
+    compel = pytest.importorskip("compel")
+    weighted, negative = "a red ball and a (blue cube)1.4 on (green grass)0.5", "(blurry)1.3, low quality"
+    ours = run(
+        "prompt_weighting", tmp_path, file=photo, prompt=weighted, negative_prompt=negative, model=models["sd"], seed=3
+    )
+    pipeline = auto(models["sd"])
+    made = compel.CompelForSD(pipeline)(weighted, negative_prompt=negative)
+
+    def redrawn(**prompt: Any) -> torch.Tensor:
+        start = PIL.Image.open(photo)
+        made = pipeline(image=start, num_inference_steps=STEPS, generator=seeded(3), output_type="pt", **prompt)
+        pictures: torch.Tensor = made.images
+        return pictures
+
+    theirs = redrawn(prompt_embeds=made.embeds, negative_prompt_embeds=made.negative_embeds)
+    assert_same(ours["image"], theirs)
+    as_characters = redrawn(prompt=weighted, negative_prompt=negative)
+    assert difference(theirs, as_characters) > 0.01, "the weights make no difference"
+
+
 def test_a_picture_redrawn_by_kandinsky(models: dict[str, Path], photo: Path, tmp_path: Path) -> None:
     settings = {"strength": 0.3, "guidance_scale": 4.0}
     ours = run(
