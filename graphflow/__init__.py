@@ -9,6 +9,7 @@ from graphflow.bind import bind
 from graphflow.build import NodeHandle, Run, Workflow, load, loads
 from graphflow.cache import MemoryCache, Store
 from graphflow.device import Compute
+from graphflow.disk_store import DiskStore
 from graphflow.errors import (
     Cancelled,
     GraphFlowError,
@@ -45,6 +46,7 @@ __all__ = [
     "Conditioning",
     "Context",
     "DepthMap",
+    "DiskStore",
     "Expansion",
     "Field",
     "Graph",

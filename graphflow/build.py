@@ -22,10 +22,12 @@ from graphflow.bind import bind
 from graphflow.budget import refuse_over_budget
 from graphflow.cache import Store
 from graphflow.device import resolve_compute
+from graphflow.disk_store import default_store
 from graphflow.errors import GraphFlowError, Problem, WorkflowError, nearest
 from graphflow.events import Listener
 from graphflow.flatten import CALL
 from graphflow.graph import Graph
+from graphflow.ledger import keep_ledger
 from graphflow.library import Library
 from graphflow.manifest import Manifest
 from graphflow.node import Node
@@ -174,7 +176,7 @@ class Workflow(WorkflowDocument):
         channels_last: bool = False,
         compile: bool = False,
         memory_budget: int | str | None = None,
-        cache: Store | None = None,
+        cache: Store | bool = True,
         listeners: Iterable[Listener] = (),
         cancel: threading.Event | None = None,
         registry: Registry | None = None,
@@ -186,8 +188,9 @@ class Workflow(WorkflowDocument):
         ``inputs`` are values for the declared inputs; ``out`` is the folder that files are saved in; ``keep`` names
         nodes whose values are wanted besides the outputs and what is saved. ``device`` to ``compile`` say where and
         how to compute, as `graphflow.device.Compute` does. ``memory_budget`` (bytes, or a text like "8GB") is what no
-        step may need more of, by default what the device has. With ``offline`` nothing is asked of the network, and
-        what is not on this machine is missing. Raises WorkflowError (nothing has run), or whatever a node raises.
+        step may need more of, by default what the device has. Results are looked up and kept in ``cache``, by default
+        the user's store on the disk (`DiskStore`); False for none. With ``offline`` nothing is asked of the network,
+        and what is not on this machine is missing. Raises WorkflowError (nothing has run), or whatever a node raises.
         """
         graph = self.bind(inputs, registry=registry, offline=offline)
         compute = resolve_compute(
@@ -202,7 +205,12 @@ class Workflow(WorkflowDocument):
         )
         planned = plan(graph, keep=keep, compute=compute)
         refuse_over_budget(planned)
-        outcome = execute(planned, output_folder=Path(out), cache=cache, listeners=listeners, cancel=cancel)
+        store = (default_store() if cache else None) if isinstance(cache, bool) else cache
+        try:
+            outcome = execute(planned, output_folder=Path(out), cache=store, listeners=listeners, cancel=cancel)
+        finally:
+            if store is not None:
+                keep_ledger(store, planned, self.name)
         return Run(graph, planned, outcome, inputs)
 
 

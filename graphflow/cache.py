@@ -7,22 +7,38 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from graphflow.types import size_of
+from graphflow.types import PortType, size_of
 
-__all__ = ["MemoryCache", "Store"]
+__all__ = ["Claim", "MemoryCache", "Store", "Warn"]
+
+Warn = Callable[[str], None]
+"""Told what is legal but surprising."""
+
+
+class Claim(Protocol):
+    """The right to compute what belongs to a key, while nobody else does."""
+
+    def release(self) -> None:
+        """Give it back."""
 
 
 class Store(Protocol):
     """What the scheduler asks of a store."""
 
-    def get(self, key: str) -> Mapping[str, Any] | None:
-        """The outputs under ``key``, or None."""
+    def has(self, key: str) -> bool:
+        """Whether there are outputs under ``key``; `get` may still find them damaged, or gone."""
 
-    def put(self, key: str, outputs: Mapping[str, Any]) -> None:
+    def get(self, key: str, types: Mapping[str, PortType], warn: Warn) -> Mapping[str, Any] | None:
+        """The outputs under ``key``, of these types, or None."""
+
+    def put(self, key: str, outputs: Mapping[str, Any], warn: Warn) -> None:
         """Remember the outputs of a step."""
+
+    def claim(self, key: str) -> Claim | None:
+        """Begin to compute what belongs to ``key``; None while another process does."""
 
 
 class MemoryCache:
@@ -37,7 +53,13 @@ class MemoryCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: str) -> Mapping[str, Any] | None:
+    def has(self, key: str) -> bool:
+        """Whether there are outputs under ``key``."""
+        return key in self._entries
+
+    def get(
+        self, key: str, types: Mapping[str, PortType] | None = None, warn: Warn | None = None
+    ) -> Mapping[str, Any] | None:
         """The outputs under ``key``, or None."""
         with self._lock:
             entry = self._entries.get(key)
@@ -46,7 +68,7 @@ class MemoryCache:
             self._entries.move_to_end(key)
             return entry[0]
 
-    def put(self, key: str, outputs: Mapping[str, Any]) -> None:
+    def put(self, key: str, outputs: Mapping[str, Any], warn: Warn | None = None) -> None:
         """Remember the outputs of a step, unless they alone are larger than the whole cache."""
         # an entry is never free, so that millions of plain values are bounded too
         size = 200 + sum(size_of(value) for value in outputs.values())
@@ -60,8 +82,20 @@ class MemoryCache:
             while self.nbytes > self.max_bytes:
                 self.nbytes -= self._entries.popitem(last=False)[1][1]
 
+    def claim(self, key: str) -> Claim:
+        """Nobody else can compute for this store: it belongs to one process."""
+        return _UNCLAIMED
+
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
             self._entries.clear()
             self.nbytes = 0
+
+
+class _Unclaimed:
+    def release(self) -> None:
+        """There is nothing to give back."""
+
+
+_UNCLAIMED = _Unclaimed()

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from graphflow.accelerators import cuda_available
 from graphflow.errors import Problem, WorkflowError, nearest
 from graphflow.memory import parse_bytes
 
@@ -171,10 +172,10 @@ def resolve_device(name: str) -> str:
         raise WorkflowError(
             [Problem("device.unknown", f"found device '{name}', expected auto, cpu, cuda, cuda:N or mps")]
         )
+    if name == "auto":
+        return "cuda:0" if cuda_available() else "cpu"
     import torch  # only to look: a run on the CPU by name never pays for it here
 
-    if name == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
     if name == "mps":
         there = torch.backends.mps.is_available()
     else:

@@ -21,6 +21,7 @@ __all__ = [
     "StepFinished",
     "StepProgress",
     "StepStarted",
+    "StepWaiting",
     "Warned",
     "to_dict",
 ]
@@ -56,7 +57,16 @@ class StepProgress:
 
 @dataclass(frozen=True, slots=True)
 class StepCached:
-    """The values of a step came from the cache (``steps`` before it were not needed at all)."""
+    """The values of a step came from the store, or the files that it saves are there."""
+
+    index: int
+    step: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepWaiting:
+    """Another process computes the same step; its result is waited for."""
 
     index: int
     step: str
@@ -110,7 +120,16 @@ class RunFinished:
 
 
 Event: TypeAlias = (
-    RunStarted | StepStarted | StepProgress | StepCached | StepFinished | StepFailed | FileSaved | Warned | RunFinished
+    RunStarted
+    | StepStarted
+    | StepProgress
+    | StepCached
+    | StepWaiting
+    | StepFinished
+    | StepFailed
+    | FileSaved
+    | Warned
+    | RunFinished
 )
 Listener: TypeAlias = Callable[[Event], None]
 
@@ -119,6 +138,7 @@ _NAMES: dict[type, str] = {
     StepStarted: "started",
     StepProgress: "progress",
     StepCached: "cached",
+    StepWaiting: "waiting",
     StepFinished: "finished",
     StepFailed: "failed",
     FileSaved: "saved",

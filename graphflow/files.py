@@ -6,7 +6,21 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["is_file", "real_path", "write_atomically"]
+__all__ = ["CACHE_VARIABLE", "cache_folder", "is_file", "real_path", "write_atomically"]
+
+
+CACHE_VARIABLE = "GRAPHFLOW_CACHE"
+"""Environment variable: the folder of everything that GraphFlow keeps for later."""
+
+
+def cache_folder() -> Path:
+    """``$GRAPHFLOW_CACHE``, or ``graphflow`` in the cache folder of the user (XDG)."""
+    own = os.environ.get(CACHE_VARIABLE)
+    if own:
+        return Path(own)
+    # the XDG base directory specification takes absolute paths only
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(shared) if Path(shared).is_absolute() else Path.home() / ".cache") / "graphflow"
 
 
 def is_file(path: Path) -> bool:

@@ -44,7 +44,7 @@ def show_bytes(count: int) -> str:
     return f"{count} bytes"
 
 
-def parse_bytes(text: str) -> int:
+def parse_bytes(text: str, what: str = "memory budget") -> int:
     """The bytes that ``8GB``, ``7.5 GiB``, ``900MB`` or ``1000000`` mean. Raises WorkflowError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B|)", text.strip(), re.IGNORECASE)
     count = 0
@@ -53,7 +53,7 @@ def parse_bytes(text: str) -> int:
         count = int(float(match[1]) * _UNITS[unit])
     if not count:
         raise WorkflowError(
-            [Problem("memory.unreadable", f"found the memory budget '{text}', expected one like 8GB, 7.5GiB or 900MB")]
+            [Problem("memory.unreadable", f"found the {what} '{text}', expected one like 8GB, 7.5GiB or 900MB")]
         )
     return count
 

@@ -110,8 +110,9 @@ class Node(BaseModel):
     name in files, by default the class name), ``effect=True`` (does something besides returning a value: always wanted,
     never merged or cached), ``converts=True`` (the engine may put it on an edge), ``loads=True`` (the engine may build
     it from a path given for a workflow input of its output kind), ``saves=True`` (the command line may add it for an
-    output of the kind of its one required port; its parameter ``name`` is the file) and ``abstract=True`` (a base
-    class, not a node type).
+    output of the kind of its one required port; its parameter ``name`` is the file, and it does nothing else than write
+    files), ``cached=False`` (the result is made sooner than read from the disk, so it is not kept) and
+    ``abstract=True`` (a base class, not a node type).
     """
 
     model_config = ConfigDict(
@@ -129,6 +130,7 @@ class Node(BaseModel):
     converts: ClassVar[bool] = False
     loads: ClassVar[bool] = False
     saves: ClassVar[bool] = False
+    cached: ClassVar[bool] = True
     abstract: ClassVar[bool] = True
     coarse: ClassVar[bool] = False
     fetches: ClassVar[bool] = False
@@ -148,6 +150,7 @@ class Node(BaseModel):
         converts: bool = False,
         loads: bool = False,
         saves: bool = False,
+        cached: bool = True,
         abstract: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -163,6 +166,7 @@ class Node(BaseModel):
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*", cls.type_id):
             raise NodeDefinitionError(f"{name}: id {cls.type_id!r} is not a dotted name of letters, digits and _")
         cls.version, cls.effect, cls.converts, cls.loads, cls.saves = version, effect, converts, loads, saves
+        cls.cached = cached and not effect
         runs = cls.run is not Node.run
         cls.coarse = cls.expand is not Node.expand
         cls.fetches = cls.fetch is not Node.fetch

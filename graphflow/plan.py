@@ -42,6 +42,8 @@ class Step:
     key: str
     frees: tuple[Ref, ...]
     """Values that nobody needs after this step."""
+    folder: str = ""
+    """Where below the output folder its files go: an item of a sweep has a folder of its own."""
 
     @property
     def progress_steps(self) -> int | None:

@@ -1,8 +1,9 @@
 """execute: run a plan.
 
-The loop is short because the plan holds every decision. Going backward from the wanted values it first finds out what
-the cache already has, so that a step whose results are known does not run, nor anything that only it needs. Going
-forward it runs the rest, drops each value after its last use and emits an event for each change of state.
+The loop is short because the plan holds every decision. It first looks up what the store already has, so that a step
+whose results are known does not run, nor anything that only it needs. Going forward it reads or computes the rest,
+drops each value after its last use and emits an event for each change of state. Where a kept result turns out to be
+damaged or gone, it looks up again and goes on from there.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from graphflow import events
-from graphflow.cache import Store
-from graphflow.errors import Cancelled, Problem
+from graphflow.cache import Claim, Store
+from graphflow.errors import Cancelled
 from graphflow.events import Event, Listener
 from graphflow.graph import Constant
+from graphflow.lookup import look_up
 from graphflow.node import Context, Ref
 from graphflow.plan import Plan, Step
+from graphflow.receipts import keep_receipt
 from graphflow.types import type_name
 
 __all__ = ["Outcome", "StepRecord", "execute"]
@@ -28,7 +31,7 @@ __all__ = ["Outcome", "StepRecord", "execute"]
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """What became of one step: "ran", "cached" or "unneeded"."""
+    """What became of one step: "ran", "cached", "unneeded", or "not reached" where the run ended before."""
 
     name: str
     state: str
@@ -51,8 +54,9 @@ class RunContext(Context):
 
     def __init__(self, runner: _Runner, step: Step) -> None:
         self._runner, self._step = runner, step
-        self.compute, self.output_folder = runner.plan.compute, runner.output_folder
+        self.compute, self.output_folder = runner.plan.compute, runner.output_folder / step.folder
         self.memory = runner.plan.memory(step)
+        self.files: list[Path] = []
 
     def step(self, done: int, total: int) -> None:
         """Tell progress; raises Cancelled when the run was asked to stop."""
@@ -61,13 +65,12 @@ class RunContext(Context):
 
     def saved(self, path: Path) -> None:
         """Tell that a file was written."""
-        self._runner.outcome.files.append(path)
-        self._runner.emit(events.FileSaved(self._step.name, str(path)))
+        self.files.append(path)
+        self._runner.saved(self._step, path)
 
     def warn(self, message: str) -> None:
         """Tell the user something legal but surprising."""
-        self._runner.outcome.warnings.append(message)
-        self._runner.emit(events.Warned(self._step.name, message))
+        self._runner.warn(message, self._step.name)
 
 
 def execute(
@@ -99,6 +102,17 @@ class _Runner:
         self.output_folder = output_folder
         self.outcome = Outcome()
         self.values: dict[Ref, Any] = {}
+        self.records: dict[int, StepRecord] = {}
+        self.lost: set[str] = set()
+        """Keys of results that the store has no more, though it had them when it was asked."""
+
+    def saved(self, step: Step, path: Path) -> None:
+        self.outcome.files.append(path)
+        self.emit(events.FileSaved(step.name, str(path)))
+
+    def warn(self, message: str, step: str | None = None) -> None:
+        self.outcome.warnings.append(message)
+        self.emit(events.Warned(step, message))
 
     def emit(self, event: Event) -> None:
         for listener in self.listeners:
@@ -111,30 +125,14 @@ class _Runner:
     def run(self) -> Outcome:
         plan, outcome = self.plan, self.outcome
         begun = time.perf_counter()
-        ran = cached = 0
         ending = "failed"
         if self.listeners:
             self.emit(events.RunStarted(len(plan.steps), sum(step.progress_steps or 1 for step in plan.steps)))
         for problem in plan.warnings:
-            self._warn(problem)
+            self.warn(str(problem), problem.node)
         try:
-            found = self._look_up()
-            for step in plan.steps:
-                outputs = found.get(step.index, _RUN)
-                if outputs is _UNNEEDED:
-                    outcome.records.append(StepRecord(step.name, "unneeded"))
-                    continue
-                self.stop_if_cancelled()
-                if outputs is _RUN:
-                    self._run_step(step)
-                    ran += 1
-                else:
-                    self._keep(step, outputs)
-                    cached += 1
-                    outcome.records.append(StepRecord(step.name, "cached"))
-                    self.emit(events.StepCached(step.index, step.name, step.node.type_id))
-                for ref in step.frees:
-                    self.values.pop(ref, None)
+            while not self._advance():
+                pass
             outcome.results = {name: self.values[ref] for name, ref in plan.results.items()}
             ending = "done"
         except (KeyboardInterrupt, Cancelled):
@@ -143,29 +141,81 @@ class _Runner:
         finally:
             self.values.clear()
             outcome.seconds = time.perf_counter() - begun
-            self.emit(events.RunFinished(ending, outcome.seconds, ran, cached))
+            records = self.records
+            outcome.records = [
+                records.get(step.index) or StepRecord(step.name, "unneeded" if ending == "done" else "not reached")
+                for step in plan.steps
+            ]
+            states = [record.state for record in outcome.records]
+            self.emit(events.RunFinished(ending, outcome.seconds, states.count("ran"), states.count("cached")))
         return outcome
 
-    def _warn(self, problem: Problem) -> None:
-        self.outcome.warnings.append(str(problem))
-        self.emit(events.Warned(problem.node, str(problem)))
+    def _advance(self) -> bool:
+        """Go through the steps once; False where a kept result was not there after all, and has to be made anew."""
+        finished = {index for index in self.records if self.plan.steps[index].node.effect}
+        found = look_up(
+            self.plan,
+            self.cache,
+            self.output_folder,
+            self.warn,
+            lost=self.lost,
+            present=self.values,
+            finished=finished,
+        )
+        for step in self.plan.steps:
+            state = found.states[step.index]
+            if state != "unneeded":
+                self.stop_if_cancelled()
+                if state == "run":
+                    self._run_or_wait(step)
+                elif step.index in found.files:
+                    self._cached(step, {})
+                    for path in found.files[step.index]:
+                        self.saved(step, path)
+                elif not self._read(step):
+                    self.lost.add(step.key)
+                    return False
+            for ref in step.frees:
+                self.values.pop(ref, None)
+        return True
 
-    def _look_up(self) -> dict[int, Any]:
-        """For each step: its cached outputs, or that nobody needs it. A step that is not mentioned has to run."""
-        if self.cache is None:
-            return {}
-        needed = {ref.step for ref in self.plan.results.values()}
-        found: dict[int, Any] = {}
-        for step in reversed(self.plan.steps):
-            if step.index not in needed and not step.node.effect:
-                found[step.index] = _UNNEEDED
-                continue
-            outputs = None if step.node.effect else self.cache.get(step.key)
-            if outputs is not None:
-                found[step.index] = outputs
-            else:
-                needed |= {value.step for value in step.inputs.values() if isinstance(value, Ref)}
-        return found
+    def _cached(self, step: Step, outputs: Mapping[str, Any]) -> None:
+        self._keep(step, outputs)
+        self.records[step.index] = StepRecord(step.name, "cached")
+        self.emit(events.StepCached(step.index, step.name, step.node.type_id))
+
+    def _read(self, step: Step) -> bool:
+        """Take the outputs of a step from the store, if they are there."""
+        assert self.cache is not None
+        outputs = self.cache.get(step.key, step.output_types, self.warn)
+        if outputs is not None:
+            self._cached(step, outputs)
+        return outputs is not None
+
+    def _run_or_wait(self, step: Step) -> None:
+        """Run a step, unless another process is about to: then take what that made."""
+        if self.cache is None or not step.node.cached:
+            self._run_step(step)
+            return
+        claim = self._claimed(step, self.cache)
+        try:
+            # it may have been made since the store was looked through
+            if step.key in self.lost or not self.cache.has(step.key) or not self._read(step):
+                self._run_step(step)
+        finally:
+            claim.release()
+
+    def _claimed(self, step: Step, store: Store) -> Claim:
+        told = False
+        while True:
+            claim = store.claim(step.key)
+            if claim is not None:
+                return claim
+            if not told:
+                self.emit(events.StepWaiting(step.index, step.name, step.node.type_id))
+                told = True
+            time.sleep(_WAITING)
+            self.stop_if_cancelled()
 
     def _run_step(self, step: Step) -> None:
         node = step.node
@@ -176,8 +226,9 @@ class _Runner:
             port: value.value if isinstance(value, Constant) else self.values[value]
             for port, value in step.inputs.items()
         }
-        if signature.takes_context:
-            arguments["context"] = RunContext(self, step)
+        context = RunContext(self, step) if signature.takes_context else None
+        if context is not None:
+            arguments["context"] = context
         begun = time.perf_counter()
         try:
             result = node.run(**arguments)
@@ -191,9 +242,13 @@ class _Runner:
             raise
         seconds = time.perf_counter() - begun
         self._keep(step, outputs)
-        if self.cache is not None and not node.effect:
-            self.cache.put(step.key, outputs)
-        self.outcome.records.append(StepRecord(step.name, "ran", seconds))
+        if self.cache is not None:
+            if node.cached:
+                self.cache.put(step.key, outputs, self.warn)
+                self.lost.discard(step.key)
+            elif context is not None:
+                keep_receipt(self.cache, step, context.output_folder, context.files, self.warn)
+        self.records[step.index] = StepRecord(step.name, "ran", seconds)
         self.emit(events.StepFinished(step.index, step.name, node.type_id, seconds))
 
     def _keep(self, step: Step, outputs: Mapping[str, Any]) -> None:
@@ -201,8 +256,8 @@ class _Runner:
             self.values[Ref(step.index, output)] = value
 
 
-_RUN: Any = object()
-_UNNEEDED: Any = object()
+_WAITING = 0.05
+"""Seconds between two looks at whether another process is done."""
 
 
 def _outputs(step: Step, result: Any) -> dict[str, Any]:

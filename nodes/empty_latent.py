@@ -13,7 +13,7 @@ from graphflow.nodes.diffusion.model_node import ModelNode
 __all__ = ["EmptyLatent"]
 
 
-class EmptyLatent(ModelNode, version=1):
+class EmptyLatent(ModelNode, version=1, cached=False):
     """Set the size of pictures that are made from noise.
 
     The latents hold zeros and are marked as pure noise (``noise`` 1.0): the noise itself is drawn by `Denoise`, from

@@ -9,7 +9,7 @@ from graphflow.nodes.diffusion.model_node import ModelNode
 __all__ = ["FitDepthMap"]
 
 
-class FitDepthMap(ModelNode, version=1):
+class FitDepthMap(ModelNode, version=1, cached=False):
     """Resize depth maps to the pictures that latents stand for.
 
     `ControlNetDepth` adds it where the sizes differ, or are not known before the run. The values are resampled

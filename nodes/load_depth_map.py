@@ -8,7 +8,7 @@ from graphflow.nodes.picture_node import PictureNode
 __all__ = ["LoadDepthMap"]
 
 
-class LoadDepthMap(PictureNode, version=1, loads=True):
+class LoadDepthMap(PictureNode, version=1, loads=True, cached=False):
     """Read an inverse depth map from a picture: white is near, black is infinitely far.
 
     Grey pictures of 8 or 16 bits keep what they hold; of a colour picture the luminance is taken, with 8 bits, also

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["LoadImage"]
 
 
-class LoadImage(PictureNode, version=1, loads=True):
+class LoadImage(PictureNode, version=1, loads=True, cached=False):
     """Read a picture from a PNG, JPEG, WebP, GIF or BMP file, or from an https URL of one.
 
     Of an animation the first frame is taken; a rotation noted in EXIF is applied; transparency is flattened over

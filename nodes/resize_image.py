@@ -8,7 +8,7 @@ from graphflow import Context, Field, Image, Node, PortType, Problem
 __all__ = ["ResizeImage"]
 
 
-class ResizeImage(Node, version=1):
+class ResizeImage(Node, version=1, cached=False):
     """Change the size of pictures.
 
     Width and height in pixels; where only one is given the other keeps the proportions, where none is the size stays.

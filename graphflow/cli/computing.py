@@ -1,15 +1,17 @@
-"""The options that say where and how to compute, shared by ``run`` and ``plan``."""
+"""The options that say where and how to compute and where results are kept, shared by ``run`` and ``plan``."""
 
 from __future__ import annotations
 
 import argparse
 import re
 
+from graphflow.cache import Store
 from graphflow.cli.parser import Options, Parser
 from graphflow.device import ATTENTIONS, DTYPES, OFFLOADS, Compute, resolve_compute
+from graphflow.disk_store import default_store
 from graphflow.graph import Graph
 
-__all__ = ["add_computing", "compute_for"]
+__all__ = ["add_computing", "add_store", "compute_for", "store_for"]
 
 
 def add_computing(parser: Parser, *, device: str, device_help: str) -> None:
@@ -40,6 +42,18 @@ def add_computing(parser: Parser, *, device: str, device_help: str) -> None:
         metavar="SIZE",
         help="what no step may need more of, such as 8GB (default: what the device has)",
     )
+
+
+def add_store(parser: Parser) -> None:
+    """The option ``--no-cache``."""
+    parser.add_argument(
+        "--no-cache", action="store_true", help="neither use the results that earlier runs kept, nor keep any"
+    )
+
+
+def store_for(options: Options) -> Store | None:
+    """Where results are looked up and kept; None for nowhere."""
+    return None if options.no_cache else default_store()
 
 
 def compute_for(options: Options, graph: Graph) -> Compute:

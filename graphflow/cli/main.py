@@ -25,6 +25,7 @@ COMMANDS = {
     "nodes": "list the node types, or describe one",
     "workflows": "list the saved workflows, or describe one",
     "models": "list the models that a workflow needs, or download them",
+    "cache": "tell what results are kept, or remove some",
     "schema": "print the JSON Schema of workflow files, for editors",
     "draw": "draw a workflow as Mermaid text or SVG",
 }

@@ -2,23 +2,29 @@
 
 A step takes its inputs from the results of earlier steps (#1 is the result of step 1) or as plain values. Its key tells
 equal work: two steps with one key have one result. A picture at a URL is downloaded, for its content is part of keys.
+Before the key stands what a run would do: take a kept result (cached), nothing (not needed, because what comes after is
+kept), or run the step, and then why: what in its key is another than when the workflow ran last.
 Beside the type of a step stands what memory it needs at its peak, its models included; one that needs more than there
 is, is told of as an error (exit status 2).
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from graphflow.budget import over_budget
-from graphflow.cli.computing import add_computing, compute_for
+from graphflow.cache import Store
+from graphflow.cli.computing import add_computing, add_store, compute_for, store_for
 from graphflow.cli.files import add_file, add_offline, add_values, input_values, read_workflow
 from graphflow.cli.parser import Options, Parser
-from graphflow.cli.report import count, report_problems, visible
+from graphflow.cli.report import count, report_problems, tell, visible
 from graphflow.cli.saving import bound_with_saved_outputs
 from graphflow.cli.table import line_width, wrapped
 from graphflow.errors import WorkflowError
 from graphflow.graph import Constant
+from graphflow.ledger import read_ledger, reasons
+from graphflow.lookup import look_up
 from graphflow.memory import Memory, show_bytes
 from graphflow.node import Ref
 from graphflow.plan import Plan, Step, plan
@@ -36,9 +42,11 @@ def add_arguments(parser: Parser) -> None:
     add_offline(parser, "ask nothing of the network; of URLs, use what was downloaded before")
     add_computing(
         parser,
-        device="cpu",
-        device_help="auto, cpu, cuda, cuda:N or mps (default: cpu, which is the only one that needs no torch)",
+        device="auto",
+        device_help="auto, cpu, cuda, cuda:N or mps (default: auto, the first GPU or the CPU)",
     )
+    parser.add_argument("--out", metavar="DIR", default="out", help="folder that a run would save in (default: out)")
+    add_store(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -50,16 +58,35 @@ def run(options: Options) -> int:
     too_large = over_budget(planned)
     if planned.warnings or too_large:
         report_problems([*too_large, *planned.warnings])
+    forecast = _Forecast(planned, store_for(options), Path(options.out), workflow.name)
     if options.json:
         import orjson
 
-        print(orjson.dumps(_data(planned), option=orjson.OPT_INDENT_2).decode())
+        print(orjson.dumps(_data(planned, forecast), option=orjson.OPT_INDENT_2).decode())
     else:
-        print(visible(_text(planned)))
+        print(visible(_text(planned, forecast)))
     return WorkflowError.exit_code if too_large else 0
 
 
-def _text(planned: Plan) -> str:
+class _Forecast:
+    """What a run would do with each step, and why."""
+
+    def __init__(self, planned: Plan, store: Store | None, output_folder: Path, name: str) -> None:
+        self._planned = planned
+        self.states = look_up(planned, store, output_folder, tell).states
+        self._ledger = read_ledger(store, name) if store is not None else {}
+
+    def why(self, step: Step) -> list[str]:
+        """Why a step runs; empty where it does not, or the workflow never ran."""
+        if self.states[step.index] != "run" or not self._ledger:
+            return []
+        return ["it saves"] if step.node.effect else reasons(step, self._planned, self._ledger)
+
+
+_STATES = {"run": "", "cached": "cached", "unneeded": "not needed"}
+
+
+def _text(planned: Plan, forecast: _Forecast) -> str:
     width = line_width()
     number_width = len(str(len(planned.steps)))
     indent = number_width + 3
@@ -70,23 +97,30 @@ def _text(planned: Plan) -> str:
         need = planned.memory(step)
         kind = f"{step.node.type_id}{size}{f', {show_bytes(need.total)}' if need else ''}"
         key = step.key[:KEY_DIGITS]
+        if state := _STATES[forecast.states[step.index]]:
+            key = f"{state}  {key}"
         gap = max(width - len(head) - len(kind) - len(key) - 4, 0)
         lines.append(f"{head}  {kind}{' ' * gap}  {key}")
         details = [f"{port}={_source(planned, value)}" for port, value in step.inputs.items()]
         details += [f"model={model}" for model in step.node.models()]
         if details:
             lines.append(wrapped("  ".join(details), indent=indent, width=width))
+        if why := forecast.why(step):
+            lines.append(wrapped("runs: " + "; ".join(why), indent=indent, width=width))
         freed = [_result(planned, ref) for ref in step.frees if ref.step != step.index]
         if freed:
             lines.append(wrapped("frees " + ", ".join(freed), indent=indent, width=width))
-    lines += ["", _totals(planned)]
+    lines += ["", _totals(planned, forecast)]
     return "\n".join(lines)
 
 
-def _totals(planned: Plan) -> str:
-    denoise = sum(step.progress_steps or 0 for step in planned.steps)
-    models = planned.models()
+def _totals(planned: Plan, forecast: _Forecast) -> str:
+    running = [step for step in planned.steps if forecast.states[step.index] == "run"]
+    denoise = sum(step.progress_steps or 0 for step in running)
+    models = tuple(dict.fromkeys(model for step in running for model in step.node.models()))
     parts = [count(len(planned.steps), "step")]
+    if len(running) < len(planned.steps):
+        parts.append(f"{len(running)} to run")
     if denoise:
         parts.append(count(denoise, "denoise step"))
     parts.append(count(len(models), "model") + (f" ({', '.join(models)})" if models else ""))
@@ -115,9 +149,12 @@ def _result(planned: Plan, ref: Ref) -> str:
     return f"#{ref.step + 1}.{ref.output}" if several else f"#{ref.step + 1}"
 
 
-def _data(planned: Plan) -> dict[str, Any]:
+def _data(planned: Plan, forecast: _Forecast) -> dict[str, Any]:
     return {
-        "steps": [_step_data(planned, step) for step in planned.steps],
+        "steps": [
+            {**_step_data(planned, step), "state": forecast.states[step.index], "why": forecast.why(step)}
+            for step in planned.steps
+        ],
         "results": {name: {"step": ref.step, "output": ref.output} for name, ref in planned.wanted.items()},
         "models": list(planned.models()),
         "denoise_steps": sum(step.progress_steps or 0 for step in planned.steps),

@@ -15,7 +15,7 @@ from typing import Any
 
 from graphflow.budget import refuse_over_budget
 from graphflow.build import Run
-from graphflow.cli.computing import add_computing, compute_for
+from graphflow.cli.computing import add_computing, add_store, compute_for, store_for
 from graphflow.cli.display import progress_for
 from graphflow.cli.files import add_file, add_offline, add_values, input_values, read_workflow, stem_of
 from graphflow.cli.interrupt import Interruption
@@ -27,6 +27,7 @@ from graphflow.cli.saving import bound_with_saved_outputs
 from graphflow.errors import Cancelled, Problem, WorkflowError
 from graphflow.events import Event, Listener, StepFailed
 from graphflow.graph import Graph
+from graphflow.ledger import keep_ledger
 from graphflow.plan import Plan, plan
 from graphflow.scheduler import Outcome, execute
 
@@ -46,6 +47,7 @@ def add_arguments(parser: Parser) -> None:
         device="auto",
         device_help="auto, cpu, cuda, cuda:N or mps (default: auto, the first GPU or the CPU)",
     )
+    add_store(parser)
     parser.add_argument(
         "--events", metavar="FILE", help="write what happens as JSON lines; - for stdout, instead of the paths"
     )
@@ -86,11 +88,13 @@ class _Execution:
             if self.options.events != "-":
                 self.paths = PathPrinter(hold=self.progress.live and sys.stdout.isatty())
                 listeners.append(self.paths)
+            store = store_for(self.options)
             try:
                 with self.progress:
                     outcome = execute(
                         self.planned,
                         output_folder=self.output_folder,
+                        cache=store,
                         listeners=listeners,
                         cancel=interruption.cancel,
                     )
@@ -108,6 +112,9 @@ class _Execution:
                     report_problems(error.problems, ending=f"the run stopped in '{self.failed}'")
                     return error.exit_code
                 return self._node_failed(error)
+            finally:
+                if store is not None:
+                    keep_ledger(store, self.planned, self.graph.document.name)
             self._release_paths()
             interruption.hold()  # the record of the run is written whole
             self._finish(outcome)

@@ -22,15 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graphflow.files import write_atomically
+from graphflow.files import cache_folder, write_atomically
 from graphflow.nodes.web import limits
 from graphflow.nodes.web.content import Download, Validators
 from graphflow.nodes.web.url import Url
 
-__all__ = ["CACHE_VARIABLE", "DownloadCache", "Kept", "downloads_folder"]
-
-CACHE_VARIABLE = "GRAPHFLOW_CACHE"
-"""Environment variable: the folder of everything that GraphFlow keeps for later."""
+__all__ = ["DownloadCache", "Kept", "downloads_folder"]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _HEADER = re.compile(r"[\x20-\x7e]{1,1000}")
@@ -38,13 +35,8 @@ _HEADER = re.compile(r"[\x20-\x7e]{1,1000}")
 
 
 def downloads_folder() -> Path:
-    """``$GRAPHFLOW_CACHE/downloads``, or ``graphflow/downloads`` in the cache folder of the user (XDG)."""
-    own = os.environ.get(CACHE_VARIABLE)
-    if own:
-        return Path(own) / "downloads"
-    # the XDG base directory specification takes absolute paths only
-    shared = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(shared) if Path(shared).is_absolute() else Path.home() / ".cache") / "graphflow" / "downloads"
+    """``downloads`` in GraphFlow's cache folder."""
+    return cache_folder() / "downloads"
 
 
 @dataclass(frozen=True, slots=True)

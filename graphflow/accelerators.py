@@ -1,0 +1,58 @@
+"""Whether torch would find a CUDA device, told without importing it.
+
+Importing torch takes seconds; a run whose results are all known must not wait for that. The build of torch is read from
+its file of versions, and the driver is asked how many devices there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import os
+import re
+import sys
+from functools import cache
+from pathlib import Path
+
+__all__ = ["cuda_available"]
+
+
+@cache
+def cuda_available() -> bool:
+    """What ``torch.cuda.is_available()`` would say. A build for ROCm is asked itself, which imports torch."""
+    if "torch" not in sys.modules:
+        build = _build_of_torch()
+        if build == "cpu":
+            return False
+        if build == "cuda":
+            return os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1") and _devices_of_driver() > 0
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _build_of_torch() -> str | None:
+    """What the installed torch was built for: "cuda", "cpu", or None where its file does not tell that simply."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return None
+    try:
+        text = (Path(found.origin).parent / "version.py").read_text()
+    except OSError:
+        return None
+    built = dict(re.findall(r"^(cuda|hip)\b[^=\n]*= *(.+)$", text, re.MULTILINE))
+    if built.get("hip", "None") != "None" or "cuda" not in built:
+        return None
+    return "cpu" if built["cuda"] == "None" else "cuda"
+
+
+def _devices_of_driver() -> int:
+    """How many devices the CUDA driver sees, 0 where there is no driver."""
+    for name in ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so"):
+        with contextlib.suppress(OSError, AttributeError):
+            driver = ctypes.CDLL(name)
+            count = ctypes.c_int(0)
+            if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+                return count.value
+    return 0
