@@ -127,7 +127,7 @@ def prepare(rank: int, world: int, data: Path, base: Path, out: Path) -> None:
 
 
 class _Examples:
-    """Draws crops of pairs, of each by the square root of its scenes: the largest are few, and must be learned too."""
+    """Draws crops of pairs, of each kind equally often: the largest are few, and the hardest to learn."""
 
     def __init__(self, folder: Path, pairs: tuple[Pair, ...], draw: torch.Generator) -> None:
         files = [load_file(path) for path in sorted(folder.glob("*.safetensors"))]
@@ -148,8 +148,7 @@ class _Examples:
 
         They are crops of `cells` large cells where the large picture is larger.
         """
-        sizes = torch.tensor([len(tokens) ** 0.5 for *_, tokens in self.parts])
-        which = int(torch.multinomial(sizes, 1, generator=self.draw))
+        which = int(torch.randint(len(self.parts), (1,), generator=self.draw))
         small, large, images, tokens = self.parts[which]
         # Large cells for each small cell (x2), or for each small pixel (x4).
         factor = 2 if self.pairs[which].small.startswith("latents") else 1
@@ -257,7 +256,8 @@ def train_x4(
         level = low_signal[noise_level][:, None, None, None]
         small = level.sqrt() * small + (1 - level).sqrt() * torch.randn(small.shape, generator=draw)
         states = words_of(tokens).last_hidden_state
-        share = (torch.arange(batch) + torch.rand(batch, generator=draw)) / batch
+        # Much noise more often than little: the model is used with a step or two, the first from noise alone.
+        share = ((torch.arange(batch) + torch.rand(batch, generator=draw)) / batch).sqrt()
         timesteps = (share * 1000).long().clamp(0, 999)
         level = signal[timesteps][:, None, None, None]
         noise = torch.randn(clean.shape, generator=draw)
