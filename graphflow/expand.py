@@ -34,6 +34,7 @@ class Draft:
     input_types: dict[str, PortType]
     output_types: Mapping[str, PortType]
     key: str
+    folder: str = ""
 
 
 class StepBuilder:
@@ -46,6 +47,12 @@ class StepBuilder:
         self.drafts: list[Draft] = []
         self._by_key: dict[str, int] = {}
         self._names: dict[str, int] = {}
+        self.folder = self.prefix = ""
+
+    def begin(self, folder: str, fetcher: Fetcher) -> None:
+        """From now on add the steps of a graph whose files go to ``folder``, and whose nodes were fetched so."""
+        self.folder, self.prefix = folder, f"{folder}/" if folder else ""
+        self.fetcher = fetcher
 
     def type_of(self, value: Any) -> PortType:
         """Static type of a Ref, or of a value that is known."""
@@ -81,7 +88,9 @@ class StepBuilder:
         if known is None:
             known = len(self.drafts)
             self._by_key[key] = known
-            self.drafts.append(Draft(self._unique(name), node, connected, types, node.output_types(types), key))
+            self.drafts.append(
+                Draft(self._unique(name), node, connected, types, node.output_types(types), key, self.folder)
+            )
         return {output: Ref(known, output) for output in signature.outputs}
 
     def convert(self, name: str, value: Any, source: PortType, target: PortType) -> Ref:

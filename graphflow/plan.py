@@ -1,7 +1,8 @@
 """plan: Graph -> Plan, the static list of steps that will run.
 
 Coarse nodes are expanded, conversions put on edges, equal steps merged, steps that no wanted output needs dropped, the
-rest ordered; for every value it is known after which step nobody needs it any more. A plan is plain data.
+rest ordered; for every value it is known after which step nobody needs it any more. A plan is plain data. Several
+graphs (the items of a sweep) make one plan, in which what is equal in them is merged too.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from graphflow.device import Compute
 from graphflow.errors import Problem, WorkflowError, nearest
 from graphflow.expand import StepBuilder
 from graphflow.flatten import Edge
-from graphflow.graph import Constant, Graph
+from graphflow.graph import BoundNode, Constant, Graph
 from graphflow.memory import Memory
 from graphflow.node import Node, Ref
+from graphflow.order import grouped
 from graphflow.types import PLAIN_KINDS, Image, Latent, PortType
 
-__all__ = ["Plan", "Step", "plan"]
+__all__ = ["Plan", "Step", "plan", "plan_together"]
 
 NUMERIC_LIBRARIES = ("torch", "diffusers", "transformers", "pillow", "numpy")
 """Libraries whose version may change a result; their versions are part of every cache key."""
@@ -111,100 +113,139 @@ def plan(
 
     Of a graph that was bound for checking, what waits for a parameter that is not given yet is left out.
     """
+    return plan_together({"": graph}, keep=keep, results=results, compute=compute)
+
+
+@paused_collection()
+def plan_together(
+    graphs: Mapping[str, Graph],
+    *,
+    keep: Collection[str] = (),
+    results: bool = True,
+    compute: Compute = Compute(),  # noqa: B008 - it is frozen
+) -> Plan:
+    """Plan several graphs as one, so that what is equal in them is computed once.
+
+    Each has the folder below the output folder that its files go to; the names of its steps and results begin with it.
+    Everything else is as in `plan`.
+    """
     environment = {**compute.environment(), **library_versions()}
-    builder = StepBuilder(graph.registry, environment, graph.fetcher)
-    refs: dict[Edge, Ref] = {}
+    first = next(iter(graphs.values()))
+    builder = StepBuilder(first.registry, environment, first.fetcher)
     effects: list[int] = []
-    shown: dict[str, Any] = {}
-    for bound in graph:
-        if not bound.complete:
-            continue
+    wanted: dict[str, Ref] = {}
+    kept: set[str] = set()
+    for folder, graph in graphs.items():
+        part = _Part(builder, graph, folder, results=results)
+        effects += part.effects
+        prefix = f"{folder}/" if folder else ""
+        for name, ref in part.wanted(keep).items():
+            wanted[prefix + name] = ref
+            if results or name in keep or builder.type_of(ref).kind in PLAIN_KINDS:
+                kept.add(prefix + name)
+    # effects first, so that a result is saved as soon as it is there
+    places = grouped(builder, _order(builder, [*effects, *sorted({ref.step for ref in wanted.values()})]))
+    outputs = {name: Ref(places[ref.step], ref.output) for name, ref in wanted.items()}
+    shown = {name: ref for name, ref in outputs.items() if name in kept}
+    warnings = tuple(dict.fromkeys(warning for graph in graphs.values() for warning in graph.warnings))
+    return Plan(tuple(_steps(builder, places, set(shown.values()))), shown, outputs, warnings, environment, compute)
+
+
+class _Part:
+    """The steps of one graph in a plan."""
+
+    def __init__(self, builder: StepBuilder, graph: Graph, folder: str, *, results: bool) -> None:
+        self._builder, self._graph, self._results = builder, graph, results
+        self._refs: dict[Edge, Ref] = {}
+        self.effects: list[int] = []
+        self._shown: dict[str, Any] = {}
+        builder.begin(folder, graph.fetcher)
+        for bound in graph:
+            if bound.complete:
+                self._add(bound)
+
+    def _add(self, bound: BoundNode) -> None:
+        builder, refs = self._builder, self._refs
         inputs: dict[str, Any] = {}
         for port, source in bound.inputs.items():
             found = refs.get(source) if isinstance(source, Edge) else source
             if found is not None:
                 inputs[port] = found
         if len(inputs) < len(bound.inputs):
-            continue
+            return
         before = len(builder.drafts)
-        for output, ref in builder.add(bound.name, bound.node, inputs).items():
+        for output, ref in builder.add(builder.prefix + bound.name, bound.node, inputs).items():
             refs[Edge(bound.name, output)] = ref
-        if bound.node.effect:
-            added = [index for index in range(before, len(builder.drafts)) if builder.drafts[index].node.effect]
-            effects += added
-            if results:
-                for port, source in bound.inputs.items():
-                    if isinstance(source, Edge):
-                        # what the effect received is what people see of the node behind it
-                        shown.setdefault(
-                            source.source, builder.drafts[added[-1]].inputs[port] if added else refs[source]
-                        )
-    wanted: dict[str, Ref] = {}
-    for name, edge in graph.outputs.items():
-        if edge in refs:
-            wanted[name] = _presented(builder, name, refs[edge]) if results else refs[edge]
-    if not effects and not graph.outputs:
-        used = {source.source for bound in graph for source in bound.inputs.values() if isinstance(source, Edge)}
-        for bound in graph:
-            last = bound.name not in used and bound.output_types
-            first = refs.get(Edge(bound.name, next(iter(bound.output_types)))) if last else None
-            if first is not None:
-                wanted[bound.name] = _presented(builder, bound.name, first) if results else first
-    if results:
+        if not bound.node.effect:
+            return
+        added = [index for index in range(before, len(builder.drafts)) if builder.drafts[index].node.effect]
+        self.effects += added
+        if self._results:
+            for port, source in bound.inputs.items():
+                if isinstance(source, Edge):
+                    # what the effect received is what people see of the node behind it
+                    received = builder.drafts[added[-1]].inputs[port] if added else refs[source]
+                    self._shown.setdefault(source.source, received)
+
+    def wanted(self, keep: Collection[str]) -> dict[str, Ref]:
+        """The values that are wanted by name, besides what the effects need."""
+        graph, refs = self._graph, self._refs
+        wanted: dict[str, Ref] = {}
         for name, edge in graph.outputs.items():
-            if name in wanted:
-                shown.setdefault(edge.source, wanted[name])
-        wanted |= {name: ref for name, ref in shown.items() if isinstance(ref, Ref) and name not in wanted}
-    for name in keep:
-        node, _, output = name.partition(".")
-        edges = [edge for edge in refs if edge.source == node and (not output or edge.output == output)]
-        if not edges:
-            hint = nearest(node, graph.order)
-            raise WorkflowError([Problem("keep.unknown", f"there is no value '{name}' to keep", hint=hint)])
-        wanted[name] = refs[edges[0]]
-    # effects first, so that a result is saved as soon as it is there
-    places = _order(builder, [*effects, *sorted({ref.step for ref in wanted.values()})])
-    outputs = {name: Ref(places[ref.step], ref.output) for name, ref in wanted.items()}
-    kept = {
-        name: ref
-        for name, ref in outputs.items()
-        if results or name in keep or builder.type_of(wanted[name]).kind in PLAIN_KINDS
-    }
-    warnings = tuple(dict.fromkeys(graph.warnings))
-    return Plan(tuple(_steps(builder, places, set(kept.values()))), kept, outputs, warnings, environment, compute)
+            if edge in refs:
+                wanted[name] = self._presented(name, refs[edge])
+        if not self.effects and not graph.outputs:
+            used = {source.source for bound in graph for source in bound.inputs.values() if isinstance(source, Edge)}
+            for bound in graph:
+                last = bound.name not in used and bound.output_types
+                first = refs.get(Edge(bound.name, next(iter(bound.output_types)))) if last else None
+                if first is not None:
+                    wanted[bound.name] = self._presented(bound.name, first)
+        if self._results:
+            for name, edge in graph.outputs.items():
+                if name in wanted:
+                    self._shown.setdefault(edge.source, wanted[name])
+            wanted |= {name: ref for name, ref in self._shown.items() if isinstance(ref, Ref) and name not in wanted}
+        for name in keep:
+            node, _, output = name.partition(".")
+            edges = [edge for edge in refs if edge.source == node and (not output or edge.output == output)]
+            if not edges:
+                hint = nearest(node, graph.order)
+                raise WorkflowError([Problem("keep.unknown", f"there is no value '{name}' to keep", hint=hint)])
+            wanted[name] = refs[edges[0]]
+        return wanted
+
+    def _presented(self, name: str, ref: Ref) -> Ref:
+        """A latent that leaves the engine as a result becomes a picture; any other value stays what it is."""
+        builder = self._builder
+        found = builder.type_of(ref)
+        if self._results and found.kind is Latent and builder.registry.route(found, PortType(Image)):
+            return builder.convert(builder.prefix + name, ref, found, PortType(Image))
+        return ref
 
 
-def _presented(builder: StepBuilder, name: str, ref: Ref) -> Ref:
-    """A latent that leaves the engine as a result becomes a picture; any other value stays what it is."""
-    found = builder.type_of(ref)
-    if found.kind is Latent and builder.registry.route(found, PortType(Image)):
-        return builder.convert(name, ref, found, PortType(Image))
-    return ref
-
-
-def _order(builder: StepBuilder, roots: Iterable[int]) -> dict[int, int]:
-    """Depth first from the wanted steps, so that few values live at once; what is not reached is dropped.
-
-    Returns the place in the plan of each draft that is needed, in order.
-    """
-    places: dict[int, int] = {}
+def _order(builder: StepBuilder, roots: Iterable[int]) -> list[int]:
+    """Depth first from the wanted steps, so that few values live at once; what is not reached is dropped."""
+    reached: set[int] = set()
+    order: list[int] = []
     drafts = builder.drafts
     for root in roots:
         stack = [root]
         while stack:
             index = stack[-1]
-            if index in places:
+            if index in reached:
                 stack.pop()
                 continue
             waiting = [
-                ref.step for ref in drafts[index].inputs.values() if isinstance(ref, Ref) and ref.step not in places
+                ref.step for ref in drafts[index].inputs.values() if isinstance(ref, Ref) and ref.step not in reached
             ]
             if waiting:
                 stack.extend(reversed(waiting))
             else:
                 stack.pop()
-                places[index] = len(places)
-    return places
+                reached.add(index)
+                order.append(index)
+    return order
 
 
 def _steps(builder: StepBuilder, places: Mapping[int, int], kept: set[Ref]) -> Iterator[Step]:
@@ -237,4 +278,5 @@ def _steps(builder: StepBuilder, places: Mapping[int, int], kept: set[Ref]) -> I
             draft.output_types,
             draft.key,
             tuple(frees[place]),
+            draft.folder,
         )
