@@ -9,7 +9,7 @@ Input(name='prompt')
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -31,14 +31,18 @@ from graphflow.ledger import keep_ledger
 from graphflow.library import Library
 from graphflow.manifest import Manifest
 from graphflow.node import Node
-from graphflow.plan import Plan, plan
+from graphflow.plan import Plan, plan_together
 from graphflow.registry import Registry
 from graphflow.scheduler import Outcome, execute
+from graphflow.sweep import Point, bind_points, folders_of, points_of
 from graphflow.types import type_name
 from graphflow.validation import problems_from, show
 from graphflow.workflow import FORMAT_VERSION, From, Input, NodeEntry, WorkflowDocument
 
-__all__ = ["NodeHandle", "Run", "Workflow", "load", "loads"]
+__all__ = ["NodeHandle", "Run", "SweepPoint", "Workflow", "load", "loads"]
+
+Sweep = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]
+"""Lists of values by input for all combinations, or a list of the values of all inputs for each run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +131,21 @@ class Workflow(WorkflowDocument):
         """The graph of this workflow; raises WorkflowError with every problem."""
         return bind(self, inputs, checking=checking, registry=registry, offline=offline)
 
+    def _graphs(self, points: Sequence[Point], inputs: Mapping[str, Any], **options: Any) -> dict[str, Graph]:
+        """The graph of each point of a sweep by its folder, or the one graph of a workflow that sweeps nothing."""
+        if not points:
+            return {"": self.bind(inputs, **options)}
+        return bind_points(points, inputs, lambda values: self.bind(values, **options))
+
     def validate(self, *, offline: bool = False, **inputs: Any) -> list[Problem]:  # type: ignore[override]
         """Every problem and warning of the workflow; an empty list means that it can run.
 
         Nothing is downloaded. With ``offline`` what a run would have to download is missing.
         """
         try:
-            return list(plan(self.bind(inputs, checking=True, offline=offline)).warnings)
+            points = points_of(self, given=inputs)
+            graphs = self._graphs(points, inputs, checking=True, offline=offline)
+            return list(plan_together(graphs).warnings)
         except WorkflowError as error:
             return list(error.problems)
 
@@ -148,6 +160,7 @@ class Workflow(WorkflowDocument):
         channels_last: bool = False,
         compile: bool = False,
         offline: bool = False,
+        sweep: Sweep | None = None,
         **inputs: Any,
     ) -> Plan:
         """What a run with these inputs would do, and what memory its steps need (`Plan.memory`).
@@ -162,7 +175,8 @@ class Workflow(WorkflowDocument):
             channels_last=channels_last,
             compile=compile,
         )
-        return plan(self.bind(inputs, offline=offline), keep=keep, compute=compute)
+        graphs = self._graphs(points_of(self, sweep, inputs), inputs, offline=offline)
+        return plan_together(graphs, keep=keep, compute=compute)
 
     def run(
         self,
@@ -181,6 +195,7 @@ class Workflow(WorkflowDocument):
         cancel: threading.Event | None = None,
         registry: Registry | None = None,
         offline: bool = False,
+        sweep: Sweep | None = None,
         **inputs: Any,
     ) -> Run:
         """Run the workflow in this process.
@@ -190,9 +205,17 @@ class Workflow(WorkflowDocument):
         how to compute, as `graphflow.device.Compute` does. ``memory_budget`` (bytes, or a text like "8GB") is what no
         step may need more of, by default what the device has. Results are looked up and kept in ``cache``, by default
         the user's store on the disk (`DiskStore`); False for none. With ``offline`` nothing is asked of the network,
-        and what is not on this machine is missing. Raises WorkflowError (nothing has run), or whatever a node raises.
+        and what is not on this machine is missing.
+
+        ``sweep`` runs the workflow for several values of its inputs, by default as the document says: lists by input
+        for all combinations, or a list of mappings. What the points share is computed once; `Run.points` has what each
+        gave. An input with a value in ``inputs`` is not swept.
+
+        Raises WorkflowError (nothing has run), or whatever a node raises.
         """
-        graph = self.bind(inputs, registry=registry, offline=offline)
+        points = points_of(self, sweep, inputs)
+        graphs = self._graphs(points, inputs, registry=registry, offline=offline)
+        graph = next(iter(graphs.values()))
         compute = resolve_compute(
             device=device,
             dtype=dtype,
@@ -203,7 +226,7 @@ class Workflow(WorkflowDocument):
             memory_budget=memory_budget,
             models=any(bound.node.models() for bound in graph),
         )
-        planned = plan(graph, keep=keep, compute=compute)
+        planned = plan_together(graphs, keep=keep, compute=compute)
         refuse_over_budget(planned)
         store = (default_store() if cache else None) if isinstance(cache, bool) else cache
         try:
@@ -211,17 +234,48 @@ class Workflow(WorkflowDocument):
         finally:
             if store is not None:
                 keep_ledger(store, planned, self.name)
-        return Run(graph, planned, outcome, inputs)
+        return Run(graph, planned, outcome, inputs, points, Path(out))
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPoint(Mapping[str, Any]):
+    """What a run gave for one point of its sweep: kept values by name, and the files that were saved."""
+
+    inputs: Point
+    """The values of the inputs."""
+    folder: str
+    """Name of the folder below the output folder that its files are in."""
+    results: Mapping[str, Any]
+    files: tuple[Path, ...]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.results[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
 
 
 class Run(Mapping[str, Any]):
     """A finished run: kept values by the name of the output or node (latents as pictures), and the files it saved."""
 
-    def __init__(self, graph: Graph, planned: Plan, outcome: Outcome, inputs: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        planned: Plan,
+        outcome: Outcome,
+        inputs: Mapping[str, Any],
+        points: Sequence[Point] = (),
+        output_folder: Path = Path(),
+    ) -> None:
         self.plan = planned
         self.outcome = outcome
         self._graph = graph
         self._inputs = dict(inputs)
+        self._points = points
+        self._output_folder = output_folder
 
     def __getitem__(self, name: str) -> Any:
         try:
@@ -243,6 +297,27 @@ class Run(Mapping[str, Any]):
     def files(self) -> list[Path]:
         """Paths of the files that were saved, in order."""
         return self.outcome.files
+
+    @property
+    def points(self) -> list[SweepPoint]:
+        """What each point of a sweep gave, in the order of the sweep; empty where nothing was swept.
+
+        Values of the run itself are called FOLDER/NAME.
+        """
+        made = []
+        for point, folder in zip(self._points, folders_of(self._points), strict=True):
+            prefix, below = f"{folder}/", self._output_folder / folder
+            results = {name.removeprefix(prefix): self[name] for name in self if name.startswith(prefix)}
+            files = tuple(path for path in self.files if path.is_relative_to(below))
+            made.append(SweepPoint(point, folder, results, files))
+        return made
+
+    def contact_sheets(self) -> list[Path]:
+        """Write sheets with the pictures that the points of a sweep saved into the output folder; returns the paths."""
+        from graphflow.contact_sheet import write_contact_sheets
+
+        stem = Path(self._graph.document.name).stem if self._graph.document.folder else "sweep"
+        return write_contact_sheets(self._points, self.files, self._output_folder, stem)
 
     @property
     def manifest(self) -> Manifest:

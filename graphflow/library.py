@@ -155,7 +155,7 @@ class Library:
 
 def _content_hash(document: WorkflowDocument, called: dict[str, str]) -> str:
     data = document.to_dict()
-    for told in ("$schema", "description"):
+    for told in ("$schema", "description", "sweep"):
         data.pop(told, None)
     for declaration in data.get("inputs", {}).values():
         declaration.pop("description", None)

@@ -75,6 +75,7 @@ def workflow_schema(registry: Registry) -> dict[str, Any]:
             "inputs": _named(described["inputs"], _input_schema()),
             "nodes": _named(described["nodes"], node),
             "outputs": _named(described["outputs"], {"$ref": "#/$defs/from"}),
+            "sweep": _sweep_schema(described["sweep"]),
         },
         "required": ["graphflow", "nodes"],
         "additionalProperties": False,
@@ -156,6 +157,21 @@ def _port_schema(port: Port) -> dict[str, Any]:
         if port.default is not REQUIRED and port.default is not None:
             schema["default"] = port.default
     return {**schema, "anyOf": choices}
+
+
+def _sweep_schema(description: str) -> dict[str, Any]:
+    value = {"type": ["string", "number", "boolean", "null"]}
+    return {
+        "description": description,
+        "oneOf": [
+            {
+                "type": "object",
+                "minProperties": 1,
+                "additionalProperties": {"type": "array", "minItems": 1, "items": value},
+            },
+            {"type": "array", "minItems": 1, "items": {"type": "object", "additionalProperties": value}},
+        ],
+    }
 
 
 def _call_schema() -> Mapping[str, Any]:

@@ -145,6 +145,11 @@ class WorkflowDocument(_Document):
     inputs: dict[Name, InputDeclaration] = Field(default_factory=dict, description="named, typed inputs")
     nodes: dict[Name, NodeEntry] = Field(default_factory=dict, description="nodes by name")
     outputs: dict[Name, OutputReference] = Field(default_factory=dict, description="named outputs")
+    sweep: Any = Field(
+        None,
+        description="values that the workflow is run for: lists by input for all combinations, or a list of objects "
+        "with a value for each input; a call of the workflow does not look at it",
+    )
 
     _source: Source | None = PrivateAttr(default=None)
     _folder: Path | None = PrivateAttr(default=None)
@@ -214,6 +219,8 @@ class WorkflowDocument(_Document):
         }
         if self.outputs:
             data["outputs"] = {name: {"from": output.source} for name, output in self.outputs.items()}
+        if self.sweep is not None:
+            data["sweep"] = self.sweep
         return data
 
     def dumps(self) -> str:

@@ -12,7 +12,7 @@ from graphflow.build import Workflow, load
 from graphflow.errors import Problem, WorkflowError
 from graphflow.workflow import INPUT_KINDS, WorkflowDocument
 
-__all__ = ["add_file", "add_offline", "add_values", "input_values", "read_workflow", "stem_of"]
+__all__ = ["add_file", "add_offline", "add_values", "input_values", "read_workflow", "stem_of", "value_of"]
 
 
 def add_file(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -72,10 +72,11 @@ def input_values(document: WorkflowDocument, assignments: Iterable[tuple[str, st
             Problem("input.twice", f"--set gives '{name}' {names.count(name)} times", hint="give it once")
             for name in twice
         )
-    return {name: _value(document, name, text) for name, text in assignments}
+    return {name: value_of(document, name, text) for name, text in assignments}
 
 
-def _value(document: WorkflowDocument, name: str, text: str) -> Any:
+def value_of(document: WorkflowDocument, name: str, text: str) -> Any:
+    """A text as a value of the type of an input; what is none of that type stays a text."""
     declaration = document.inputs.get(name)
     kind = INPUT_KINDS[declaration.type] if declaration else str
     if kind is bool:

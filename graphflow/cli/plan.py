@@ -19,7 +19,7 @@ from graphflow.cli.computing import add_computing, add_store, compute_for, store
 from graphflow.cli.files import add_file, add_offline, add_values, input_values, read_workflow
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.report import count, report_problems, tell, visible
-from graphflow.cli.saving import bound_with_saved_outputs
+from graphflow.cli.sweeping import add_sweep, graphs_of, swept_points
 from graphflow.cli.table import line_width, wrapped
 from graphflow.errors import WorkflowError
 from graphflow.graph import Constant
@@ -27,7 +27,7 @@ from graphflow.ledger import read_ledger, reasons
 from graphflow.lookup import look_up
 from graphflow.memory import Memory, show_bytes
 from graphflow.node import Ref
-from graphflow.plan import Plan, Step, plan
+from graphflow.plan import Plan, Step, plan_together
 from graphflow.validation import show
 
 __all__ = ["add_arguments", "run"]
@@ -46,6 +46,7 @@ def add_arguments(parser: Parser) -> None:
         device_help="auto, cpu, cuda, cuda:N or mps (default: auto, the first GPU or the CPU)",
     )
     parser.add_argument("--out", metavar="DIR", default="out", help="folder that a run would save in (default: out)")
+    add_sweep(parser)
     add_store(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -53,8 +54,9 @@ def add_arguments(parser: Parser) -> None:
 def run(options: Options) -> int:
     """Print the plan; warnings go to stderr."""
     workflow = read_workflow(options.file)
-    graph = bound_with_saved_outputs(workflow, input_values(workflow, options.values), offline=options.offline)
-    planned = plan(graph, results=False, compute=compute_for(options, graph))
+    values = input_values(workflow, options.values)
+    graphs = graphs_of(workflow, swept_points(options, workflow, values), values, offline=options.offline)
+    planned = plan_together(graphs, results=False, compute=compute_for(options, next(iter(graphs.values()))))
     too_large = over_budget(planned)
     if planned.warnings or too_large:
         report_problems([*too_large, *planned.warnings])

@@ -1,6 +1,8 @@
 """Run a workflow. The paths of the files it saves go to stdout, one a line, and everything else to stderr.
 
 A picture or depth map among the outputs that no node of the workflow saves is saved as <workflow>-<output>.png.
+The results of steps are kept (`graphflow cache`): a run that is started again, after whatever ended it, goes on where
+it was. Of a sweep each point saves into a folder of its own, and a contact sheet shows all of them.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ from graphflow.cli.listeners import JsonLines, PathPrinter
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.progress import Progress
 from graphflow.cli.report import report_problems, tell
-from graphflow.cli.saving import bound_with_saved_outputs
+from graphflow.cli.sweeping import add_sweep, graphs_of, swept_points
+from graphflow.contact_sheet import write_contact_sheets
 from graphflow.errors import Cancelled, Problem, WorkflowError
 from graphflow.events import Event, Listener, StepFailed
 from graphflow.graph import Graph
 from graphflow.ledger import keep_ledger
-from graphflow.plan import Plan, plan
+from graphflow.plan import Plan, plan_together
 from graphflow.scheduler import Outcome, execute
+from graphflow.sweep import Point
 
 __all__ = ["add_arguments", "run"]
 
@@ -47,6 +51,8 @@ def add_arguments(parser: Parser) -> None:
         device="auto",
         device_help="auto, cpu, cuda, cuda:N or mps (default: auto, the first GPU or the CPU)",
     )
+    add_sweep(parser)
+    parser.add_argument("--no-sheet", action="store_true", help="write no contact sheet of a sweep to DIR")
     add_store(parser)
     parser.add_argument(
         "--events", metavar="FILE", help="write what happens as JSON lines; - for stdout, instead of the paths"
@@ -60,17 +66,22 @@ def run(options: Options) -> int:
     workflow = read_workflow(options.file)
     values = input_values(workflow, options.values)
     _check_folder(Path(options.out))
-    graph = bound_with_saved_outputs(workflow, values, offline=options.offline)
-    planned = plan(graph, results=False, compute=compute_for(options, graph))
+    points = swept_points(options, workflow, values)
+    graphs = graphs_of(workflow, points, values, offline=options.offline)
+    graph = next(iter(graphs.values()))
+    planned = plan_together(graphs, results=False, compute=compute_for(options, graph))
     refuse_over_budget(planned)
-    return _Execution(options, graph, planned, values).run()
+    return _Execution(options, graph, planned, values, points).run()
 
 
 class _Execution:
     """One run with its listeners, and what is told about it at the end."""
 
-    def __init__(self, options: Options, graph: Graph, planned: Plan, values: dict[str, Any]) -> None:
+    def __init__(
+        self, options: Options, graph: Graph, planned: Plan, values: dict[str, Any], points: list[Point]
+    ) -> None:
         self.options, self.graph, self.planned, self.values = options, graph, planned, values
+        self.points = points
         self.output_folder = Path(options.out)
         self.failed: str | None = None
         self.progress: Progress = progress_for(planned, quiet=options.quiet)
@@ -141,6 +152,7 @@ class _Execution:
         return NODE_FAILED
 
     def _finish(self, outcome: Outcome) -> None:
+        sheets = self._sheets(outcome)
         manifest = None
         if not self.options.no_manifest:
             stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -156,8 +168,19 @@ class _Execution:
             if isinstance(value, (str, int, float, bool)):
                 tell(f"{name}: {value}")
         tell(self.progress.summary(len(outcome.files)))
+        for sheet in sheets:
+            tell(f"contact sheet: {sheet}")
         if manifest is not None:
             tell(f"manifest: {manifest}")
+
+    def _sheets(self, outcome: Outcome) -> list[Path]:
+        if not self.points or self.options.no_sheet:
+            return []
+        try:
+            return write_contact_sheets(self.points, outcome.files, self.output_folder, stem_of(self.graph.document))
+        except OSError as error:
+            tell(f"warning: the contact sheet could not be written: {error}")
+            return []
 
 
 def _check_folder(folder: Path) -> None:
