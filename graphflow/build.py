@@ -145,7 +145,7 @@ class Workflow(WorkflowDocument):
         try:
             points = points_of(self, given=inputs)
             graphs = self._graphs(points, inputs, checking=True, offline=offline)
-            return list(plan_together(graphs).warnings)
+            return list(plan_together(graphs, checking=True).warnings)
         except WorkflowError as error:
             return list(error.problems)
 

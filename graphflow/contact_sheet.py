@@ -60,8 +60,7 @@ def _sheet(points: Sequence[Point], paths: Sequence[Path | None]) -> bytes:
         side = min(_CELL, max(across, 16))
         scale = side / max(picture.size)
         size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
-        way = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
-        loaded.append(picture.resize(size, way))
+        loaded.append(picture.resize(size, Image.Resampling.LANCZOS))
     width = max((picture.width for picture in loaded if picture), default=_CELL)
     height = max((picture.height for picture in loaded if picture), default=_CELL)
     captions = [[f"{name} {_short(value)}" for name, value in point.items()] for point in points]

@@ -40,8 +40,11 @@ class Draft:
 class StepBuilder:
     """Collects drafts; the place where steps are converted, keyed and merged."""
 
-    def __init__(self, registry: Registry, environment: Mapping[str, str], fetcher: Fetcher) -> None:
+    def __init__(
+        self, registry: Registry, environment: Mapping[str, str], fetcher: Fetcher, *, identities: bool = True
+    ) -> None:
         self.registry = registry
+        self._identities = identities
         self.fetcher = fetcher
         self.environment = dict(environment)
         self.drafts: list[Draft] = []
@@ -151,8 +154,18 @@ class StepBuilder:
                 parts.append([port, value.value])
             else:
                 parts.append([port, {"digest": digest_of(value.value)}])
+        identity = node.identity() if self._identities else None
         return digest(
-            [KEY_RECORD, node.type_id, node.version, node.model_dump(), node.identity(), parts, self.environment]
+            [
+                KEY_RECORD,
+                node.type_id,
+                node.version,
+                node.code(),
+                node.model_dump(),
+                identity,
+                parts,
+                self.environment,
+            ]
         )
 
     def _unique(self, name: str) -> str:

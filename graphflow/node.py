@@ -16,6 +16,7 @@ other methods are hooks that tell the engine, before any weight is read, what it
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import re
 import types
@@ -136,6 +137,7 @@ class Node(BaseModel):
     fetches: ClassVar[bool] = False
     """Whether the class has a `fetch` of its own; only then may a URL stand for its files."""
     _signature: ClassVar[Signature | None] = None
+    _code: ClassVar[str | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__()  # pydantic gives the class line to both hooks; the other one reads it
@@ -251,6 +253,21 @@ class Node(BaseModel):
         if cls._signature is None:
             cls._signature = _read_signature(cls)
         return cls._signature
+
+    @classmethod
+    def code(cls) -> str | None:
+        """SHA-256 (hex) of the file that holds the class, so that a changed node is not taken for the old one.
+
+        None for GraphFlow's own nodes, whose version says when results change, and where there is no file.
+        """
+        if cls.__module__.startswith("graphflow."):
+            return None
+        if "_code" not in cls.__dict__:
+            try:
+                cls._code = hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
+            except (OSError, TypeError):
+                cls._code = None
+        return cls._code
 
     def named_models(self) -> tuple[str, ...]:
         """References of models that its parameters name, for itself or for nodes that it expands into."""

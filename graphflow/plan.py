@@ -123,15 +123,17 @@ def plan_together(
     keep: Collection[str] = (),
     results: bool = True,
     compute: Compute = Compute(),  # noqa: B008 - it is frozen
+    checking: bool = False,
 ) -> Plan:
     """Plan several graphs as one, so that what is equal in them is computed once.
 
     Each has the folder below the output folder that its files go to; the names of its steps and results begin with it.
-    Everything else is as in `plan`.
+    A plan that is made for ``checking`` does not ask nodes for what they read, which may be gigabytes to hash: its keys
+    are good for nothing else. Everything else is as in `plan`.
     """
     environment = {**compute.environment(), **library_versions()}
     first = next(iter(graphs.values()))
-    builder = StepBuilder(first.registry, environment, first.fetcher)
+    builder = StepBuilder(first.registry, environment, first.fetcher, identities=not checking)
     effects: list[int] = []
     wanted: dict[str, Ref] = {}
     kept: set[str] = set()

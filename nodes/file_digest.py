@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
+import json
 import re
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["file_digest"]
+from graphflow.files import cache_folder, write_atomically
 
-HASHED_WHOLE = 256 << 20
-"""Larger files (bytes) are known by a sample, size and time of change, so that planning stays quick."""
+__all__ = ["REMEMBERED_FROM", "file_digest"]
 
-_SAMPLE = 1 << 20
+REMEMBERED_FROM = 8 << 20
+"""Hashes of files of so many bytes or more are remembered on the disk: those of smaller ones are quickly taken."""
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 (hex) that identifies the content of a file; remembered in the process by size and time of change.
+    """SHA-256 (hex) of the content of a file. Raises OSError if it cannot be read.
 
-    A file in a Hugging Face cache is stored under its own hash, which is taken as it stands. Of a file larger than
-    `HASHED_WHOLE` only size, time of change and the first and last mebibyte count. Raises OSError if it cannot be read.
+    It is remembered as long as size and time of change stay what they are, in the process and for large files in
+    GraphFlow's cache folder, so that gigabytes of weights are read once. A file in a Hugging Face cache is stored under
+    its own hash, which is taken as it stands.
     """
     status = path.stat()
     return _digest(str(path), status.st_size, status.st_mtime_ns)
@@ -31,11 +33,20 @@ def _digest(path: str, size: int, changed: int) -> str:
     real = Path(path).resolve()
     if real.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", real.name):
         return real.name
-    with real.open("rb") as file:
-        if size <= HASHED_WHOLE:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        record = hashlib.sha256(f"{size} {changed} ".encode())
-        record.update(file.read(_SAMPLE))
-        file.seek(-_SAMPLE, os.SEEK_END)
-        record.update(file.read(_SAMPLE))
-        return record.hexdigest()
+    if size < REMEMBERED_FROM:
+        return _hashed(real)
+    state = [str(real), size, changed]
+    side = cache_folder() / "digests" / f"{hashlib.sha256(str(real).encode()).hexdigest()}.json"
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        kept = json.loads(side.read_bytes())
+        if kept["file"] == state and re.fullmatch(r"[0-9a-f]{64}", kept["sha256"]):
+            return str(kept["sha256"])
+    digest = _hashed(real)
+    with contextlib.suppress(OSError):  # where nothing can be kept it is taken again
+        write_atomically(side, json.dumps({"file": state, "sha256": digest}).encode())
+    return digest
+
+
+def _hashed(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
