@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import chain, engine, memory, startup
+from benchmarks import chain, engine, memory, shared_store, startup
 
 TABLES: dict[str, Callable[[], None]] = {
     "chain": chain.main,
     "engine": engine.main,
+    "store": shared_store.main,
     "memory": memory.main,
     "startup": startup.main,
 }

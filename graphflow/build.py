@@ -159,6 +159,7 @@ class Workflow(WorkflowDocument):
         offload: str = "none",
         channels_last: bool = False,
         compile: bool = False,
+        registry: Registry | None = None,
         offline: bool = False,
         sweep: Sweep | None = None,
         **inputs: Any,
@@ -175,7 +176,7 @@ class Workflow(WorkflowDocument):
             channels_last=channels_last,
             compile=compile,
         )
-        graphs = self._graphs(points_of(self, sweep, inputs), inputs, offline=offline)
+        graphs = self._graphs(points_of(self, sweep, inputs), inputs, registry=registry, offline=offline)
         return plan_together(graphs, keep=keep, compute=compute)
 
     def run(

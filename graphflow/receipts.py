@@ -50,9 +50,9 @@ def find_receipt(store: Store, step: Step, folder: Path, warn: Warn) -> list[Pat
     kept = store.get(key, _TYPES, warn) if store.has(key) else None
     if kept is None:
         return None
-    paths = []
+    paths, root = [], folder.resolve()
     for told in orjson.loads(kept["files"]):
-        path = folder / told["path"]
+        path = root / told["path"]
         try:
             if path.stat().st_size != told["size"] or file_record(path, folder) != told:
                 return None

@@ -1,0 +1,108 @@
+"""The order of steps: topological, one model after the other, few values alive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import graphflow as gf
+from graphflow.node import Ref
+from graphflow.order import grouped
+from graphflow.plan import plan_together
+from tests.engine.pack import REGISTRY, Draw, Redraw
+
+
+@dataclass
+class Step:
+    needed: tuple[str, ...]
+    inputs: Mapping[str, Any]
+
+    @property
+    def node(self) -> Any:
+        return self
+
+    def models(self) -> tuple[str, ...]:
+        return self.needed
+
+
+@dataclass
+class Steps:
+    drafts: list[Step] = field(default_factory=list)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Steps:
+    steps = Steps()
+    for index in range(draw(st.integers(1, 25))):
+        sources = draw(st.sets(st.integers(0, index - 1), max_size=3)) if index else set()
+        needed = draw(st.sampled_from([(), ("a",), ("b",), ("a", "c")]))
+        steps.drafts.append(Step(needed, {f"p{source}": Ref(source, "value") for source in sources}))
+    return steps
+
+
+def switches(models: list[tuple[str, ...]]) -> int:
+    """How often models are needed that the last step with models did not need."""
+    count = 0
+    current: tuple[str, ...] = ()
+    for needed in models:
+        if needed and needed != current:
+            count, current = count + 1, needed
+    return count
+
+
+@given(graphs())
+def test_every_step_comes_once_and_after_what_it_needs(steps: Steps) -> None:
+    order = list(range(len(steps.drafts)))
+    places = grouped(steps, order)
+    assert sorted(places.values()) == order
+    for index, step in enumerate(steps.drafts):
+        assert all(places[ref.step] < places[index] for ref in step.inputs.values())
+    assert grouped(steps, order) == places
+
+
+class RedrawWith(Redraw, version=1):
+    """As `Redraw`, with a model that has to be loaded."""
+
+    def models(self) -> tuple[str, ...]:
+        return (self.model,)
+
+
+def test_eight_items_over_two_models_load_each_once() -> None:
+    def item(seed: int) -> gf.Graph:
+        workflow = gf.Workflow()
+        drawn = workflow.add("draw", Draw(model="sd-model", seed=seed))
+        workflow.output("again", workflow.add("redraw", RedrawWith(model="xl-model"), image=drawn))
+        return gf.bind(workflow, registry=gf.Registry([*REGISTRY.values(), RedrawWith]))
+
+    plan = plan_together({f"seed={seed}": item(seed) for seed in range(8)})
+    models = [step.node.models() for step in plan.steps]
+    assert len([needed for needed in models if needed]) == 16
+    assert switches(models) == 2
+
+
+def test_without_models_to_change_the_order_is_depth_first() -> None:
+    """So a chain of 8 items finishes one after the other, and holds one value at a time."""
+    steps = Steps()
+    for item in range(8):
+        steps.drafts.append(Step((), {}))
+        steps.drafts.append(Step(("a",), {"p": Ref(2 * item, "value")}))
+    assert grouped(steps, list(range(16))) == {index: index for index in range(16)}
+
+
+def test_a_picture_is_loaded_when_it_is_needed() -> None:
+    """Steps without a model go with the one that they prepare something for, not all of them first."""
+    steps = Steps()
+    for _ in range(3):  # load, encode with a, redraw with b
+        base = len(steps.drafts)
+        steps.drafts += [
+            Step((), {}),
+            Step(("a",), {"p": Ref(base, "value")}),
+            Step(("b",), {"p": Ref(base + 1, "value")}),
+        ]
+    places = grouped(steps, list(range(9)))
+    order = sorted(places, key=lambda index: places[index])
+    assert order == [0, 1, 3, 4, 6, 7, 2, 5, 8]
