@@ -15,7 +15,6 @@ from typing import Any
 
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.report import count, tell
-from graphflow.cli.table import table
 from graphflow.disk_store import DEFAULT_BYTES, SIZE_VARIABLE, DiskStore
 from graphflow.memory import parse_bytes, show_bytes
 
@@ -72,7 +71,8 @@ def _info(store: DiskStore, *, json: bool) -> None:
     rows = [("folder", data["folder"]), ("results", f"{len(entries)}, {show_bytes(nbytes)}"), ("at most", bound)]
     if entries:
         rows.append(("used", f"{_ago(entries[-1].used)} at latest, {_ago(entries[0].used)} at longest"))
-    print(table(rows))
+    for label, value in rows:
+        print(f"{label:<8} {value}")  # a path stays in one piece, to be copied
 
 
 def _ago(moment: float) -> str:

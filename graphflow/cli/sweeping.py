@@ -62,7 +62,7 @@ def swept_points(options: Options, workflow: Workflow, values: Mapping[str, Any]
         told = ", ".join(f"{len(found)} for '{name}'" for name, found in axes.items())
         problems.append(Problem("sweep.form", f"found {told}, expected equally many to take them side by side"))
     if problems:
-        raise WorkflowError(problems)
+        raise WorkflowError.of(problems)
     if options.zip:
         return points_of(workflow, [dict(zip(axes, each, strict=True)) for each in zip(*axes.values(), strict=True)])
     return points_of(workflow, axes)
@@ -98,7 +98,7 @@ def _values(workflow: Workflow, name: str, text: str) -> list[Any]:
         elif kind in _FILES and any(sign in word for sign in "*?["):
             files = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 - the pattern may begin anywhere
             if not files:
-                raise WorkflowError([Problem("missing.file", f"--sweep {name}: no file is like {word}")])
+                raise WorkflowError.of([Problem("missing.file", f"--sweep {name}: no file is like {word}")])
             found += files
         else:
             found.append(value_of(workflow, name, word))

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from graphflow import Context, Expansion, Field, InputFile, Node, PortType, Problem
 
 
+@dataclass
 class Page:
     """A value that only this pack knows."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    text: str
 
 
 class Print(Node, version=1, id="pack.Print"):
