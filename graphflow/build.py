@@ -32,6 +32,7 @@ from graphflow.library import Library
 from graphflow.manifest import Manifest
 from graphflow.node import Node
 from graphflow.plan import Plan, plan_together
+from graphflow.record import document_in_record, record_in_png, records_of, with_inputs
 from graphflow.registry import Registry
 from graphflow.scheduler import Outcome, execute
 from graphflow.sweep import Point, bind_points, folders_of, points_of
@@ -192,6 +193,7 @@ class Workflow(WorkflowDocument):
         compile: bool = False,
         memory_budget: int | str | None = None,
         cache: Store | bool = True,
+        metadata: bool = True,
         listeners: Iterable[Listener] = (),
         cancel: threading.Event | None = None,
         registry: Registry | None = None,
@@ -205,7 +207,8 @@ class Workflow(WorkflowDocument):
         nodes whose values are wanted besides the outputs and what is saved. ``device`` to ``compile`` say where and
         how to compute, as `graphflow.device.Compute` does. ``memory_budget`` (bytes, or a text like "8GB") is what no
         step may need more of, by default what the device has. Results are looked up and kept in ``cache``, by default
-        the user's store on the disk (`DiskStore`); False for none. With ``offline`` nothing is asked of the network,
+        the user's store on the disk (`DiskStore`); False for none. With ``metadata`` PNG
+        files hold the workflow and the inputs that made them. With ``offline`` nothing is asked of the network,
         and what is not on this machine is missing.
 
         ``sweep`` runs the workflow for several values of its inputs, by default as the document says: lists by input
@@ -231,11 +234,18 @@ class Workflow(WorkflowDocument):
         refuse_over_budget(planned)
         store = (default_store() if cache else None) if isinstance(cache, bool) else cache
         try:
-            outcome = execute(planned, output_folder=Path(out), cache=store, listeners=listeners, cancel=cancel)
+            outcome = execute(
+                planned,
+                output_folder=Path(out),
+                cache=store,
+                listeners=listeners,
+                cancel=cancel,
+                provenance=records_of(graphs, points, inputs, planned.environment) if metadata else None,
+            )
         finally:
             if store is not None:
                 keep_ledger(store, planned, self.name)
-        return Run(graph, planned, outcome, inputs, points, Path(out))
+        return Run(graphs, planned, outcome, inputs, points, Path(out))
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +274,7 @@ class Run(Mapping[str, Any]):
 
     def __init__(
         self,
-        graph: Graph,
+        graphs: Mapping[str, Graph],
         planned: Plan,
         outcome: Outcome,
         inputs: Mapping[str, Any],
@@ -273,7 +283,8 @@ class Run(Mapping[str, Any]):
     ) -> None:
         self.plan = planned
         self.outcome = outcome
-        self._graph = graph
+        self._graphs = graphs
+        self._graph = next(iter(graphs.values()))
         self._inputs = dict(inputs)
         self._points = points
         self._output_folder = output_folder
@@ -323,7 +334,7 @@ class Run(Mapping[str, Any]):
     @property
     def manifest(self) -> Manifest:
         """What ran: workflow, inputs, seeds, models, versions, timings, hashes of the files."""
-        return Manifest.of(self._graph, self.plan, self.outcome, self._inputs)
+        return Manifest.of(self._graphs, self.plan, self.outcome, self._inputs, self._points, self._output_folder)
 
 
 class ResultError(GraphFlowError, KeyError):
@@ -334,14 +345,28 @@ class ResultError(GraphFlowError, KeyError):
 
 
 def load(path: str | PathLike[str]) -> Workflow:
-    """A workflow from a file, or by the name of a saved one. Raises WorkflowError, or MissingError if there is none."""
+    """A workflow from a file, by the name of a saved one, or from a PNG file that GraphFlow saved.
+
+    What made a picture is the default of the inputs of its workflow; paths in that start in the folder of the picture.
+    Raises WorkflowError, or MissingError if there is none.
+    """
     path = Path(path)
+    record = record_in_png(path)
+    if record is not None:
+        workflow, inputs = workflow_in_record(record, name=str(path), folder=path.resolve().parent)
+        with_inputs(workflow, inputs)
+        return workflow
     if path.suffix != ".json" and path.name == str(path) and not path.exists():
         found = Library().find(str(path), None)
         if isinstance(found, Problem):
             raise WorkflowError.of([found])
         path = found
     return Workflow.load(path)
+
+
+def workflow_in_record(record: Any, *, name: str, folder: Path | None) -> tuple[Workflow, dict[str, Any]]:
+    """The workflow of a record, and the values of its inputs. Raises WorkflowError for what is no record."""
+    return document_in_record(Workflow, record, name=name, folder=folder)
 
 
 def loads(text: str | bytes) -> Workflow:

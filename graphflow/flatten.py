@@ -100,7 +100,7 @@ def flatten(
     ``given`` are values for the declared inputs; with ``checking`` an input without a value is no fault.
     """
     flat = FlatWorkflow()
-    library = library or Library()
+    library = library or document.library or Library()
     aliases: dict[Edge, Edge] = {}
     calls: dict[str, list[str]] = {}
     bindings = declared_inputs(document, given, checking=checking, problems=flat.problems)
@@ -210,7 +210,7 @@ def _call(frame: _Frame, node: FlatNode, library: Library, flat: FlatWorkflow) -
             "uses.form", f'found {show(node.entry.uses)}, expected a name or a relative file, and perhaps "@sha256:…"'
         )
         return None
-    found = library.find(uses.target, frame.document.folder)
+    found = library.find(uses.target, frame.document.folder, uses.pin)
     if isinstance(found, Problem):
         report(found.code, found.message, hint=found.hint)
         return None

@@ -82,8 +82,11 @@ class Library:
         self._documents: dict[Path, WorkflowDocument] = {}
         self._hashes: dict[int, str] = {}
 
-    def find(self, target: str, caller: Path | None) -> Path | Problem:
-        """The file that a name or a relative path means for a workflow in the folder ``caller``."""
+    def find(self, target: str, caller: Path | None, pin: str | None = None) -> Path | Problem:
+        """The file that a name or a relative path means for a workflow in the folder ``caller``.
+
+        Whether it is the one that it is pinned to is seen to by whoever asks.
+        """
         if target.endswith(".json") or "/" in target or "\\" in target:
             return self._relative(target, caller)
         for folder in search_folders(caller):
@@ -129,7 +132,7 @@ class Library:
                 stack.pop()
                 continue
             begun.add(id(current))
-            called = self._called(current)
+            called = self.called(current)
             waiting = [callee for callee in called.values() if id(callee) not in self._hashes]
             if any(id(callee) in begun for callee in waiting):
                 position = Position(current.name)
@@ -140,13 +143,13 @@ class Library:
                 self._hashes[id(current)] = _content_hash(current, hashes)
         return self._hashes[id(document)]
 
-    def _called(self, document: WorkflowDocument) -> dict[str, WorkflowDocument]:
+    def called(self, document: WorkflowDocument) -> dict[str, WorkflowDocument]:
         """The documents that the nodes of a workflow call, by the name of the node."""
         called = {}
         for name, entry in document.nodes.items():
             uses = parse_uses(entry.uses) if entry.uses is not None else None
             if uses is not None:
-                found = self.find(uses.target, document.folder)
+                found = self.find(uses.target, document.folder, uses.pin)
                 if isinstance(found, Problem):
                     raise WorkflowError.of([found.at(position=Position(document.name))])
                 called[name] = self.load(found)

@@ -67,6 +67,8 @@ class Context:
     output_folder: Path = Path()
     memory: Memory | None = None
     """What the node's own `Node.memory` said before the run."""
+    provenance: Mapping[str, Any] | None = None
+    """The record of what is being run (`graphflow.record`), for what a node saves; None where it is not wanted."""
 
     @property
     def device(self) -> str:

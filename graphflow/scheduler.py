@@ -56,6 +56,9 @@ class RunContext(Context):
         self._runner, self._step = runner, step
         self.compute, self.output_folder = runner.plan.compute, runner.output_folder / step.folder
         self.memory = runner.plan.memory(step)
+        record = runner.provenance.get(step.folder)
+        name = step.name.removeprefix(f"{step.folder}/")
+        self.provenance = None if record is None else {**record, "saved_by": name}
         self.files: list[Path] = []
 
     def step(self, done: int, total: int) -> None:
@@ -80,13 +83,16 @@ def execute(
     cache: Store | None = None,
     listeners: Iterable[Listener] = (),
     cancel: threading.Event | None = None,
+    provenance: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Outcome:
     """Run the steps of a plan in order, computing as it was planned, and return what they left.
+
+    ``provenance`` has what saved files may tell of themselves, by the folder of their step.
 
     What a node raises passes through with a note that names the node and the shapes of its inputs. Raises Cancelled
     after ``cancel`` was set, at the latest when the running node tells its next step.
     """
-    return _Runner(plan, output_folder, cache, tuple(listeners), cancel).run()
+    return _Runner(plan, output_folder, cache, tuple(listeners), cancel, provenance or {}).run()
 
 
 class _Runner:
@@ -97,7 +103,9 @@ class _Runner:
         cache: Store | None,
         listeners: tuple[Listener, ...],
         cancel: threading.Event | None,
+        provenance: Mapping[str, Mapping[str, Any]],
     ) -> None:
+        self.provenance = provenance
         self.plan, self.cache, self.listeners, self.cancel = plan, cache, listeners, cancel
         self.output_folder = output_folder
         self.outcome = Outcome()

@@ -153,6 +153,7 @@ class WorkflowDocument(_Document):
 
     _source: Source | None = PrivateAttr(default=None)
     _folder: Path | None = PrivateAttr(default=None)
+    _library: Any = PrivateAttr(default=None)
 
     # Reading and writing -----------------------------------------------------------------------------------------
 
@@ -244,6 +245,15 @@ class WorkflowDocument(_Document):
     def folder(self) -> Path | None:
         """Where its relative paths start."""
         return self._folder
+
+    @property
+    def library(self) -> Any:
+        """The `graphflow.library.Library` that holds what it calls, for one that came with its own; else None."""
+        return self._library
+
+    @library.setter
+    def library(self, library: Any) -> None:
+        self._library = library
 
     @property
     def base_folder(self) -> Path | None:

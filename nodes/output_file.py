@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import tempfile
@@ -10,16 +11,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from graphflow import Context, Problem
+from graphflow.png_text import same_but_for_text, with_text
+from graphflow.record import KEYWORD
 
 __all__ = ["check_name", "save_files"]
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
-def save_files(contents: Sequence[bytes], stem: str, suffix: str, *, overwrite: bool, context: Context) -> None:
+def save_files(
+    contents: Sequence[bytes], stem: str, suffix: str, *, overwrite: bool, metadata: bool, context: Context
+) -> None:
     """Write one file, or for several contents ``stem-0``, ``stem-1`` and so on, and tell the context their paths.
 
-    Raises ValueError for a name that leads out of the output folder.
+    With ``metadata`` PNG files hold the record of what made them. Raises ValueError for a name that leads out of the
+    output folder.
     """
     root = context.output_folder.resolve()
     for index, content in enumerate(contents):
@@ -27,6 +33,9 @@ def save_files(contents: Sequence[bytes], stem: str, suffix: str, *, overwrite: 
         wanted.parent.mkdir(parents=True, exist_ok=True)
         if not wanted.parent.resolve().is_relative_to(root):
             raise ValueError(f'the name "{stem}{suffix}" leads out of the output folder {root} [path.outside]')
+        if metadata and context.provenance is not None and suffix.lower() == ".png":
+            record = {**context.provenance, "item": index}
+            content = with_text(content, KEYWORD, json.dumps(record, ensure_ascii=False, sort_keys=True))
         context.saved(_place(content, wanted, overwrite))
 
 
@@ -83,7 +92,8 @@ def _link(temporary: Path, data: bytes, wanted: Path) -> Path:
             return path
         except FileExistsError:
             with contextlib.suppress(OSError):
-                if path.stat().st_size == len(data) and path.read_bytes() == data:
+                # the same picture may tell otherwise how it was made
+                if same_but_for_text(path.read_bytes(), data):
                     return path
             number += 1
         except OSError:  # a file system without hard links
@@ -99,7 +109,7 @@ def _create(data: bytes, wanted: Path, number: int) -> Path:
             return path
         except FileExistsError:
             with contextlib.suppress(OSError):
-                if path.read_bytes() == data:
+                if same_but_for_text(path.read_bytes(), data):
                     return path
             number += 1
 

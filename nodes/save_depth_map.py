@@ -23,6 +23,7 @@ class SaveDepthMap(Node, version=1, effect=True, saves=True):
 
     name: str = Field("depth", description="path in the output folder; the suffix .png may be left out")
     overwrite: bool = Field(False, description="replace another file of this name")
+    metadata: bool = Field(True, description="whether a PNG file holds the workflow and the inputs that made it")
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
         """A name that is no plain path inside of the output folder, or has the suffix of another format."""
@@ -44,7 +45,7 @@ class SaveDepthMap(Node, version=1, effect=True, saves=True):
             raise ValueError(f"{problem.message} [{problem.code}]")
         contents = [_encoded(depth_map, index) for index in range(len(depth_map))]
         stem, suffix = self._split()
-        save_files(contents, stem, suffix, overwrite=self.overwrite, context=context)
+        save_files(contents, stem, suffix, overwrite=self.overwrite, metadata=self.metadata, context=context)
 
     def _split(self) -> tuple[str, str]:
         """Path without suffix, and suffix as it was written."""

@@ -25,6 +25,7 @@ class SaveImage(Node, version=1, effect=True, saves=True):
     format: Literal["png", "jpeg", "webp"] | None = Field(None, description="default: by the suffix, or png")
     quality: int = Field(95, ge=1, le=100, description="of JPEG and WebP; PNG is lossless")
     overwrite: bool = Field(False, description="replace another picture of this name")
+    metadata: bool = Field(True, description="whether a PNG file holds the workflow and the inputs that made it")
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
         """A name that is no plain path inside of the output folder."""
@@ -41,7 +42,7 @@ class SaveImage(Node, version=1, effect=True, saves=True):
             raise ValueError(f"{problem.message} [{problem.code}]")
         stem, suffix = self._split()
         contents = [self._encoded(image, index) for index in range(len(image))]
-        save_files(contents, stem, suffix, overwrite=self.overwrite, context=context)
+        save_files(contents, stem, suffix, overwrite=self.overwrite, metadata=self.metadata, context=context)
 
     def _split(self) -> tuple[str, str]:
         """Path without suffix, and suffix."""

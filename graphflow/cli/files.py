@@ -21,7 +21,7 @@ def add_file(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
         "files" if several else "file",
         metavar="FILE",
         nargs="+" if several else None,
-        help="a workflow: path, name of a saved workflow, or - for stdin",
+        help="a workflow: path, name of a saved workflow, a PNG file that holds one, or - for stdin",
     )
 
 
@@ -54,7 +54,7 @@ def read_workflow(file: str) -> Workflow:
 
 def stem_of(document: WorkflowDocument) -> str:
     """What files made from a workflow are called after: the name of its file, kept to letters safe in paths."""
-    name = re.split(r"[\\/]", document.name)[-1].removesuffix(".json")
+    name = re.split(r"[\\/]", document.name)[-1].removesuffix(".json").removesuffix(".png")
     return re.sub(r"[^\w-]+", "-", name, flags=re.ASCII).strip("-")[:80] or "workflow"
 
 

@@ -1,7 +1,7 @@
 """Choose the command, run it, and turn what went wrong into a message and an exit status.
 
 0 done, 1 a bug in GraphFlow, 2 invalid workflow or usage, 3 a model or file is missing, 4 a node failed,
-130 interrupted, 141 nobody reads the output any more.
+5 a replay differs, 130 interrupted, 141 nobody reads the output any more.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ COMMANDS = {
     "nodes": "list the node types, or describe one",
     "workflows": "list the saved workflows, or describe one",
     "models": "list the models that a workflow needs, or download them",
+    "replay": "run again what a manifest or a picture says, and compare",
     "cache": "tell what results are kept, or remove some",
     "schema": "print the JSON Schema of workflow files, for editors",
     "draw": "draw a workflow as Mermaid text or SVG",
@@ -36,7 +37,7 @@ PIPE_CLOSED = 141
 _NOTES = """graphflow COMMAND --help tells more.
 A FILE is a path, the name of a saved workflow, or - for stdin.
 Exit status: 0 done, 2 invalid, 3 a model or file is missing, 4 a node failed,
-130 interrupted."""
+5 a replay differs, 130 interrupted."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

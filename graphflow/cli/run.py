@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from graphflow.budget import refuse_over_budget
-from graphflow.build import Run
 from graphflow.cli.computing import add_computing, add_store, compute_for, store_for
 from graphflow.cli.display import progress_for
 from graphflow.cli.files import add_file, add_offline, add_values, input_values, read_workflow, stem_of
@@ -31,7 +31,9 @@ from graphflow.errors import Cancelled, Problem, WorkflowError
 from graphflow.events import Event, Listener, StepFailed
 from graphflow.graph import Graph
 from graphflow.ledger import keep_ledger
+from graphflow.manifest import ManifestWriter
 from graphflow.plan import Plan, plan_together
+from graphflow.record import records_of
 from graphflow.scheduler import Outcome, execute
 from graphflow.sweep import Point
 
@@ -58,7 +60,14 @@ def add_arguments(parser: Parser) -> None:
         "--events", metavar="FILE", help="write what happens as JSON lines; - for stdout, instead of the paths"
     )
     parser.add_argument("--quiet", action="store_true", help="only errors and warnings on stderr")
-    parser.add_argument("--no-manifest", action="store_true", help="write no record of the run to DIR/manifests")
+    parser.add_argument(
+        "--no-metadata", action="store_true", help="leave workflow and inputs out of the PNG files that are saved"
+    )
+    parser.add_argument(
+        "--no-manifest",
+        action="store_true",
+        help="write no record of the run to DIR/manifests, from which it can be replayed",
+    )
 
 
 def run(options: Options) -> int:
@@ -71,16 +80,29 @@ def run(options: Options) -> int:
     graph = next(iter(graphs.values()))
     planned = plan_together(graphs, results=False, compute=compute_for(options, graph))
     refuse_over_budget(planned)
-    return _Execution(options, graph, planned, values, points).run()
+    return _Execution(options, graphs, planned, values, points).run()
 
 
 class _Execution:
     """One run with its listeners, and what is told about it at the end."""
 
     def __init__(
-        self, options: Options, graph: Graph, planned: Plan, values: dict[str, Any], points: list[Point]
+        self,
+        options: Options,
+        graphs: Mapping[str, Graph],
+        planned: Plan,
+        values: dict[str, Any],
+        points: list[Point],
     ) -> None:
-        self.options, self.graph, self.planned, self.values = options, graph, planned, values
+        self.options, self.planned, self.values = options, planned, values
+        self.graph = next(iter(graphs.values()))
+        self.records = records_of(graphs, points, values, planned.environment)
+        self.manifest: ManifestWriter | None = None
+        if not options.no_manifest:
+            stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+            name = f"{stem_of(self.graph.document)}-{stamp}-{secrets.token_hex(3)}.json"
+            path = Path(options.out) / "manifests" / name
+            self.manifest = ManifestWriter(path, graphs, planned, values, points, Path(options.out))
         self.points = points
         self.output_folder = Path(options.out)
         self.failed: str | None = None
@@ -96,6 +118,8 @@ class _Execution:
             listeners: list[Listener] = [interruption, self._notice, self.progress]
             if self.options.events:
                 listeners.append(stack.enter_context(JsonLines(self.options.events)))
+            if self.manifest is not None:
+                listeners.append(self.manifest)
             if self.options.events != "-":
                 self.paths = PathPrinter(hold=self.progress.live and sys.stdout.isatty())
                 listeners.append(self.paths)
@@ -108,6 +132,7 @@ class _Execution:
                         cache=store,
                         listeners=listeners,
                         cancel=interruption.cancel,
+                        provenance=None if self.options.no_metadata else self.records,
                     )
             except (KeyboardInterrupt, Cancelled):
                 self._release_paths()
@@ -153,15 +178,9 @@ class _Execution:
 
     def _finish(self, outcome: Outcome) -> None:
         sheets = self._sheets(outcome)
-        manifest = None
-        if not self.options.no_manifest:
-            stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-            name = f"{stem_of(self.graph.document)}-{stamp}-{secrets.token_hex(3)}.json"
-            record = Run(self.graph, self.planned, outcome, self.values).manifest
-            try:
-                manifest = record.save(self.output_folder / "manifests" / name)
-            except OSError as error:
-                tell(f"warning: the manifest could not be written: {error}")
+        manifest = self.manifest
+        if manifest is not None and manifest.unwritten:
+            tell(f"warning: the manifest could not be written: {manifest.unwritten}")
         if self.options.quiet:
             return
         for name, value in outcome.results.items():
@@ -170,8 +189,8 @@ class _Execution:
         tell(self.progress.summary(len(outcome.files)))
         for sheet in sheets:
             tell(f"contact sheet: {sheet}")
-        if manifest is not None:
-            tell(f"manifest: {manifest}")
+        if manifest is not None and not manifest.unwritten:
+            tell(f"manifest: {manifest.path}")
 
     def _sheets(self, outcome: Outcome) -> list[Path]:
         if not self.points or self.options.no_sheet:

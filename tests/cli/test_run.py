@@ -261,7 +261,11 @@ def test_an_interrupt_stops_within_a_step_and_leaves_nothing(
     saved = tmp_path / "out" / "first.txt"
     assert out == f"{saved}\n"
     assert err.splitlines()[-1] == f"interrupted after 2 of 4 steps; saved: {saved}"
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["first.txt"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["first.txt", "manifests"]
+    (manifest,) = (tmp_path / "out" / "manifests").iterdir()
+    data = json.loads(manifest.read_text())
+    assert (data["state"], data["error"]) == ("interrupted", None)
+    assert [step["state"] for step in data["steps"]] == ["ran", "ran", "not reached", "not reached"]
 
 
 def test_an_interrupt_lets_a_file_be_finished(process: Process, write: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,0 +1,177 @@
+"""What made a result: a workflow with all that it calls and the values of its inputs, as JSON data.
+
+A record stands in every manifest and in the pictures that a run saves. It is whole: called workflows are in it, each
+under its content hash, and every call in it is pinned to that hash, so a record means the same when files have changed.
+It holds no times and no paths but those that a person gave, so the same run has the same record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+
+from graphflow.errors import Problem, WorkflowError
+from graphflow.graph import Graph
+from graphflow.library import Library, parse_uses
+from graphflow.png_text import SIGNATURE, text_of
+from graphflow.version import __version__
+from graphflow.workflow import INPUT_KINDS, WorkflowDocument
+
+__all__ = [
+    "KEYWORD",
+    "RECORD_VERSION",
+    "RecordedLibrary",
+    "document_in_record",
+    "make_record",
+    "record_in_png",
+    "records_of",
+    "with_inputs",
+]
+
+Document = TypeVar("Document", bound=WorkflowDocument)
+
+RECORD_VERSION = 1
+
+KEYWORD = "graphflow"
+"""Under which a PNG file holds a record."""
+
+_LARGEST_FILE = 1 << 30
+"""Bytes of a PNG file that is looked into."""
+
+
+def make_record(
+    document: WorkflowDocument,
+    inputs: Mapping[str, Any],
+    environment: Mapping[str, str],
+    library: Library | None = None,
+) -> dict[str, Any]:
+    """The record of a run of ``document`` with values for its inputs. Raises WorkflowError."""
+    library = library or document.library or Library()
+    called: dict[str, Any] = {}
+    data = _pinned(document, library, called)
+    data.pop("sweep", None)
+    return {
+        "record": RECORD_VERSION,
+        "graphflow": __version__,
+        "environment": dict(environment),
+        "workflow": data,
+        "called": called,
+        "inputs": {name: _written(value) for name, value in inputs.items()},
+    }
+
+
+def records_of(
+    graphs: Mapping[str, Graph],
+    points: Sequence[Mapping[str, Any]],
+    inputs: Mapping[str, Any],
+    environment: Mapping[str, str],
+) -> dict[str, dict[str, Any]]:
+    """The record of each graph of a run, by its folder: every point of a sweep has its own inputs."""
+    own = points or [{}]
+    first: dict[str, Any] | None = None
+    records = {}
+    for (folder, graph), point in zip(graphs.items(), own, strict=True):
+        if first is None:
+            first = make_record(graph.document, {}, environment)
+        written = {name: _written(value) for name, value in {**inputs, **point}.items()}
+        records[folder] = {**first, "inputs": written}
+    return records
+
+
+class RecordedLibrary(Library):
+    """The called workflows of a record, found by the hash that each call is pinned to."""
+
+    def __init__(self, called: Mapping[str, Any], folder: Path | None) -> None:
+        super().__init__()
+        self._called_data = called
+        self._folder = folder
+        self._recorded: dict[Path, WorkflowDocument] = {}
+
+    def find(self, target: str, caller: Path | None, pin: str | None = None) -> Path | Problem:
+        """A name for the document that the pin stands for."""
+        if pin in self._called_data:
+            return Path(f"{pin}.json")
+        hint = "a record has every workflow that it calls: it is damaged, or was changed by hand"
+        return Problem("workflow.unknown", f"the record does not hold the workflow '{target}'", hint=hint)
+
+    def load(self, path: Path) -> WorkflowDocument:
+        """The document; raises WorkflowError for faults of form."""
+        if path not in self._recorded:
+            text = orjson.dumps(self._called_data[path.stem])
+            self._recorded[path] = WorkflowDocument.loads(text, name=f"<{path.stem[:12]}>", folder=self._folder)
+        return self._recorded[path]
+
+
+def document_in_record(
+    cls: type[Document], record: Any, *, name: str, folder: Path | None
+) -> tuple[Document, dict[str, Any]]:
+    """The workflow of a record, of class ``cls``, and the values of its inputs.
+
+    Paths in the workflow start in ``folder``. Raises WorkflowError for what is no record.
+    """
+    found = record.get("record") if isinstance(record, Mapping) else None
+    if found != RECORD_VERSION:
+        newer = isinstance(found, int) and found > RECORD_VERSION
+        message = f"{name}: found a record of version {found}, expected {RECORD_VERSION}"
+        hint = "install a newer GraphFlow to read it" if newer else "it was not written by GraphFlow"
+        raise WorkflowError([Problem("record.version", message, hint=hint)])
+    workflow, called, inputs = record.get("workflow"), record.get("called"), record.get("inputs")
+    if not (isinstance(workflow, Mapping) and isinstance(called, Mapping) and isinstance(inputs, Mapping)):
+        raise WorkflowError([Problem("record.damaged", f"{name}: found a record without workflow, called or inputs")])
+    document = cls.loads(orjson.dumps(workflow, option=orjson.OPT_INDENT_2), name=name, folder=folder)
+    document.library = RecordedLibrary(called, folder)
+    return document, dict(inputs)
+
+
+def record_in_png(path: Path) -> dict[str, Any] | None:
+    """The record in a PNG file; None for a file that is no PNG. Raises WorkflowError for one without a record."""
+    try:
+        with path.open("rb") as file:
+            if file.read(len(SIGNATURE)) != SIGNATURE:
+                return None
+            file.seek(0)
+            data = file.read(_LARGEST_FILE)
+    except OSError:
+        return None
+    try:
+        text = text_of(data, KEYWORD)
+        record = None if text is None else orjson.loads(text)
+    except ValueError as error:
+        raise WorkflowError(
+            [Problem("record.damaged", f"{path}: the workflow in it cannot be read: {error}")]
+        ) from None
+    if not isinstance(record, dict):
+        hint = "pictures that GraphFlow saved as PNG have one, unless metadata was left out or stripped"
+        raise WorkflowError([Problem("record.missing", f"{path}: found a picture without a workflow in it", hint=hint)])
+    return record
+
+
+def with_inputs(document: WorkflowDocument, inputs: Mapping[str, Any]) -> None:
+    """Make recorded values the defaults of a document's inputs, as far as a default can be that value."""
+    for name, value in inputs.items():
+        declaration = document.inputs.get(name)
+        if declaration is not None and INPUT_KINDS[declaration.type] in (str, int, float, bool):
+            document.inputs[name] = declaration.model_copy(update={"default": value})
+
+
+def _pinned(document: WorkflowDocument, library: Library, called: dict[str, Any]) -> dict[str, Any]:
+    """A document as data with every call pinned; what is called is added to ``called``, by hash."""
+    data = document.to_dict()
+    for name, callee in library.called(document).items():
+        digest = library.hash(callee)
+        uses = parse_uses(data["nodes"][name]["uses"])
+        assert uses is not None  # it was found by that
+        data["nodes"][name]["uses"] = f"{uses.target}@sha256:{digest}"
+        if digest not in called:
+            called[digest] = None  # before its own calls are looked at
+            called[digest] = _pinned(callee, library, called)
+    return data
+
+
+def _written(value: Any) -> Any:
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    return str(value) if isinstance(value, Path) else {"unrecorded": type(value).__name__}

@@ -1,0 +1,194 @@
+"""Replay: run again what a manifest or a picture says, and tell how near the files come to those of then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from graphflow.build import Workflow, workflow_in_record
+from graphflow.errors import Problem, WorkflowError
+from graphflow.manifest import Manifest
+from graphflow.plan import Plan
+from graphflow.png_text import SIGNATURE, same_but_for_text
+from graphflow.receipts import file_record
+from graphflow.record import record_in_png
+
+__all__ = ["CLOSE", "Comparison", "Original", "Replay", "compare", "differences", "provenance", "read_replay"]
+
+CLOSE = 2
+"""Largest difference, in steps of 8 bits, at which two pictures are close: what other processors and versions make."""
+
+Verdict = Literal["bit-exact", "close", "different", "gone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A file of then: its name, SHA-256 where that is recorded, and where it is, if it still is."""
+
+    name: str
+    sha256: str | None
+    path: Path | None
+    saved_by: str | None = None
+    """Name of the step and number of the picture, where only this one of the files of the run is compared."""
+    item: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What is to be run again, and what its files are compared with."""
+
+    workflow: Workflow
+    inputs: Mapping[str, Any]
+    points: Sequence[Mapping[str, Any]]
+    originals: Sequence[Original]
+    record: Mapping[str, Any]
+    """What the files of then hold of their making, so that those of now can hold the same."""
+    environment: Mapping[str, str]
+    identities: Mapping[str, Any]
+    """What the steps of then read from files, by name; empty where it is not recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How near a file comes to the one of then."""
+
+    name: str
+    verdict: Verdict
+    detail: str = ""
+
+
+def read_replay(path: Path, folder: Path | None = None) -> Replay:
+    """What a manifest or a PNG file says. Raises WorkflowError for a file that is neither.
+
+    ``folder`` is where paths that stand in the workflow start: by default where they started then, which a manifest
+    knows, or in the folder of the picture, which may be another one.
+    """
+    record = record_in_png(path)
+    if record is not None:
+        workflow, inputs = workflow_in_record(record, name=str(path), folder=folder or path.resolve().parent)
+        original = Original(path.name, None, path, str(record.get("saved_by")), int(record.get("item") or 0))
+        return Replay(workflow, _usable(inputs), (), [original], record, record.get("environment") or {}, {})
+    if not path.is_file():
+        raise WorkflowError.of([Problem("missing.file", f"there is no file {path}")])
+    data = Manifest.load(path).data
+    try:
+        then = None if data["folder"] is None else Path(data["folder"])
+        workflow, inputs = workflow_in_record(data["record"], name=data["workflow_file"], folder=folder or then)
+        working, saved_in = Path(data["working_folder"]), Path(data["output_folder"])
+        identities = {step["name"]: step["identity"] for step in data["steps"]}
+        beside = path.resolve().parent.parent
+        originals = [_recorded(told, beside, saved_in) for told in data["files"]]
+        points = [_rooted(workflow, point, working) for point in data["sweep"]]
+        environment = data["environment"]
+    except (KeyError, TypeError, AttributeError) as error:
+        message = f"{path}: found a manifest that is not whole: {error}"
+        raise WorkflowError([Problem("manifest.damaged", message)]) from None
+    if data["state"] != "done":
+        hint = "run the workflow again: what was finished is kept"
+        message = f"{path}: found a manifest of a run that is {data['state']}, expected one that is done"
+        raise WorkflowError([Problem("manifest.unfinished", message, hint=hint)])
+    values = _rooted(workflow, _usable(inputs), working)
+    return Replay(workflow, values, points, originals, data["record"], environment, identities)
+
+
+def provenance(replay: Replay, folders: Sequence[str], environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """What files that are saved again hold of their making, by the folder of each point."""
+    record = {name: part for name, part in replay.record.items() if name not in ("saved_by", "item")}
+    record["environment"] = dict(environment)
+    points = replay.points or [{}]
+    return {
+        folder: {**record, "inputs": {**record["inputs"], **point}}
+        for folder, point in zip(folders, points, strict=True)
+    }
+
+
+def differences(replay: Replay, plan: Plan) -> Iterator[str]:
+    """What is another now than then: versions, settings, files that steps read."""
+    for name in dict.fromkeys([*replay.environment, *plan.environment]):
+        then, now = replay.environment.get(name), plan.environment.get(name)
+        if then != now:
+            yield f"{name}: then {then or 'none'}, now {now or 'none'}"
+    for step in plan.steps:
+        if step.name in replay.identities and replay.identities[step.name] != step.node.identity():
+            what = f"the model {step.node.models()[0]}" if step.node.models() else "what it reads"
+            yield f"{step.name}: {what} is another one than then"
+
+
+def compare(replay: Replay, saved: Sequence[tuple[str, Path]]) -> list[Comparison]:
+    """Each file of then beside the one of now; ``saved`` are those with the names of their steps, in order."""
+    comparisons = []
+    for index, original in enumerate(replay.originals):
+        made = [path for step, path in saved if step == original.saved_by] if original.saved_by else None
+        found = (
+            made[original.item : original.item + 1] if made is not None else [p for _, p in saved[index : index + 1]]
+        )
+        if not found:
+            comparisons.append(Comparison(original.name, "different", "this file was not saved again"))
+        else:
+            comparisons.append(_compared(original, found[0]))
+    if len(saved) > len(replay.originals) and not any(original.saved_by for original in replay.originals):
+        for _, path in saved[len(replay.originals) :]:
+            comparisons.append(Comparison(path.name, "different", "this file was not saved then"))
+    return comparisons
+
+
+def _compared(original: Original, path: Path) -> Comparison:
+    def verdict(found: Verdict, detail: str = "") -> Comparison:
+        return Comparison(original.name, found, detail)
+
+    if original.sha256 is not None and file_record(path, path.parent)["sha256"] == original.sha256:
+        return verdict("bit-exact")
+    if original.path is None or not original.path.is_file():
+        return verdict("gone", "the file of then is not there to compare with, and its hash is another one")
+    then, now = original.path.read_bytes(), path.read_bytes()
+    changed = original.sha256 is not None and file_record(original.path, path.parent)["sha256"] != original.sha256
+    note = "the file was changed since it was saved" if changed else ""
+    if same_but_for_text(then, now):
+        return verdict("bit-exact", note)
+    if not (then.startswith(SIGNATURE) and now.startswith(SIGNATURE)):
+        return verdict("different", note or f"{len(then)} bytes then, {len(now)} bytes now")
+    largest, told = _picture_difference(original.path, path)
+    detail = "; ".join(part for part in (told, note) if part)
+    return verdict("close" if largest is not None and largest <= CLOSE else "different", detail)
+
+
+def _picture_difference(then: Path, now: Path) -> tuple[float | None, str]:
+    """The largest difference of two pictures in steps of 8 bits (None: they cannot be compared), and it in words."""
+    import numpy as np
+    import PIL.Image
+
+    with PIL.Image.open(then) as one, PIL.Image.open(now) as other:
+        if one.size != other.size or one.mode != other.mode:
+            shapes = " then, ".join(f"{each.width} x {each.height} {each.mode}" for each in (one, other))
+            return None, f"{shapes} now"
+        before, after = (np.asarray(each).astype(np.float64) for each in (one, other))
+    scale = 257 if before.max(initial=0) > 255 or after.max(initial=0) > 255 else 1
+    apart = np.abs(before - after) / scale
+    return float(apart.max()), f"differs by at most {apart.max():.3g} of 255, {apart.mean():.2g} on average"
+
+
+def _recorded(told: Mapping[str, Any], beside: Path, saved_in: Path) -> Original:
+    places = [folder / told["path"] for folder in (beside, saved_in)]
+    path = next((place for place in places if place.is_file()), None)
+    return Original(str(told["path"]), told["sha256"], path)
+
+
+def _usable(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    lost = [name for name, value in inputs.items() if isinstance(value, Mapping)]
+    if lost:
+        message = f"the record does not hold the value of {', '.join(lost)}: it was given from Python, not as a file"
+        raise WorkflowError([Problem("record.value", message, hint="run the workflow again with it")])
+    return dict(inputs)
+
+
+def _rooted(workflow: Workflow, inputs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Values of inputs with the paths among them made absolute, from the folder that they were given in."""
+    rooted = dict(inputs)
+    for name, value in inputs.items():
+        declaration = workflow.inputs.get(name)
+        kind = declaration.type if declaration else ""
+        if kind in ("file", "image", "mask", "depth_map") and isinstance(value, str) and "://" not in value:
+            rooted[name] = str(folder / Path(value).expanduser())
+    return rooted

@@ -1,0 +1,278 @@
+"""What a run leaves of itself: the manifest while it goes, the workflow in pictures, and both replayed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+
+import graphflow as gf
+from graphflow.png_text import same_but_for_text, with_text
+from graphflow.record import record_in_png
+from tests.cli.conftest import Done
+
+Command = Callable[..., Done]
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    PIL.Image.linear_gradient("L").resize((40, 20)).convert("RGB").save(path)
+    return path
+
+
+@pytest.fixture
+def small(write: Write, photo: Path) -> Path:
+    """A workflow that makes a picture smaller, through a workflow that it calls."""
+    write(
+        "shrink.json",
+        inputs={"image": {"type": "image"}, "width": {"type": "int"}},
+        nodes={
+            "resize": {"type": "ResizeImage", "image": {"input": "image"}, "width": {"input": "width"}, "height": 10}
+        },
+        outputs={"image": {"from": "resize"}},
+    )
+    return write(
+        "small.json",
+        description="A smaller picture",
+        inputs={"file": {"type": "file", "default": "photo.png"}, "width": {"type": "int", "default": 20}},
+        nodes={
+            "load": {"type": "LoadImage", "path": {"input": "file"}},
+            "call": {"type": "Workflow", "uses": "shrink", "image": {"from": "load"}, "width": {"input": "width"}},
+            "save": {"type": "SaveImage", "image": {"from": "call"}, "name": "small"},
+        },
+    )
+
+
+def manifest_in(folder: Path) -> Path:
+    (path,) = (folder / "manifests").iterdir()
+    return path
+
+
+def test_a_replayed_manifest_and_a_replayed_picture_are_bit_exact(
+    graphflow: Command, small: Path, tmp_path: Path
+) -> None:
+    words = ["--set", "width=12", "--set", f"file={tmp_path}/photo.png"]
+    assert graphflow("run", small, *words, "--out", tmp_path / "out").status == 0
+    for file in (manifest_in(tmp_path / "out"), tmp_path / "out" / "small.png"):
+        done = graphflow("replay", file, "--json")
+        assert done.status == 0, done.err
+        assert json.loads(done.out) == {"files": [{"file": "small.png", "verdict": "bit-exact", "detail": ""}]}
+
+
+def test_a_record_holds_what_it_calls_as_it_was_then(graphflow: Command, small: Path, tmp_path: Path) -> None:
+    graphflow("run", small, "--out", tmp_path / "out")
+    shrink = tmp_path / "shrink.json"
+    shrink.write_text(shrink.read_text().replace('"height": 10', '"height": 5'))
+    (tmp_path / "small.json").unlink()
+    assert graphflow("replay", manifest_in(tmp_path / "out")).status == 0
+    picture = tmp_path / "out" / "small.png"
+    assert "missing.file" in graphflow("replay", picture).err, "the photo lies in another folder"
+    assert "bit-exact" in graphflow("replay", picture, "--quiet", "--folder", tmp_path).out
+
+
+def test_every_point_of_a_sweep_is_replayed(graphflow: Command, small: Path, tmp_path: Path) -> None:
+    graphflow("run", small, "--sweep", "width=8,9,10", "--out", tmp_path / "out")
+    done = graphflow("replay", manifest_in(tmp_path / "out"), "--json", "--out", tmp_path / "again")
+    assert [file["file"] for file in json.loads(done.out)["files"]] == [f"width={w}/small.png" for w in (8, 9, 10)]
+    assert done.status == 0 and (tmp_path / "again" / "width=9" / "small.png").exists()
+    assert "bit-exact" in graphflow("replay", tmp_path / "out" / "width=9" / "small.png", "--folder", tmp_path).out
+
+
+def changed(path: Path, by: int, size: tuple[int, int] | None = None) -> None:
+    """The picture with one pixel changed, or another size, and the record as it was."""
+    with PIL.Image.open(path) as opened:
+        text, picture = opened.text["graphflow"], opened.convert("RGB")  # type: ignore[attr-defined]
+    red, green, blue = picture.getpixel((3, 3))  # type: ignore[misc]
+    picture.putpixel((3, 3), (red + by if red < 128 else red - by, green, blue))
+    (picture.resize(size) if size else picture).save(path)
+    path.write_bytes(with_text(path.read_bytes(), "graphflow", text))
+
+
+@pytest.mark.parametrize(
+    ("by", "size", "status", "verdict", "detail"),
+    [
+        (2, None, 0, "close", "differs by at most 2 of 255"),
+        (3, None, 5, "different", "differs by at most 3 of 255"),
+        (0, (4, 4), 5, "different", "4 x 4 RGB then, 20 x 10 RGB now"),
+    ],
+)
+def test_how_near_a_picture_comes_is_told(
+    by: int, size: Any, status: int, verdict: str, detail: str, graphflow: Command, small: Path, tmp_path: Path
+) -> None:
+    graphflow("run", small, "--out", tmp_path / "out")
+    saved = tmp_path / "out" / "small.png"
+    changed(saved, by, size)
+    done = graphflow("replay", saved, "--json", "--folder", tmp_path)
+    (told,) = json.loads(done.out)["files"]
+    assert (done.status, told["verdict"]) == (status, verdict) and detail in told["detail"]
+    # the manifest knows the file of then by its hash, whatever became of it
+    assert "bit-exact" in graphflow("replay", manifest_in(tmp_path / "out")).out
+
+
+def test_a_file_that_is_gone_is_known_by_its_hash(graphflow: Command, small: Path, tmp_path: Path) -> None:
+    graphflow("run", small, "--out", tmp_path / "out")
+    manifest = manifest_in(tmp_path / "out")
+    (tmp_path / "out" / "small.png").unlink()
+    assert "bit-exact" in graphflow("replay", manifest).out
+    data = json.loads(manifest.read_text())
+    data["files"][0]["sha256"] = "0" * 64
+    manifest.write_text(json.dumps(data))
+    done = graphflow("replay", manifest)
+    assert done.status == 5 and "gone" in done.out
+
+
+def test_what_is_another_now_than_then_is_told(graphflow: Command, small: Path, photo: Path, tmp_path: Path) -> None:
+    graphflow("run", small, "--out", tmp_path / "out")
+    manifest = manifest_in(tmp_path / "out")
+    data = json.loads(manifest.read_text())
+    data["environment"]["torch"] = "1.0"
+    manifest.write_text(json.dumps(data))
+    PIL.Image.new("RGB", (40, 20), "blue").save(photo)
+    done = graphflow("replay", manifest)
+    assert "warning: torch: then 1.0, now 2." in done.err
+    assert "warning: load: what it reads is another one than then" in done.err
+    assert done.status == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        ("text", "manifest.damaged"),
+        ("[]", "manifest.version"),
+        ('{"graphflow_manifest": 99}', "manifest.version"),
+        ('{"graphflow_manifest": 2}', "manifest.damaged"),
+    ],
+)
+def test_a_foreign_file_is_refused_in_a_line(content: str, code: str, graphflow: Command, tmp_path: Path) -> None:
+    file = tmp_path / "file.json"
+    file.write_text(content)
+    done = graphflow("replay", file)
+    assert (done.status, done.out) == (2, "") and f"[{code}]" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (None, "record.missing"),
+        ("no json", "record.damaged"),
+        ('{"record": 99}', "record.version"),
+        ('{"record": 1}', "record.damaged"),
+        ('{"record": 1, "workflow": {"graphflow": 1, "nodes": {}}, "called": {}, "inputs": {}}', "workflow.empty"),
+    ],
+)
+def test_a_picture_without_a_whole_record_is_refused(
+    text: str | None, code: str, graphflow: Command, photo: Path
+) -> None:
+    if text is not None:
+        photo.write_bytes(with_text(photo.read_bytes(), "graphflow", text))
+    for command in ("replay", "run"):
+        done = graphflow(command, photo)
+        assert (done.status, done.out) == (2, "") and f"[{code}]" in done.err, done.err
+
+
+class TestPictures:
+    def test_a_picture_is_a_workflow_file(self, graphflow: Command, small: Path, photo: Path, tmp_path: Path) -> None:
+        graphflow("run", small, "--set", "width=12", "--out", tmp_path / "out")
+        shutil.copy(photo, tmp_path / "out" / "photo.png")
+        saved = tmp_path / "out" / "small.png"
+        assert graphflow("validate", saved).status == 0
+        assert "ResizeImage" in graphflow("plan", saved).out
+        assert "default 12" in graphflow("workflows", saved).out
+        done = graphflow("run", saved, "--set", "width=6", "--out", tmp_path / "other")
+        assert done.status == 0, done.err
+        with PIL.Image.open(tmp_path / "other" / "small.png") as opened:
+            assert opened.size == (6, 10)
+        with PIL.Image.open(graphflow("run", saved, "--out", tmp_path / "same").out.strip()) as opened:
+            assert opened.size == (12, 10)
+
+    def test_a_strangers_picture_reads_only_below_its_own_folder(
+        self, graphflow: Command, small: Path, photo: Path, tmp_path: Path
+    ) -> None:
+        graphflow("run", small, "--set", f"file={photo}", "--out", tmp_path / "out")
+        done = graphflow("run", tmp_path / "out" / "small.png", "--out", tmp_path / "other")
+        assert done.status == 2 and "path.outside" in done.err
+
+    def test_the_same_run_makes_the_same_bytes(self, graphflow: Command, small: Path, tmp_path: Path) -> None:
+        for out in ("one", "two"):
+            graphflow("run", small, "--out", tmp_path / out)
+        assert (tmp_path / "one" / "small.png").read_bytes() == (tmp_path / "two" / "small.png").read_bytes()
+        text = json.dumps(record_in_png(tmp_path / "one" / "small.png"))
+        assert str(tmp_path) not in text
+
+    def test_the_same_picture_of_another_workflow_is_left_alone(
+        self, graphflow: Command, small: Path, tmp_path: Path
+    ) -> None:
+        graphflow("run", small, "--out", tmp_path / "out")
+        before = (tmp_path / "out" / "small.png").read_bytes()
+        small.write_text(small.read_text().replace("A smaller picture", "Another text"))
+        graphflow("run", small, "--out", tmp_path / "out")
+        assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["small.png"]
+        assert (tmp_path / "out" / "small.png").read_bytes() == before
+
+    @pytest.mark.parametrize("way", ["--no-metadata", "metadata"])
+    def test_metadata_may_be_left_out(self, way: str, graphflow: Command, small: Path, tmp_path: Path) -> None:
+        if way == "metadata":
+            small.write_text(small.read_text().replace('"name": "small"', '"name": "small", "metadata": false'))
+        graphflow("run", small, "--out", tmp_path / "out", *([way] if way.startswith("--") else []))
+        with pytest.raises(gf.WorkflowError, match=r"record\.missing"):
+            record_in_png(tmp_path / "out" / "small.png")
+
+    def test_python_reads_it_too(self, graphflow: Command, small: Path, photo: Path, tmp_path: Path) -> None:
+        graphflow("run", small, "--set", "width=7", "--out", tmp_path)
+        workflow = gf.load(tmp_path / "small.png")
+        assert workflow.inputs["width"].default == 7
+        (again,) = workflow.run(out=tmp_path / "again").files
+        assert same_but_for_text(again.read_bytes(), (tmp_path / "small.png").read_bytes())
+
+
+class TestManifest:
+    def test_it_is_there_while_the_run_goes_and_says_what_is_done(
+        self, graphflow: Command, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Here every event is written; the bound on that is a matter of time."""
+        monkeypatch.setattr("graphflow.manifest.ManifestWriter._pause", lambda self, cost: 0.0)
+        seen: list[dict[str, Any]] = []
+        original = gf.nodes.SaveImage.run  # type: ignore[attr-defined]
+
+        def looking(self: Any, **arguments: Any) -> None:
+            seen.append(json.loads(manifest_in(tmp_path / "out").read_text()))
+            original(self, **arguments)
+
+        monkeypatch.setattr("graphflow.nodes.save_image.SaveImage.run", looking)
+        PIL.Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+        path = write(
+            nodes={
+                "load": {"type": "LoadImage", "path": "photo.png"},
+                "save": {"type": "SaveImage", "image": {"from": "load"}},
+            }
+        )
+        assert graphflow("run", path, "--out", tmp_path / "out").status == 0
+        assert seen[0]["state"] == "running"
+        assert [step["state"] for step in seen[0]["steps"]] == ["ran", "not reached"]
+        done = json.loads(manifest_in(tmp_path / "out").read_text())
+        assert done["state"] == "done" and done["error"] is None
+        assert [step["state"] for step in done["steps"]] == ["ran", "ran"]
+        assert done["files"][0]["path"] == "image.png" and len(done["files"][0]["sha256"]) == 64
+
+    def test_a_failed_run_leaves_one_that_says_so_and_is_not_replayed(
+        self, graphflow: Command, write: Write, tmp_path: Path
+    ) -> None:
+        path = write(
+            nodes={
+                "print": {"type": "pack.Print", "text": "a"},
+                "fail": {"type": "pack.Fail", "page": {"from": "print"}},
+            }
+        )
+        assert graphflow("run", path, "--out", tmp_path / "out").status == 4
+        data = json.loads(manifest_in(tmp_path / "out").read_text())
+        assert data["state"] == "failed" and data["error"]
+        done = graphflow("replay", manifest_in(tmp_path / "out"))
+        assert done.status == 2 and "manifest.unfinished" in done.err
