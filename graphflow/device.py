@@ -80,9 +80,8 @@ def resolve_compute(
 ) -> Compute:
     """What a person asks for as settings that this machine can keep. Raises WorkflowError with every problem.
 
-    ``weights`` are the bytes of the largest file of weights that is read, None where no model runs
-    (`graphflow.graph.largest_weights`):
-    then, with the device left open, nobody is asked for a GPU, which imports torch.
+    ``weights`` are the bytes of the largest file of weights that is read, None where no model runs (see
+    `graphflow.graph.largest_weights`): then, with the device left open, nobody is asked for a GPU, which imports torch.
     """
     if device == "auto" and weights is None and offload == "none":
         device = "cpu"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import graphflow as gf
 from graphflow import Compute
-from graphflow.nodes import Image2Image, Text2Image
 from graphflow.nodes.diffusion import models
 from graphflow.nodes.diffusion.model_info import require_model
 from graphflow.nodes.diffusion.models import load_component
+from graphflow.nodes.diffusion.pocket_models import POCKET_FOLDER
 from graphflow.nodes.diffusion.pool import Pool
 from graphflow.nodes.diffusion.switches import copied
 from graphflow.nodes.diffusion.threads import limit_threads
@@ -129,29 +132,57 @@ def fresh_pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
     return pool
 
 
-def test_the_budget_of_a_run_bounds_what_is_kept_between_steps(
-    fresh_pool: Pool, tiny_sd: Path, one_thread: None
+@pytest.fixture
+def another(tmp_path: Path) -> Path:
+    """The embedded model with another UNet."""
+    folder = tmp_path / "another"
+    shutil.copytree(POCKET_FOLDER / "base", folder)
+    file = folder / "unet/diffusion_pytorch_model.safetensors"
+    save_file({name: 0.5 * tensor for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+    return folder
+
+
+def test_the_budget_of_a_run_bounds_what_is_kept_and_each_model_is_still_loaded_once(
+    fresh_pool: Pool, another: Path, one_thread: None
 ) -> None:
-    w = gf.Workflow()
-    draft = w.add("draft", Text2Image(width=64, height=64, steps=1), prompt="a ball")
-    w.output(
-        "out", w.add("redraw", Image2Image(model=str(tiny_sd), steps=1, strength=1.0), image=draft, prompt="a cube")
-    )
-    planned = w.plan(device="cpu", dtype="float32")
-    budget = max(need.total for step in planned.steps if (need := planned.memory(step)))
+    """Two models, eight pictures each, and room for one of them."""
+    seed = {"input": "seed"}
+    draw = {"type": "Text2Image", "prompt": "a ball", "width": 32, "height": 32, "steps": 1, "seed": seed}
+    redraw = {
+        "type": "Image2Image", "model": str(another), "image": {"from": "draw"}, "prompt": "a cube", "steps": 1,
+        "strength": 1.0, "seed": seed,
+    }  # fmt: skip
+    document = {
+        "graphflow": 1, "inputs": {"seed": {"type": "seed"}}, "nodes": {"draw": draw, "redraw": redraw},
+        "outputs": {"out": {"from": "redraw"}},
+    }  # fmt: skip
+    w = gf.loads(json.dumps(document))
+    sweep = {"seed": list(range(8))}
+    steps = w.plan(device="cpu", dtype="float32", sweep=sweep).steps
+    assert sum(step.node.type_id == "Denoise" for step in steps) == 16
     held: list[int] = []
-    without = w.run(device="cpu", dtype="float32", listeners=[lambda event: held.append(fresh_pool.nbytes("cpu"))])
-    assert max(held) > budget, "or the budget would bound nothing"
-    loads = fresh_pool.loads
-    fresh_pool.clear()
-    held.clear()
-    bounded = w.run(
-        device="cpu", dtype="float32", memory_budget=budget,
-        listeners=[lambda event: held.append(fresh_pool.nbytes("cpu"))],
-    )  # fmt: skip
-    assert 0 < max(held) <= budget
-    assert fresh_pool.loads - loads == loads, "each network is loaded once: none is needed again later"
-    assert torch.equal(without["out"].pixels, bounded["out"].pixels)
+
+    def pictures(memory_budget: int | None) -> list[torch.Tensor]:
+        fresh_pool.clear()
+        held.clear()
+        run = w.run(
+            device="cpu", dtype="float32", sweep=sweep, cache=False, memory_budget=memory_budget,
+            listeners=[lambda event: held.append(fresh_pool.nbytes("cpu"))],
+        )  # fmt: skip
+        return [point["out"].pixels for point in run.points]
+
+    without = pictures(None)
+    loads, both = fresh_pool.loads, max(held)
+    unet = sum(tensor.nbytes for tensor in load_component(require_model("pocket"), "unet", Compute()).parameters())
+    plan = w.plan(device="cpu", dtype="float32", sweep=sweep)
+    computing = max(need.activations for step in steps if (need := plan.memory(step)))
+    assert computing < unet // 2
+    budget = both - unet // 2
+    bounded = pictures(budget)
+    assert 0 < max(held) <= budget < both
+    assert fresh_pool.loads - loads == loads
+    assert len(bounded) == 8
+    assert all(torch.equal(one, other) for one, other in zip(without, bounded, strict=True))
 
 
 @pytest.mark.parametrize(
