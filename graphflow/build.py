@@ -26,7 +26,7 @@ from graphflow.disk_store import default_store
 from graphflow.errors import GraphFlowError, Problem, WorkflowError, nearest
 from graphflow.events import Listener
 from graphflow.flatten import CALL
-from graphflow.graph import Graph
+from graphflow.graph import Graph, largest_weights
 from graphflow.ledger import keep_ledger
 from graphflow.library import Library
 from graphflow.manifest import Manifest
@@ -169,6 +169,7 @@ class Workflow(WorkflowDocument):
 
         As for a run, pictures at URLs are downloaded, unless ``offline``.
         """
+        graphs = self._graphs(points_of(self, sweep, inputs), inputs, registry=registry, offline=offline)
         compute = resolve_compute(
             device=device,
             dtype=dtype,
@@ -176,8 +177,8 @@ class Workflow(WorkflowDocument):
             offload=offload,
             channels_last=channels_last,
             compile=compile,
+            weights=largest_weights(graphs.values()),
         )
-        graphs = self._graphs(points_of(self, sweep, inputs), inputs, registry=registry, offline=offline)
         return plan_together(graphs, keep=keep, compute=compute)
 
     def run(
@@ -228,7 +229,7 @@ class Workflow(WorkflowDocument):
             channels_last=channels_last,
             compile=compile,
             memory_budget=memory_budget,
-            models=any(bound.node.models() for bound in graph),
+            weights=largest_weights(graphs.values()),
         )
         planned = plan_together(graphs, keep=keep, compute=compute)
         refuse_over_budget(planned)

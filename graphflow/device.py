@@ -17,12 +17,17 @@ from functools import cache
 from graphflow.accelerators import cuda_available
 from graphflow.errors import Problem, WorkflowError, nearest
 from graphflow.memory import parse_bytes
+from graphflow.processor import computes_in_bfloat16
 
 __all__ = ["ATTENTIONS", "DTYPES", "OFFLOADS", "Compute", "resolve_compute", "resolve_device", "resolve_dtype"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS = ("auto", "sdpa", "xformers", "eager")
 OFFLOADS = ("none", "model", "sequential")
+
+LARGE = 256 << 20
+"""Bytes of weights from which ``auto`` is bfloat16 on a processor with instructions for it: smaller networks are so
+quick that rounding to and from it costs more than it saves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,20 +76,21 @@ def resolve_compute(
     channels_last: bool = False,
     compile: bool = False,
     memory_budget: int | str | None = None,
-    models: bool = True,
+    weights: int | None = 0,
 ) -> Compute:
     """What a person asks for as settings that this machine can keep. Raises WorkflowError with every problem.
 
-    Where no model runs (``models`` False) and the device is left open, nobody is asked for a GPU, which imports torch.
+    ``weights`` are the bytes of the largest file of weights that is read, None where no model runs (see
+    `graphflow.graph.largest_weights`): then, with the device left open, nobody is asked for a GPU, which imports torch.
     """
-    if device == "auto" and not models and offload == "none":
+    if device == "auto" and weights is None and offload == "none":
         device = "cpu"
     problems: list[Problem] = []
     place, kind, device_known = "cpu", "float32", False
     try:
         place = resolve_device(device)
         device_known = True
-        kind = resolve_dtype(dtype, place)
+        kind = resolve_dtype(dtype, place, weights or 0)
     except WorkflowError as error:
         problems += error.problems
     budget = memory_budget if isinstance(memory_budget, int) else None
@@ -187,10 +193,15 @@ def resolve_device(name: str) -> str:
     return "cuda:0" if name == "cuda" else name
 
 
-def resolve_dtype(name: str, device: str) -> str:
-    """``auto`` is float32 on the CPU and float16 on an accelerator."""
+def resolve_dtype(name: str, device: str, weights: int = 0) -> str:
+    """``auto`` is float16 on an accelerator, and float32 on the CPU.
+
+    There it is bfloat16 where the processor computes in it and the largest file of ``weights`` (bytes) is `LARGE`.
+    """
     if name not in DTYPES:
         raise WorkflowError([Problem("dtype.unknown", f"found dtype '{name}', expected one of {', '.join(DTYPES)}")])
     if name != "auto":
         return name
-    return "float32" if device == "cpu" else "float16"
+    if device != "cpu":
+        return "float16"
+    return "bfloat16" if weights >= LARGE and computes_in_bfloat16() else "float32"

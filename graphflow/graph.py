@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +19,7 @@ from graphflow.workflow import WorkflowDocument
 if TYPE_CHECKING:
     import networkx as nx
 
-__all__ = ["BoundNode", "Constant", "Graph", "Loaded", "type_of_constant"]
+__all__ = ["BoundNode", "Constant", "Graph", "Loaded", "largest_weights", "type_of_constant"]
 
 
 class Constant(NamedTuple):
@@ -83,6 +83,15 @@ class Graph:
 
     def __len__(self) -> int:
         return len(self.order)
+
+
+def largest_weights(graphs: Iterable[Graph]) -> int | None:
+    """Bytes of the largest file of weights that the nodes of some graphs read, None where no model runs."""
+    nodes = [bound.node for graph in graphs for bound in graph]
+    if not any(node.models() for node in nodes):
+        return None
+    files = {file for node in nodes for file in node.weight_files()}
+    return max((file.stat().st_size for file in files if file.is_file()), default=0)
 
 
 @dataclass(slots=True)

@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from graphflow.control_group import control_groups
 from graphflow.errors import Problem, WorkflowError
 
-__all__ = ["Memory", "device_memory", "parse_bytes", "show_bytes"]
+__all__ = ["Memory", "device_memory", "machine_memory", "parse_bytes", "show_bytes"]
 
 _UNITS = {"": 1, **{f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)}}
 _UNITS |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}
@@ -72,21 +74,30 @@ def device_memory(device: str) -> int | None:
     return int(torch.mps.recommended_max_memory()) if device == "mps" else None
 
 
-def _available() -> int | None:
-    """Memory that this process can have.
+def machine_memory(system: Path = Path("/")) -> int | None:
+    """Bytes of the machine's memory, and no more than the control groups around this process allow.
 
-    That is what is free and what it holds itself, such as loaded models, and no more than its control group allows.
+    None where nobody tells. ``system`` is where /proc and /sys lie.
     """
     try:
-        page = os.sysconf("SC_PAGE_SIZE")
-        whole = os.sysconf("SC_PHYS_PAGES") * page
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
+        return None
+    for group in control_groups("memory", system):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):  # "max" where version 2 allows everything
+                whole = min(whole, int((group / name).read_text()))
+    return whole
+
+
+def _available() -> int | None:
+    """Memory that this process can have: what is free, and what it holds itself, such as loaded models."""
+    whole = machine_memory()
+    if whole is None:
         return None
     try:
         free = int(re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())[1]) * 1024  # type: ignore[index]
-        held = int(Path("/proc/self/statm").read_text().split()[1]) * page
-        whole = min(whole, free + held)
-        allowed = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        return min(whole, int(allowed)) if allowed.isdigit() else whole
+        held = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, TypeError, ValueError, IndexError):
-        return whole  # not Linux, or no control group: the memory of the machine
+        return whole  # not Linux
+    return min(whole, free + held)

@@ -226,6 +226,14 @@ class Node(BaseModel):
         """References of the models that must be loaded to run."""
         return ()
 
+    def weight_files(self) -> Iterable[Path]:
+        """Files of weights that a run reads, or the nodes that it expands into.
+
+        The system is told to read them while earlier steps compute, and on the CPU the largest decides what the dtype
+        ``auto`` is.
+        """
+        return ()
+
     def claims(self) -> tuple[str, ...]:
         """Files that are written, relative to the output folder."""
         return ()

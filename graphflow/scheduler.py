@@ -23,6 +23,7 @@ from graphflow.graph import Constant
 from graphflow.lookup import look_up
 from graphflow.node import Context, Ref
 from graphflow.plan import Plan, Step
+from graphflow.read_ahead import read_ahead
 from graphflow.receipts import keep_receipt
 from graphflow.types import type_name
 
@@ -170,6 +171,8 @@ class _Runner:
             present=self.values,
             finished=finished,
         )
+        running = (step for step in self.plan.steps if found.states[step.index] == "run")
+        read_ahead(file for step in running for file in step.node.weight_files())
         for step in self.plan.steps:
             state = found.states[step.index]
             if state != "unneeded":

@@ -48,6 +48,10 @@ class DecodeLatent(ModelNode, version=1, converts=True):
         """From latents that say which model reads them."""
         return cls(model=source.model) if source.model else None
 
+    def networks(self, info: ModelInfo) -> Iterable[str]:
+        """The VAE."""
+        return (info.family.autoencoder,)
+
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
         """The VAE with one tile at a time, and the pictures."""
         info = self.known

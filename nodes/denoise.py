@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -90,6 +90,10 @@ class Denoise(ModelNode, version=1):
         if start is None and self.denoising_end is None:
             return info.family.denoise_steps(steps, self.strength or 1.0)
         return steps_between(info, self.sampler, steps, start, self.denoising_end)
+
+    def networks(self, info: ModelInfo) -> Iterable[str]:
+        """The denoiser."""
+        return (info.family.denoiser,)
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
         """The denoiser with all pictures at once, twice under guidance."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from graphflow import Compute, Conditioning, Context, DepthMap, Field, Latent, Memory, ModelRef, PortType, Problem
 from graphflow.nodes.denoise import Denoise
@@ -46,6 +47,12 @@ class DenoiseControlNet(Denoise, version=1):
     def models(self) -> tuple[str, ...]:
         """The model and the ControlNet."""
         return (self.model, self.controlnet)
+
+    def weight_files(self) -> Iterable[Path]:
+        """The files of the denoiser and of the ControlNet."""
+        network = find_network(self.controlnet, "controlnet")
+        files = network.component.weight_files if isinstance(network, NetworkInfo) else []
+        return [*super().weight_files(), *files]
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
         """As `Denoise`, with the ControlNet."""

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
 from graphflow import Conditioning, Context, Field, PortType, Problem, Seed, Text
@@ -49,6 +49,10 @@ class DenoisePrior(ModelNode, version=1):
     def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
         """The denoise steps of all pictures, which are imagined one by one."""
         return self.steps * self.batch_size
+
+    def networks(self, info: ModelInfo) -> Iterable[str]:
+        """The prior and what it reads with."""
+        return [name for name in info.components if name in info.family.prior]
 
     def run(self, *, text: Text, negative_text: Text = "", context: Context) -> Imagined:
         """Imagine a batch."""

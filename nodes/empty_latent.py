@@ -37,6 +37,10 @@ class EmptyLatent(ModelNode, version=1, cached=False):
         """Sizes that the model cannot make."""
         return check_size(info, self.width, self.height)
 
+    def networks(self, info: ModelInfo) -> Iterable[str]:
+        """None: only their configurations are looked at."""
+        return ()
+
     def run(self, *, context: Context) -> Latent:
         """Make zeros (batch, channels, height / cell, width / cell)."""
         import torch

@@ -50,6 +50,10 @@ class EncodeImage(ModelNode, version=1, converts=True):
         """To latents of the model that the target names."""
         return cls(model=target.model) if target.model else None
 
+    def networks(self, info: ModelInfo) -> Iterable[str]:
+        """The VAE."""
+        return (info.family.autoencoder,)
+
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
         """The VAE with one tile at a time, and the pictures."""
         info = self.known

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from graphflow import Compute, Conditioning, Context, Field, Memory, PortType, Problem, Text
 from graphflow.nodes.diffusion.families.adapters import ReadsPrompts
@@ -55,6 +55,10 @@ class EncodePrompt(ModelNode, version=1):
         if self.prompt_syntax == "plain":
             return super().identity()
         return f"{super().identity()} compel {importlib.metadata.version('compel')}"
+
+    def networks(self, info: ModelInfo) -> Iterable[str]:
+        """The text encoders."""
+        return [name for name in info.family.tokenizers if name in info.components]
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
         """The text encoder."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from graphflow import Context, Field, Image, ModelRef, Node, PortType, Problem
 from graphflow.nodes.diffusion.checks import check_tiles
@@ -44,6 +45,11 @@ class EnlargeImage(Node, version=1):
     def models(self) -> tuple[str, ...]:
         """The network."""
         return (self.model,)
+
+    def weight_files(self) -> Iterable[Path]:
+        """The file."""
+        found = find_upscaler(self.model)
+        return (found.path,) if isinstance(found, UpscalerFile) else ()
 
     def run(self, *, image: Image, context: Context) -> Image:
         """Enlarge each picture. Raises WorkflowError for a file that holds no upscaler, or more than weights."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from graphflow import Compute, Context, DepthMap, Field, Image, Memory, ModelRef, Node, PortType, Problem
 from graphflow.nodes.diffusion.network_info import NetworkInfo, find_network, require_network
@@ -43,6 +44,11 @@ class EstimateDepth(Node, version=1):
     def models(self) -> tuple[str, ...]:
         """The network."""
         return (self.model,)
+
+    def weight_files(self) -> Iterable[Path]:
+        """The files of the network."""
+        network = find_network(self.model, "depth")
+        return network.component.weight_files if isinstance(network, NetworkInfo) else ()
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
         """The network with one picture at a time."""

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from graphflow import Context, DepthMap, Latent, PortType
 from graphflow.nodes.diffusion.model_info import ModelInfo
@@ -25,6 +25,10 @@ class FitDepthMap(ModelNode, version=1, cached=False):
         latent, depth_map = inputs.get("latent", PortType(Latent)), inputs.get("depth_map", PortType(DepthMap))
         size = PortType(DepthMap, width=latent.width, height=latent.height, batch=depth_map.batch)
         return {"depth_map": size}
+
+    def networks(self, info: ModelInfo) -> Iterable[str]:
+        """None: only their configurations are looked at."""
+        return ()
 
     def run(self, *, depth_map: DepthMap, latent: Latent, context: Context) -> DepthMap:
         """Resize each map. Maps that fit already are passed on as they are."""

@@ -98,6 +98,10 @@ class DenoiseSuperRes(_SuperResolving, version=1):
         info = self.known
         return self.setting(info, "steps") if info else None
 
+    def networks(self, info: ModelInfo) -> Iterable[str]:
+        """The denoiser."""
+        return (info.family.denoiser,)
+
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
         """The denoiser with one tile of all pictures at a time, twice under guidance."""
         info, enlarged = self.known, self.output_types(inputs)["latent"]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar
 
 from graphflow import (
@@ -82,6 +82,10 @@ class DenoiseUpscale(_Upscaling, version=1):
         """The denoise steps that run."""
         info = self.known
         return self.setting(info, "steps") if info else None
+
+    def networks(self, info: ModelInfo) -> Iterable[str]:
+        """The denoiser."""
+        return (info.family.denoiser,)
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
         """The denoiser at the doubled size, with all pictures at once, twice under guidance."""

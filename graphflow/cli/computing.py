@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable
 
 from graphflow.cache import Store
 from graphflow.cli.parser import Options, Parser
 from graphflow.device import ATTENTIONS, DTYPES, OFFLOADS, Compute, resolve_compute
 from graphflow.disk_store import default_store
-from graphflow.graph import Graph
+from graphflow.graph import Graph, largest_weights
 
 __all__ = ["add_computing", "add_store", "compute_for", "store_for"]
 
@@ -18,7 +19,10 @@ def add_computing(parser: Parser, *, device: str, device_help: str) -> None:
     """The options ``--device`` to ``--memory-budget``; ``device`` is the default of the first."""
     parser.add_argument("--device", metavar="DEVICE", type=_device, default=device, help=device_help)
     parser.add_argument(
-        "--dtype", choices=DTYPES, default="auto", help="numbers to compute with (default: float32 on the CPU)"
+        "--dtype",
+        choices=DTYPES,
+        default="auto",
+        help="numbers to compute with (default: what suits the device and the model)",
     )
     parser.add_argument(
         "--attention", choices=ATTENTIONS, default="auto", help="how attention is computed (default: sdpa, torch's own)"
@@ -40,7 +44,7 @@ def add_computing(parser: Parser, *, device: str, device_help: str) -> None:
     parser.add_argument(
         "--memory-budget",
         metavar="SIZE",
-        help="what no step may need more of, such as 8GB (default: what the device has)",
+        help="what no step may need more of, pooled models included, such as 8GB (default: what the device has)",
     )
 
 
@@ -56,8 +60,8 @@ def store_for(options: Options) -> Store | None:
     return None if options.no_cache else default_store()
 
 
-def compute_for(options: Options, graph: Graph) -> Compute:
-    """The settings for a graph. Raises WorkflowError for what this machine cannot do."""
+def compute_for(options: Options, graphs: Iterable[Graph]) -> Compute:
+    """The settings for graphs that make one plan. Raises WorkflowError for what this machine cannot do."""
     return resolve_compute(
         device=options.device,
         dtype=options.dtype,
@@ -66,7 +70,7 @@ def compute_for(options: Options, graph: Graph) -> Compute:
         channels_last=options.channels_last,
         compile=options.compile,
         memory_budget=options.memory_budget,
-        models=any(bound.node.models() for bound in graph),
+        weights=largest_weights(graphs),
     )
 
 

@@ -56,7 +56,7 @@ def run(options: Options) -> int:
     workflow = read_workflow(options.file)
     values = input_values(workflow, options.values)
     graphs = graphs_of(workflow, swept_points(options, workflow, values), values, offline=options.offline)
-    planned = plan_together(graphs, results=False, compute=compute_for(options, next(iter(graphs.values()))))
+    planned = plan_together(graphs, results=False, compute=compute_for(options, graphs.values()))
     too_large = over_budget(planned)
     if planned.warnings or too_large:
         report_problems([*too_large, *planned.warnings])

@@ -59,6 +59,11 @@ class Component:
     """What is laid over the weights, in this order."""
 
     @property
+    def weight_files(self) -> list[Path]:
+        """The files of its weights, and of what is laid over them."""
+        return [*(file for file in self.files if file.suffix == ".safetensors"), *(lora.path for lora in self.loras)]
+
+    @property
     def digest(self) -> str:
         """SHA-256 (hex) over names and contents of its files: equal parts of two models have an equal digest."""
         record: list[Any] = [[file.name, file_digest(file)] for file in self.files if file != self.checkpoint]

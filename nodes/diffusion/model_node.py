@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from graphflow import Context, Field, Latent, ModelRef, Node, PortType, Problem
@@ -66,6 +67,15 @@ class ModelNode(Node, abstract=True):
     def models(self) -> tuple[str, ...]:
         """The model."""
         return (self.model,)
+
+    def networks(self, info: ModelInfo) -> Iterable[str]:
+        """The components that a run loads; by default all of the model."""
+        return info.components
+
+    def weight_files(self) -> Iterable[Path]:
+        """The files of `networks`; none of a model that cannot be used."""
+        info = self.known
+        return [file for name in self.networks(info) for file in info.components[name].weight_files] if info else []
 
     def setting(self, info: ModelInfo, name: str, task: Task | None = None) -> Any:
         """The parameter ``name``, or where it is not given the model's own for a task, by default the node's."""

@@ -23,12 +23,14 @@ from graphflow import Compute, Memory
 from graphflow.memory import device_memory
 from graphflow.nodes.diffusion.checkpoint_loading import from_checkpoint, fuse_loras
 from graphflow.nodes.diffusion.families import class_of
+from graphflow.nodes.diffusion.memory import weight_bytes
 from graphflow.nodes.diffusion.model_files import Component, changed, component_dtype
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.network_info import DEPTH_ESTIMATORS, IMAGE_PROCESSOR
 from graphflow.nodes.diffusion.pool import Pool
 from graphflow.nodes.diffusion.samplers import DEFAULT, SAMPLERS
-from graphflow.nodes.diffusion.switches import placed, release
+from graphflow.nodes.diffusion.switches import copied, placed, release
+from graphflow.nodes.diffusion.threads import limit_threads
 
 __all__ = [
     "begin_step",
@@ -40,6 +42,8 @@ __all__ = [
     "pool",
     "quiet",
 ]
+
+limit_threads()  # before anything computes
 
 pool = Pool()
 """The one pool of this process."""
@@ -80,7 +84,7 @@ def begin_step(compute: Compute, need: Memory | None) -> None:
     """Make room for a step: what it computes with is kept free of pooled networks, and offloaded ones go back."""
     release()
     whole = device_memory(compute.device) if compute.memory_budget is None else compute.memory_budget
-    pool.limit(compute.device, None if whole is None or need is None else whole - need.activations)
+    pool.limit(compute.device, None if whole is None else whole - (need.activations if need else 0))
 
 
 def load_component(info: ModelInfo, name: str, compute: Compute) -> Any:
@@ -105,7 +109,11 @@ def load_network(component: Component, cls: str, compute: Compute, name: str = "
         return placed(module.eval().requires_grad_(False), cls, compute)
 
     held_on = compute.device if compute.offload == "none" else "cpu"
-    return pool.get(held_on, (component.digest, cls, replace(compute, memory_budget=None)), load, _module_bytes)
+    key = (component.digest, cls, replace(compute, memory_budget=None))
+    # what is compiled cannot be copied; where an accelerator has no memory of its own, a copy would free none
+    returns = held_on.startswith("cuda") and not compute.compile
+    expected = weight_bytes(component, {}, replace(compute, offload="none")) or 0
+    return pool.get(held_on, key, load, _module_bytes, expected=expected, copy=copied if returns else None)
 
 
 def _of_transformers(name: str) -> bool:

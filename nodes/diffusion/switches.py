@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from typing import Any
 
@@ -10,7 +11,7 @@ from accelerate import cpu_offload, cpu_offload_with_hook
 
 from graphflow import Compute
 
-__all__ = ["COMPILED", "placed", "release"]
+__all__ = ["COMPILED", "copied", "placed", "release"]
 
 COMPILED = frozenset({"ControlNetModel", "FluxTransformer2DModel", "SD3Transformer2DModel", "UNet2DConditionModel"})
 """Classes that are compiled: what runs once a denoise step. A VAE or a text encoder runs once, which never pays."""
@@ -41,6 +42,17 @@ def placed(network: torch.nn.Module, cls: str, compute: Compute) -> torch.nn.Mod
         # as diffusers does it: parameters of the network itself, beside its layers, need their buffers moved too
         cpu_offload(network, device, offload_buffers=bool(network._parameters))
     return network
+
+
+def copied(network: torch.nn.Module, device: str) -> torch.nn.Module:
+    """A copy of a network on a device. The network itself stays where it is, for a step that is still using it."""
+    copies: dict[int, Any] = {}
+    for tensor in [*network.parameters(), *network.buffers()]:
+        there = tensor.detach().to(device, copy=True)
+        copies[id(tensor)] = (
+            torch.nn.Parameter(there, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else there
+        )
+    return copy.deepcopy(network, copies)
 
 
 def release() -> None:

@@ -154,7 +154,7 @@ def codes(**settings: Any) -> list[str]:
 class TestSettings:
     def test_what_is_left_open_is_torchs_own(self) -> None:
         assert resolve_compute(device="cpu") == gf.Compute()
-        assert resolve_compute(models=False) == gf.Compute()
+        assert resolve_compute(weights=None) == gf.Compute()
 
     def test_words_that_mean_nothing(self) -> None:
         assert codes(device="cpu", attention="sdp") == ["attention.unknown"]

@@ -15,8 +15,10 @@ import torch
 import graphflow as gf
 from graphflow import Image
 from graphflow.cli import main
+from graphflow.device import LARGE
 from graphflow.memory import show_bytes
 from graphflow.nodes import DecodeLatent, LoadImage, SaveImage, SuperRes, Upscale
+from graphflow.nodes.diffusion.pocket_models import POCKET_FOLDER
 from tests.nodes import full_size
 
 GB = 10**9
@@ -105,7 +107,7 @@ def test_the_plan_shows_what_each_step_needs_and_the_peak(file: Path, capsys: py
 def test_a_step_over_the_budget_is_refused_before_anything_runs(
     command: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [command, str(file), "--device", "cpu", "--memory-budget", "1GB"]
+    words = [command, str(file), "--device", "cpu", "--dtype", "float32", "--memory-budget", "1GB"]
     assert main([*words, "--out", str(tmp_path / "out")] if command == "run" else words) == 2
     err = capsys.readouterr().err
     assert "node 'double/denoise_upscale': needs about " in err
@@ -113,6 +115,43 @@ def test_a_step_over_the_budget_is_refused_before_anything_runs(
     assert "with tile_size 256" in err
     assert "with half the width and height" in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("able", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_follows_the_processor_where_the_model_is_of_full_size(
+    able: bool, dtype: str, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graphflow.device.computes_in_bfloat16", lambda: able)
+    assert main(["plan", str(file), "--json", "--memory-budget", "64GB"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["environment"]["dtype"] == dtype
+    weights = {step["name"]: step["memory"]["weights"] for step in data["steps"] if step["memory"]}
+    assert weights["double/denoise_upscale"] == pytest.approx(357.2e6 * (2 if able else 4), rel=0.01)
+    assert gf.load(file).plan().compute.dtype == dtype
+
+
+def test_the_embedded_models_are_computed_in_float32_on_every_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphflow.device.computes_in_bfloat16", lambda: True)
+    assert gf.load("text_to_image_to_super_res").plan().compute.dtype == "float32"
+    assert max(file.stat().st_size for file in POCKET_FOLDER.rglob("*.safetensors")) < LARGE
+
+
+def test_each_step_names_the_files_that_it_reads(models: tuple[str, str]) -> None:
+    image = Image(torch.zeros(1, 3, 64, 64))
+    found = {
+        step.name: sorted(str(path.relative_to(Path(models[0]).parent)) for path in step.node.weight_files())
+        for step in gf.plan(chain(models).bind({"image": image})).steps
+    }
+    vae = "vae/diffusion_pytorch_model.safetensors"
+    assert found == {
+        "double/encode_image": [f"x2/{vae}"],
+        "double/encode_prompt": ["x2/text_encoder/model.safetensors"],
+        "double/denoise_upscale": ["x2/unet/diffusion_pytorch_model.safetensors"],
+        "sharpen/denoise_super_res/decode_latent": [f"x2/{vae}"],
+        "sharpen/encode_prompt": ["x4/text_encoder/model.safetensors"],
+        "sharpen/denoise_super_res": ["x4/unet/diffusion_pytorch_model.safetensors"],
+        "decode": [f"x4/{vae}"],
+    }
 
 
 def test_estimates_import_no_torch(file: Path) -> None:
