@@ -220,7 +220,6 @@ class Workflow(WorkflowDocument):
         """
         points = points_of(self, sweep, inputs)
         graphs = self._graphs(points, inputs, registry=registry, offline=offline)
-        graph = next(iter(graphs.values()))
         compute = resolve_compute(
             device=device,
             dtype=dtype,

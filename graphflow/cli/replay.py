@@ -87,7 +87,7 @@ def _graphs(workflow: Workflow, replay: Replay, *, offline: bool) -> dict[str, G
 def _run_again(options: Options, replay: Replay, folder: Path) -> list[tuple[str, Path]] | None:
     """The files that are saved, with the names of their steps; None where the run was interrupted."""
     graphs = _graphs(replay.workflow, replay, offline=options.offline)
-    planned = plan_together(graphs, results=False, compute=compute_for(options, next(iter(graphs.values()))))
+    planned = plan_together(graphs, results=False, compute=compute_for(options, graphs.values()))
     refuse_over_budget(planned)
     for told in differences(replay, planned):
         tell(f"warning: {told}")

@@ -77,7 +77,6 @@ def run(options: Options) -> int:
     _check_folder(Path(options.out))
     points = swept_points(options, workflow, values)
     graphs = graphs_of(workflow, points, values, offline=options.offline)
-    graph = next(iter(graphs.values()))
     planned = plan_together(graphs, results=False, compute=compute_for(options, graphs.values()))
     refuse_over_budget(planned)
     return _Execution(options, graphs, planned, values, points).run()
