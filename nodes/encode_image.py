@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Self
 
 from graphflow import Compute, Context, Field, Image, Latent, Memory, PortType, Problem, Seed
@@ -34,16 +34,18 @@ class EncodeImage(ModelNode, version=1, converts=True):
         """Latents of the model with the size of the image."""
         return {"latent": self.latent_type(inputs.get("image"))}
 
-    def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
-        """An image that does not fill whole latent cells."""
+    def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
+        """An image that does not fill whole latent cells, a seed for a VAE that draws nothing."""
         image = inputs.get("image")
+        if self.seed is not None and not info.family.samples_encoding:
+            message = f"found seed {self.seed}, which models of the family {info.family.name} do not encode with"
+            yield Problem("value.ignored", message, "seed", "leave it out: its encoding is always the same")
         size = floored(info, image) if image else None
         if image and size:
             multiple = info.image_multiple
             message = f"found an image of {image.width} x {image.height} pixels, expected multiples of {multiple}"
             hint = f"put a ResizeImage with multiple {multiple} before it ({size[0]} x {size[1]})"
-            return [Problem("value.image_size", message, "image", hint)]
-        return ()
+            yield Problem("value.image_size", message, "image", hint)
 
     @classmethod
     def convert(cls, source: PortType, target: PortType) -> Self | None:

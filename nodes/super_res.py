@@ -168,7 +168,7 @@ class SuperRes(_SuperResolving, version=1):
         given = [name for name in unused if name in self.model_fields_set]
         for name in (*given, *(port for port in ("prompt", "negative_prompt") if port in inputs)):
             message = f'found {name}, which the upscaler "{self.model}" does not use: it only looks at the picture'
-            yield Problem("value.unused", message, name, "leave it out, or choose a model that denoises")
+            yield Problem("value.ignored", message, name, "leave it out, or choose a model that denoises")
 
     @property
     def _enlarging(self) -> EnlargeImage:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphflow.cli.files import add_file, add_offline, read_workflow
+from graphflow.cli.files import add_file, add_offline, add_values, input_values, read_workflow
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.report import summary, tell
 from graphflow.errors import Problem, WorkflowError
@@ -18,6 +18,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: Parser) -> None:
     """The options of ``graphflow validate``."""
     add_file(parser, several=True)
+    add_values(parser)
     add_offline(parser, "check for runs without the network: what was not downloaded yet is missing")
     parser.add_argument("--json", action="store_true", help="print the problems as JSON on stdout")
     parser.add_argument("--quiet", action="store_true", help="say nothing about a file without problems")
@@ -25,7 +26,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: Options) -> int:
     """Validate each file; the status is that of the worst one."""
-    results = [(file, *_problems(file, options.offline)) for file in options.files]
+    results = [(file, *_problems(file, options)) for file in options.files]
     if options.json:
         _print_json(results)
     else:
@@ -38,9 +39,10 @@ def run(options: Options) -> int:
     return next((status for status in (2, 3) if status in statuses), 0)
 
 
-def _problems(file: str, offline: bool) -> tuple[list[Problem], int]:
+def _problems(file: str, options: Options) -> tuple[list[Problem], int]:
     try:
-        problems = read_workflow(file).validate(offline=offline)
+        workflow = read_workflow(file)
+        problems = workflow.validate(offline=options.offline, **input_values(workflow, options.values))
     except WorkflowError as error:
         problems = list(error.problems)
     errors = [problem for problem in problems if problem.severity == "error"]

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from graphflow import Problem, WorkflowError
+from graphflow.nodes.diffusion.checkpoint_kinds import kind_of
 from graphflow.nodes.diffusion.model_files import changed
 from graphflow.nodes.diffusion.model_reference import HubReference, in_hub_cache, model_problem
 from graphflow.nodes.diffusion.safetensors_header import DamagedError, read_header
@@ -50,8 +51,22 @@ class UpscalerFile:
 
 
 def is_upscaler_file(reference: str) -> bool:
-    """Whether a reference is meant as a single file, whether or not there is one."""
-    return reference.endswith(SUFFIXES)
+    """Whether a reference is meant as an upscaling network in a file, whether or not there is one.
+
+    A file that is there and holds a checkpoint of a pipeline (of x4 super-resolution, say) is none.
+    """
+    if not reference.endswith(SUFFIXES) or " + " in reference:
+        return False
+    path = _locate(reference) if reference.endswith(".safetensors") else None
+    return not (isinstance(path, Path) and _is_checkpoint(path, changed(path)))
+
+
+@lru_cache(maxsize=256)
+def _is_checkpoint(path: Path, written: int) -> bool:
+    try:
+        return kind_of(read_header(path)) is not None
+    except (OSError, DamagedError):
+        return False
 
 
 def require_upscaler(reference: str) -> UpscalerFile:

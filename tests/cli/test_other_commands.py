@@ -159,6 +159,13 @@ def test_validate_imports_nothing_heavy(process: Process, installed_pack: Path, 
 # plan, nodes, workflows ---------------------------------------------------------------------------------------------
 
 
+def test_values_are_validated_with_the_workflow(graphflow: Command, letter: Path) -> None:
+    assert graphflow("validate", letter, "--set", "copies=3").status == 0
+    done = graphflow("validate", letter, "--set", "copies=99", "--set", "txt=x")
+    assert done.status == 2
+    assert "found 99, expected at most 9" in done.err and "did you mean 'text'?" in done.err
+
+
 def test_the_plan_tells_steps_in_order(graphflow: Command, letter: Path) -> None:
     done = graphflow("plan", letter, "--set", "copies=3")
     assert done.status == 0

@@ -16,6 +16,7 @@ from graphflow.nodes.diffusion.checkpoint_kinds import CONFIGURATIONS, kind_of
 from graphflow.nodes.diffusion.checkpoint_shapes import mismatches
 from graphflow.nodes.diffusion.model_info import ModelInfo, find_model
 from graphflow.nodes.diffusion.safetensors_header import read_header
+from graphflow.nodes.diffusion.upscaler_file import is_upscaler_file
 from tests.nodes.conftest import diffusers, transformers
 from tests.nodes.original_layout import (
     Weights,
@@ -144,6 +145,7 @@ def test_a_file_of_full_size_is_a_model_once_a_vocabulary_is_there(
     assert isinstance(info, ModelInfo)
     assert info.family.name == ("upscaler" if kind == "x4-upscaler" else "stable-diffusion")
     assert info.native_width == {"stable-diffusion-1": 512, "stable-diffusion-2": 768, "x4-upscaler": 512}[kind]
+    assert not is_upscaler_file(str(path)), "SuperRes takes it for a checkpoint, not for an upscaling network"
     assert info.prediction_type == ("epsilon" if kind == "stable-diffusion-1" else "v_prediction")
     assert info.tokenizer_settings["tokenizer"]["pad_token"] == (
         "<|endoftext|>" if kind == "stable-diffusion-1" else "!"

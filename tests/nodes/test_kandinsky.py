@@ -145,6 +145,14 @@ def test_strength_without_steps_and_unknown_sizes_are_refused(decoder: Path) -> 
     assert "value.hand_over" in [each.code for each in Denoise(model=str(decoder), denoising_end=0.5).check({})]
 
 
+def test_a_seed_for_an_encoding_that_draws_nothing_is_an_error(decoder: Path, tiny_sd: Path) -> None:
+    def codes(model: Path) -> list[str]:
+        return [found.code for found in EncodeImage(model=str(model), seed=3).check({"image": gf.PortType(gf.Image)})]
+
+    assert codes(decoder) == ["value.ignored"]
+    assert codes(tiny_sd) == []
+
+
 def test_where_the_prior_is(decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved = tmp_path / "painter"
     shutil.copytree(decoder, moved)

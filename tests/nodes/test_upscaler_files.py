@@ -112,7 +112,7 @@ def test_a_plan_runs_one_step_and_encodes_no_prompt(upscaler: Path, installed: N
 def test_parameters_that_such_a_network_ignores_are_errors(upscaler: Path, installed: None) -> None:
     node = SuperRes(model=str(upscaler), steps=5, guidance_scale=2.0, noise_level=3, seed=0, sampler="ddim")
     found = list(node.check({"image": PortType(Image), "prompt": PortType(str), "negative_prompt": PortType(str)}))
-    assert {problem.code for problem in found} == {"value.unused"}
+    assert {problem.code for problem in found} == {"value.ignored"}
     assert {problem.field for problem in found} == {
         "steps", "guidance_scale", "noise_level", "seed", "sampler", "prompt", "negative_prompt",
     }  # fmt: skip
