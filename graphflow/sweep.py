@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graphflow.errors import Problem, WorkflowError, nearest
+from graphflow.errors import Position, Problem, WorkflowError, nearest
 from graphflow.graph import Graph
 from graphflow.types import digest_of
 from graphflow.validation import show, show_typed
@@ -40,6 +40,7 @@ def points_of(document: WorkflowDocument, sweep: Any = None, given: Mapping[str,
     sweep = document.sweep if own else sweep
     if sweep is None:
         return []
+    place = document.position("sweep") if own else None
     problems = list(_faults(document, sweep, ("sweep",) if own else None))
     if problems:
         raise WorkflowError(problems)
@@ -49,10 +50,10 @@ def points_of(document: WorkflowDocument, sweep: Any = None, given: Mapping[str,
         count = 1
         for values in axes.values():
             count *= len(values)
-        _bounded(count)
+        _bounded(count, place)
         points: list[Point] = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     else:
-        _bounded(len(sweep))
+        _bounded(len(sweep), place)
         points = [{name: value for name, value in point.items() if name not in given} for point in sweep]
         points = [point for index, point in enumerate(points) if point not in points[:index]] if given else points
     if points in ([], [{}]):
@@ -61,7 +62,7 @@ def points_of(document: WorkflowDocument, sweep: Any = None, given: Mapping[str,
     for index, folder in enumerate(folders):
         if folder in folders[:index]:
             message = f"the sweep has the point {folder} twice"
-            raise WorkflowError([Problem("sweep.twice", message, hint="remove one")])
+            raise WorkflowError([Problem("sweep.twice", message, "sweep", "remove one", position=place)])
     return points
 
 
@@ -141,10 +142,11 @@ def _not_plain(name: str, values: Sequence[Any], fault: Callable[..., Problem], 
             yield fault("sweep.form", f"'{name}': found {show_typed(value)}, expected one value", *place, name, index)
 
 
-def _bounded(count: int) -> None:
+def _bounded(count: int, place: Position | None) -> None:
     if count > MOST_POINTS:
         message = f"the sweep has {count} points, expected at most {MOST_POINTS}"
-        raise WorkflowError([Problem("sweep.too_large", message, hint="split it into several runs")])
+        hint = "split it into several runs"
+        raise WorkflowError([Problem("sweep.too_large", message, "sweep", hint, position=place)])
 
 
 def _folder(point: Point) -> str:

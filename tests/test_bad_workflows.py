@@ -57,6 +57,9 @@ WITHOUT_A_FILE = {
     "missing.peft": "depends on what is installed; tests/nodes/test_loras.py",
     "missing.repository": "found while downloading; tests/cli/test_models.py",
     "model.choice": "found while downloading; tests/cli/test_models.py",
+    "manifest.damaged": "about a manifest; tests/cli/test_replay.py",
+    "manifest.unfinished": "about a manifest; tests/cli/test_replay.py",
+    "manifest.version": "about a manifest; tests/cli/test_replay.py",
     "model.prior": "needs a Kandinsky decoder; tests/nodes/test_kandinsky.py",
     "model.unsafe": "found when the weights are read; tests/nodes/test_upscaler_files.py",
     "node.twice": "a second node of one name, in Python; in a file it is json.duplicate_key",
@@ -64,6 +67,10 @@ WITHOUT_A_FILE = {
     "offload.unknown": "an option of a run, not of a workflow",
     "output.twice": "a second output of one name, in Python; in a file it is json.duplicate_key",
     "path.url": "needs a node that reads files but fetches nothing; tests/engine/test_fetching.py",
+    "record.damaged": "about a picture; tests/cli/test_replay.py",
+    "record.missing": "about a picture; tests/cli/test_replay.py",
+    "record.value": "a value that was given in Python; tests/engine/test_records.py",
+    "record.version": "about a picture; tests/cli/test_replay.py",
     "url.certificate": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
     "url.proxy": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
     "url.redirects": "found while a URL is asked for; tests/nodes/test_load_image_url.py",
@@ -150,7 +157,7 @@ def codes_in_source() -> Iterator[str]:
                 if isinstance(part, ast.Call) and getattr(part.func, "id", "") == "Problem" and part.args:
                     firsts |= {code for leaf in ast.walk(part.args[0]) for code in _codes(leaf)}
     families = {code.partition(".")[0] for code in firsts} | {"missing", "model"}
-    suffixes = {"json", "safetensors", "index", "png", "nodes", "output"}
+    suffixes = {"json", "safetensors", "index", "png", "nodes", "output", "max", "limit_in_bytes"}
     for text in sorted(texts):
         family, _, rest = text.partition(".")
         if family in families and (text in firsts or rest not in suffixes):
