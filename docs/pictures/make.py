@@ -112,6 +112,15 @@ def image_to_image(out: Path) -> None:
         keep(name, begins | {caption: run[output].to_pil() for output, caption in captions.items()})
 
 
+def sweep(out: Path) -> None:
+    """The contact sheet of the README."""
+    workflow = gf.load(WORKFLOWS / "image_to_image.json")
+    run = workflow.run(out=out, device="cpu", sweep={"strength": [0.4, 0.7, 0.9], "seed": [1, 2, 3, 4]})
+    (sheet,) = run.contact_sheets()
+    with Image.open(sheet) as page:
+        page.convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(HERE / "sweep.png", optimize=True)
+
+
 def keep(name: str, pictures: dict[str, Image.Image]) -> None:
     """One sheet as a file beside this one."""
     sheet(pictures).save(HERE / f"{name}.png", optimize=True)
@@ -130,6 +139,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as out:
         family(Path(out) / "family")
         image_to_image(Path(out) / "image_to_image")
+        sweep(Path(out) / "sweep")
         run = styles().run(out=out, device="cpu")
         pictures = {
             name.replace("_", " "): run[name].to_pil() for name in ("drawn", "pencil_sketch", "watercolor", "pixel_art")
