@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import chain, engine, memory, read_ahead, shared_store, startup
+from benchmarks import chain, engine, kept, memory, read_ahead, shared_store, startup
 
 
 def _full_size() -> None:
@@ -18,6 +18,7 @@ TABLES: dict[str, Callable[[], None]] = {
     "chain": chain.main,
     "engine": engine.main,
     "full_size": _full_size,
+    "kept": kept.main,
     "store": shared_store.main,
     "memory": memory.main,
     "read_ahead": read_ahead.main,
