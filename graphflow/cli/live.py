@@ -14,9 +14,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from graphflow.cli.progress import Progress, duration, warning_text
+from graphflow.cli.progress import WAITING, Progress, duration, warning_text
 from graphflow.cli.table import display_width
-from graphflow.events import Event, RunStarted, StepCached, StepFailed, StepFinished, StepProgress, StepStarted, Warned
+from graphflow.events import (
+    Event,
+    RunStarted,
+    StepCached,
+    StepFailed,
+    StepFinished,
+    StepProgress,
+    StepStarted,
+    StepWaiting,
+    Warned,
+)
 from graphflow.plan import Plan
 
 __all__ = ["LiveProgress"]
@@ -90,6 +100,8 @@ class LiveProgress(Progress):
                 self._leave(event.index, "✗", "red", event.step, "failed")
             case Warned():
                 self._console.print(Text(warning_text(event), style="yellow"))
+            case StepWaiting():
+                self._console.print(Text(f"… {event.step}: {WAITING}", style="dim"))
             case RunStarted():
                 self._begun = time.perf_counter()
 

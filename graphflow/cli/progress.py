@@ -16,11 +16,14 @@ from graphflow.events import (
     StepFailed,
     StepFinished,
     StepStarted,
+    StepWaiting,
     Warned,
 )
 from graphflow.plan import Plan
 
-__all__ = ["PlainProgress", "Progress", "duration", "warning_text"]
+__all__ = ["WAITING", "PlainProgress", "Progress", "duration", "warning_text"]
+
+WAITING = "another process computes it, its result is waited for"
 
 
 def duration(seconds: float) -> str:
@@ -105,6 +108,8 @@ class PlainProgress(Progress):
                 self.line(f"cached  {event.step}")
             case StepFailed():
                 self.line(f"failed  {event.step}")
+            case StepWaiting():
+                self.line(f"wait    {event.step}: {WAITING}")
             case Warned():
                 self.line(warning_text(event))
 
