@@ -3,12 +3,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
-from graphflow import Conditioning, Context, Field, PortType, Problem, Seed, Text
+from graphflow import Compute, Conditioning, Context, Field, Memory, PortType, Problem, Seed, Text
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.families.adapters import Imagines, Sampling
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT
+from graphflow.nodes.diffusion.step_memory import prior_memory
 
 __all__ = ["DenoisePrior"]
 
@@ -53,6 +54,11 @@ class DenoisePrior(ModelNode, version=1):
     def networks(self, info: ModelInfo) -> Iterable[str]:
         """The prior and what it reads with."""
         return [name for name in info.components if name in info.family.prior]
+
+    def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
+        """The prior, one picture at a time, and its text encoder."""
+        info = self.known
+        return prior_memory(info, compute, guided=self.guidance_scale > 1) if info else None
 
     def run(self, *, text: Text, negative_text: Text = "", context: Context) -> Imagined:
         """Imagine a batch."""

@@ -20,8 +20,14 @@ from graphflow.nodes.diffusion.memory import (
 )
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.network_info import NetworkInfo
+from graphflow.nodes.diffusion.transformer_memory import (
+    DENOISERS,
+    denoiser_activations,
+    prior_activations,
+    t5_activations,
+)
 
-__all__ = ["decoding_memory", "denoising_memory", "depth_memory", "encoding_memory", "prompt_memory"]
+__all__ = ["decoding_memory", "denoising_memory", "depth_memory", "encoding_memory", "prior_memory", "prompt_memory"]
 
 PLANES = 4
 """Copies of a finished picture alive at once while it is put together and brought to [0, 1]."""
@@ -30,10 +36,26 @@ PLANES = 4
 def prompt_memory(info: ModelInfo, compute: Compute) -> Memory | None:
     """To encode one prompt, whatever its length."""
     names = [name for name in info.components if name.startswith("text_encoder")]
-    if not all(_known(info, name, "CLIPTextModel", "CLIPTextModelWithProjection") for name in names):
-        return None
-    needs = [text_activations(info.configs[name], info.prompt_window, compute) for name in names]
-    return _with_weights(info, names, sum(needs), compute)
+    needs = [_text_need(info, name, compute) for name in names]
+    known = [need for need in needs if need is not None]
+    return _with_weights(info, names, sum(known), compute) if len(known) == len(needs) else None
+
+
+def prior_memory(info: ModelInfo, compute: Compute, *, guided: bool) -> Memory | None:
+    """To imagine one picture after another with the prior of a decoder, and the text encoder that it reads with."""
+    names = [name for name in info.components if name in info.family.prior]
+    needs = [_text_need(info, name, compute) or 0 for name in names]
+    priors = [info.configs[name] for name in names if _known(info, name, "PriorTransformer")]
+    needs += [prior_activations(config, 2 if guided else 1, compute) for config in priors]
+    return _with_weights(info, names, max(needs), compute) if priors else None
+
+
+def _text_need(info: ModelInfo, name: str, compute: Compute) -> int | None:
+    if _known(info, name, "CLIPTextModel", "CLIPTextModelWithProjection"):
+        return text_activations(info.configs[name], info.prompt_window, compute)
+    if _known(info, name, "T5EncoderModel"):
+        return t5_activations(info.configs[name], info.family.t5_window or info.prompt_window, compute)
+    return None
 
 
 def denoising_memory(
@@ -48,11 +70,17 @@ def denoising_memory(
     """To denoise latents of the size of ``latent``; the UNet sees at most ``tile`` x ``tile`` cells at once."""
     cells = _cells(info, latent)
     name = info.family.denoiser
-    if cells is None or latent.batch is None or not _known(info, name, "UNet2DConditionModel"):
+    if cells is None or latent.batch is None or not _known(info, name, "UNet2DConditionModel", *DENOISERS):
         return None
     rows, columns = cells
     config = info.denoiser
     items = latent.batch * (2 if guided else 1)
+    cls = class_of(info.configs["pipeline"], name)
+    if cls in DENOISERS:
+        # SD3 reads the tokens of CLIP and T5, FLUX those of T5
+        text = (info.family.t5_window or 0) + (info.prompt_window if cls == "SD3Transformer2DModel" else 0)
+        need = denoiser_activations(cls, config, rows, columns, text, items, compute)
+        return _with_weights(info, [name], need, compute)
     seen = min(rows, tile or rows), min(columns, tile or columns)
     need = unet_activations(config, seen[0], seen[1], items, compute, controlled=controlnet is not None)
     if seen != cells:
