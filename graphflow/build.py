@@ -318,9 +318,9 @@ class Run(Mapping[str, Any]):
         """
         made = []
         for point, folder in zip(self._points, folders_of(self._points), strict=True):
-            prefix, below = f"{folder}/", self._output_folder / folder
+            prefix, below = f"{folder}/", (self._output_folder / folder).resolve()
             results = {name.removeprefix(prefix): self[name] for name in self if name.startswith(prefix)}
-            files = tuple(path for path in self.files if path.is_relative_to(below))
+            files = tuple(path for path in self.files if path.resolve().is_relative_to(below))
             made.append(SweepPoint(point, folder, results, files))
         return made
 

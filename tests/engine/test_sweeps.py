@@ -54,6 +54,12 @@ def test_points_that_come_to_the_same_are_computed_once_and_saved_each(tmp_path:
     assert len({path.parent for path in made.files}) == 2
 
 
+def test_files_are_found_where_the_folder_is_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = run(workflow(), Path("out"), sweep={"by": [1, 2]})
+    assert [len(point.files) for point in made.points] == [1, 1]
+
+
 def test_values_side_by_side(tmp_path: Path) -> None:
     made = run(workflow(), tmp_path, sweep=[{"by": 1, "right": 2}, {"by": 3, "right": 4}])
     assert [(point.folder, point["total"]) for point in made.points] == [("by=1,right=2", 13), ("by=3,right=4", 17)]
