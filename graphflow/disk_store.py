@@ -191,13 +191,14 @@ class DiskStore:
             temporary.unlink(missing_ok=True)
 
     def _remove_abandoned(self) -> None:
-        """Remove what processes of this machine left that do not run any more, and what is a day old of others."""
+        """Remove what processes of this machine left that do not run any more, and what is a day old."""
         with contextlib.suppress(OSError):
             for path in list((self.folder / "writing").iterdir()):
                 process, _, rest = path.name.partition("@")
                 here = rest.partition("@")[0] == socket.gethostname()
                 with contextlib.suppress(OSError, ValueError):
-                    if not _runs(int(process)) if here else time.time() - path.stat().st_mtime > 86400:
+                    old = time.time() - path.stat().st_mtime > 86400
+                    if old or (here and not _runs(int(process))):
                         path.unlink()
 
 
@@ -215,6 +216,8 @@ _NOBODY_ELSE = _NobodyElse()
 
 
 def _runs(process: int) -> bool:
+    if os.name == "nt":
+        return True  # there a signal of 0 is no question
     try:
         os.kill(process, 0)
     except ProcessLookupError:

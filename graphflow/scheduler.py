@@ -256,7 +256,6 @@ class _Runner:
         if self.cache is not None:
             if node.cached:
                 self.cache.put(step.key, outputs, self.warn)
-                self.lost.discard(step.key)
             elif context is not None:
                 keep_receipt(self.cache, step, context.output_folder, context.files, self.warn)
         self.records[step.index] = StepRecord(step.name, "ran", seconds)
