@@ -37,7 +37,7 @@ POCKET: Mapping[str, PocketModel] = {
         },
     ),
     "pocket-x2": PocketModel("x2", "pocket", {"upscale": Defaults(steps=2, guidance_scale=1.0)}, _FROM_BASE),
-    "pocket-x4": PocketModel("x4", "pocket", {"super-resolution": Defaults(steps=2, guidance_scale=1.0)}, _FROM_BASE),
+    "pocket-x4": PocketModel("x4", "pocket", {"super-resolution": Defaults(steps=1, guidance_scale=1.0)}, _FROM_BASE),
     "pocket-controlnet-depth": PocketModel("controlnet-depth"),
     "pocket-depth": PocketModel("depth"),
 }
