@@ -1,5 +1,5 @@
 # make demo    install what is needed into .venv, draw a first picture, print its path
-# make test    run the tests
+# make test    run the tests, two files at a time
 # make check   lint, types, import rules
 # make bench   measure, and print the tables of benchmarks/README.md
 # make clean   remove the environment and everything that was made
@@ -28,7 +28,7 @@ demo: $(VENV)/runtime
 	@$(BIN)/graphflow run workflows/text_to_image.json --out out
 
 test: $(VENV)/develop
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/develop
 	$(BIN)/ruff check .
