@@ -7,6 +7,7 @@ It holds no times and no paths but those that a person gave, so the same run has
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,8 +41,8 @@ RECORD_VERSION = 1
 KEYWORD = "graphflow"
 """Under which a PNG file holds a record."""
 
-_LARGEST_FILE = 1 << 30
-"""Bytes of a PNG file that is looked into."""
+_OTHERS = {b"\xff\xd8\xff": "JPEG", b"RIFF": "WebP", b"GIF8": "GIF"}
+"""How pictures begin that hold no record."""
 
 
 def make_record(
@@ -137,15 +138,18 @@ def record_in_png(path: Path) -> dict[str, Any] | None:
         return None  # what is read from a pipe cannot be read a second time, as the workflow that it is
     try:
         with path.open("rb") as file:
-            if file.read(len(SIGNATURE)) != SIGNATURE:
+            start = file.read(len(SIGNATURE))
+            for beginning, kind in _OTHERS.items():
+                if start.startswith(beginning):
+                    message = f"{path}: found a {kind} picture, expected a workflow, or a PNG picture that holds one"
+                    raise WorkflowError([Problem("record.missing", message, hint="give the workflow itself")])
+            if start != SIGNATURE:
                 return None
-            file.seek(0)
-            data = file.read(_LARGEST_FILE)
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                text = text_of(data, KEYWORD)
+        record = None if text is None else orjson.loads(text)
     except OSError:
         return None
-    try:
-        text = text_of(data, KEYWORD)
-        record = None if text is None else orjson.loads(text)
     except ValueError as error:
         raise WorkflowError(
             [Problem("record.damaged", f"{path}: the workflow in it cannot be read: {error}")]

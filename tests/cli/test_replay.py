@@ -275,6 +275,13 @@ def test_a_picture_without_a_whole_record_is_refused(
         assert (done.status, done.out) == (2, "") and f"[{code}]" in done.err, done.err
 
 
+def test_a_picture_that_holds_no_workflow_by_its_kind_is_refused(graphflow: Command, photo: Path) -> None:
+    with PIL.Image.open(photo) as opened:
+        opened.save(photo.with_suffix(".jpg"))
+    done = graphflow("run", photo.with_suffix(".jpg"))
+    assert done.status == 2 and "found a JPEG picture, expected a workflow, or a PNG picture that holds one" in done.err
+
+
 class TestPictures:
     def test_a_picture_is_a_workflow_file(self, graphflow: Command, small: Path, photo: Path, tmp_path: Path) -> None:
         graphflow("run", small, "--set", "width=12", "--out", tmp_path / "out")
