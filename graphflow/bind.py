@@ -118,7 +118,15 @@ class _Binder:
             self.problems.append(Problem("workflow.empty", "the workflow has no nodes", position=document.position()))
         warnings = [problem for problem in self.problems if problem.severity == "warning"]
         return Graph(
-            document, self.registry, self.nodes, order, self.flat.outputs, warnings, self.flat.called, self.fetcher
+            document,
+            self.registry,
+            self.nodes,
+            order,
+            self.flat.outputs,
+            warnings,
+            self.flat.called,
+            self.flat.library,
+            self.fetcher,
         )
 
     @property
@@ -248,7 +256,7 @@ class _Binder:
             message = f"no installed node reads {type_name(given.kind)} from a file"
             self._report(flat, Problem("input.loader", message, port.name, "give the value itself, from Python"))
             return Open(port.name, PortType(given.kind))
-        return Loaded(loader, given.value)
+        return Loaded(loader, given.value, given.folder)
 
     def _build(self, cls: type[Node], flat: FlatNode, parameters: dict[str, Any]) -> Node | None:
         bad_files = False
@@ -425,7 +433,7 @@ class _Binder:
         for name in list(order):
             bound = self.nodes[name]
             for port, loaded in self._loaded(bound):
-                path = resolve_file(Literal(loaded.path, None), urls=loaded.loader.fetches)
+                path = resolve_file(Literal(loaded.path, loaded.folder), urls=loaded.loader.fetches)
                 if isinstance(path, Problem):
                     self._report(bound.flat, Problem(path.code, path.message, port, path.hint))
                     continue

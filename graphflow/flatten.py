@@ -72,6 +72,8 @@ class FlatNode:
 class FlatWorkflow:
     """What is left when every call is inlined."""
 
+    library: Library
+    """Where the called workflows were found."""
     nodes: dict[str, FlatNode] = field(default_factory=dict)
     outputs: dict[str, Edge] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -99,8 +101,8 @@ def flatten(
 
     ``given`` are values for the declared inputs; with ``checking`` an input without a value is no fault.
     """
-    flat = FlatWorkflow()
     library = library or document.library or Library()
+    flat = FlatWorkflow(library)
     aliases: dict[Edge, Edge] = {}
     calls: dict[str, list[str]] = {}
     bindings = declared_inputs(document, given, checking=checking, problems=flat.problems)

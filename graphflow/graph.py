@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graphflow.errors import Problem
 from graphflow.fetching import Fetcher
 from graphflow.flatten import Edge, FlatNode
 from graphflow.inputs import Open
+from graphflow.library import Library
 from graphflow.node import Node
 from graphflow.registry import Registry
 from graphflow.types import PLAIN_KINDS, PortType
@@ -53,6 +55,8 @@ class Graph:
     outputs: dict[str, Edge]
     warnings: list[Problem]
     called: dict[str, str]
+    library: Library
+    """Where the called workflows were found."""
     fetcher: Fetcher = field(default_factory=lambda: Fetcher(checking=True))
     """What its nodes fetched; a plan has the nodes that they expand into fetch too."""
 
@@ -100,6 +104,8 @@ class Loaded:
 
     loader: type[Node]
     path: str
+    folder: Path | None = None
+    """Where the path starts, and may not lead out of; None: it is trusted."""
     node: Node | None = None
 
     @property

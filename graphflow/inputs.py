@@ -52,6 +52,8 @@ class Given:
 
     value: Any
     kind: type
+    folder: Path | None = None
+    """Where a path starts, and may not lead out of; None: it is trusted, and starts in the current folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,9 @@ def declared_inputs(
         kind = INPUT_KINDS[declaration.type]
         if name in given:
             bindings[name] = _given(name, declaration, kind, given[name], document, problems)
+            continue
+        if name in document.files:
+            bindings[name] = Given(document.files[name], kind, document.base_folder)
             continue
         fault = default_problem(name, declaration, document)
         if fault:

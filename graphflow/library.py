@@ -81,12 +81,21 @@ class Library:
     def __init__(self) -> None:
         self._documents: dict[Path, WorkflowDocument] = {}
         self._hashes: dict[int, str] = {}
+        self._found: dict[tuple[str, Path | None], Path] = {}
 
     def find(self, target: str, caller: Path | None, pin: str | None = None) -> Path | Problem:
         """The file that a name or a relative path means for a workflow in the folder ``caller``.
 
-        Whether it is the one that it is pinned to is seen to by whoever asks.
+        Whether it is the one that it is pinned to is seen to by whoever asks. What was found once stays found, so that
+        a record of a run holds what ran, whatever becomes of the files.
         """
+        key = (target, caller)
+        found = self._found.get(key) or self._find(target, caller)
+        if isinstance(found, Path):
+            self._found[key] = found
+        return found
+
+    def _find(self, target: str, caller: Path | None) -> Path | Problem:
         if target.endswith(".json") or "/" in target or "\\" in target:
             return self._relative(target, caller)
         for folder in search_folders(caller):

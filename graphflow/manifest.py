@@ -7,9 +7,10 @@ one that says which steps were done. From it the run can be replayed (`graphflow
 from __future__ import annotations
 
 import platform
+import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,8 @@ class Manifest:
 class ManifestWriter:
     """A listener that keeps the manifest of a run up to date in a file.
 
-    It writes at most once a second, and seldom enough that writing takes a small share of the run.
+    It writes at most once a second, and seldom enough that writing takes a small share of the run. What happened since
+    is written by a timer, so that a step that takes long hides nothing of those before it.
     """
 
     path: Path
@@ -103,15 +105,26 @@ class ManifestWriter:
         self._begun = datetime.now(UTC)
         self._clock = time.monotonic()
         self._next = 0.0
+        self._timer: threading.Timer | None = None
+        self._writing = threading.Lock()
+        self._over = False
         self._steps = [_step_data(step, self.plan) for step in self.plan.steps]
         self._saved: dict[Path, dict[str, Any]] = {}
+        self._models: dict[str, list[Any]] = {model: [] for model in self.plan.models()}
+        for step, data in zip(self.plan.steps, self._steps, strict=True):
+            for model in step.node.models():
+                if data["identity"] not in self._models[model]:
+                    self._models[model].append(data["identity"])
+        self._working_folder = Path.cwd()
+        first = next(iter(self.graphs.values()))
+        # once: of a run that goes on for hours the files of what it calls may be others at its end
+        (self._record,) = records_of({"": first}, (), self.inputs, self.plan.environment).values()
 
     def __call__(self, event: events.Event) -> None:
         """Take an event."""
         match event:
             case events.StepStarted():
                 self.states[event.index] = ("running", 0.0)
-                return
             case events.StepFinished():
                 self.states[event.index] = ("ran", event.seconds)
             case events.StepCached():
@@ -128,22 +141,33 @@ class ManifestWriter:
                 self.write(event.outcome)
                 return
             case events.RunStarted():
-                self.write("running")
-                return
+                pass
             case _:
                 return
-        if time.monotonic() >= self._next:
+        wait = self._next - time.monotonic()
+        if wait <= 0:
             self.write("running")
+        elif self._timer is None:
+            self._timer = threading.Timer(wait, self.write, ["running"])
+            self._timer.daemon = True
+            self._timer.start()
 
     def write(self, state: str) -> None:
         """Write what is known now. What cannot be written is left: the run is worth more than its record."""
-        begun = time.monotonic()
-        try:
-            self.manifest(state).save(self.path)
-        except OSError as error:
-            self.unwritten = str(error)
-        ended = time.monotonic()
-        self._next = ended + self._pause(ended - begun)
+        with self._writing:
+            if self._over:
+                return  # the timer was late
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            begun = time.monotonic()
+            try:
+                self.manifest(state).save(self.path)
+            except OSError as error:
+                self.unwritten = str(error)
+            ended = time.monotonic()
+            self._next = ended + self._pause(ended - begun)
+            self._over = state != "running"
 
     def _pause(self, cost: float) -> float:
         """Seconds until it is written again, when writing took ``cost``."""
@@ -160,7 +184,6 @@ class ManifestWriter:
             if told == "running" and state != "running":
                 told = "not reached"
             steps.append({**step, "state": told, "seconds": round(seconds, 4)})
-        (record,) = list(records_of({"": first}, (), self.inputs, self.plan.environment).values())
         return Manifest(
             {
                 "graphflow_manifest": MANIFEST_VERSION,
@@ -173,16 +196,17 @@ class ManifestWriter:
                 "platform": platform.platform(),
                 "libraries": dict(library_versions()),
                 "environment": dict(self.plan.environment),
+                "compute": asdict(self.plan.compute),
                 "workflow_file": document.name,
                 "folder": None if document.base_folder is None else str(document.base_folder.resolve()),
-                "working_folder": str(Path.cwd()),
+                "working_folder": str(self._working_folder),
                 "output_folder": str(self.output_folder.resolve()),
                 "workflow": document.to_dict(),
                 "called": first.called,
-                "inputs": record["inputs"],
+                "inputs": self._record["inputs"],
                 "sweep": [dict(point) for point in _plain(self.points)],
-                "record": record,
-                "models": list(self.plan.models()),
+                "record": self._record,
+                "models": self._models,
                 "seconds": round(self.seconds or time.monotonic() - self._clock, 4),
                 "warnings": self.warnings,
                 "steps": steps,

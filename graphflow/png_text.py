@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import struct
 import zlib
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LARGEST_TEXT = 64 << 20
 """Bytes of text that are unpacked at most: what a stranger packed small may be large."""
 
+Bytes = bytes | mmap.mmap
+
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 
 
@@ -21,23 +24,31 @@ def with_text(data: bytes, keyword: str, text: str) -> bytes:
     body = keyword.encode("latin-1") + b"\0\1\0\0\0" + zlib.compress(text.encode(), 9)
     chunk = struct.pack(">I", len(body)) + b"iTXt" + body + struct.pack(">I", zlib.crc32(b"iTXt" + body))
     kept = b"".join(
-        whole
-        for kind, body, whole in _chunks(data)
-        if kind not in _TEXTS or body.partition(b"\0")[0] != keyword.encode()
+        data[start:end]
+        for kind, start, end in _chunks(data)
+        if kind not in _TEXTS or not data.startswith(keyword.encode() + b"\0", start + 8)
     )
     header = 25  # length, kind, 13 bytes and checksum of IHDR, which comes first
     return SIGNATURE + kept[:header] + chunk + kept[header:]
 
 
-def text_of(data: bytes, keyword: str) -> str | None:
+def text_of(data: Bytes, keyword: str) -> str | None:
     """The international text under a keyword in a PNG file; None where there is none.
 
-    Raises ValueError for a file that is cut off or no PNG, and for a text that is damaged or too large.
+    Of a mapped file little more is read than the text. Raises ValueError for a file that is cut off or no PNG, and for
+    a text that is damaged or too large.
     """
-    for kind, body, _ in _chunks(data):
-        name, _, rest = body.partition(b"\0")
-        if kind != b"iTXt" or name != keyword.encode():
+    for kind, start, end in _chunks(data):
+        if kind != b"iTXt":
             continue
+        if end - start > LARGEST_TEXT:
+            raise ValueError(f"its text is larger than {LARGEST_TEXT >> 20} MiB")
+        body, checksum = data[start + 8 : end - 4], data[end - 4 : end]
+        name, _, rest = body.partition(b"\0")
+        if name != keyword.encode():
+            continue
+        if struct.pack(">I", zlib.crc32(kind + body)) != checksum:
+            raise ValueError("its text is damaged: the checksum is another one")
         compressed, parts = rest[:1] == b"\1", rest[2:].split(b"\0", 2)
         if len(parts) < 3:
             raise ValueError("its text is damaged")
@@ -67,12 +78,12 @@ def same_but_for_text(one: bytes, other: bytes) -> bool:
 
 
 def _without_text(data: bytes) -> list[bytes]:
-    return [whole for kind, _, whole in _chunks(data) if kind not in _TEXTS]
+    return [data[start:end] for kind, start, end in _chunks(data) if kind not in _TEXTS]
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Kind, body and whole of each chunk. Raises ValueError."""
-    if not data.startswith(SIGNATURE):
+def _chunks(data: Bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind of each chunk, and where it begins and ends. Raises ValueError."""
+    if data[: len(SIGNATURE)] != SIGNATURE:
         raise ValueError("it is no PNG file")
     place = len(SIGNATURE)
     while place < len(data):
@@ -82,7 +93,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
         end = place + 12 + length
         if end > len(data):
             raise ValueError("it ends in the middle")
-        yield kind, data[place + 8 : end - 4], data[place:end]
+        yield kind, place, end
         place = end
         if kind == b"IEND":
             return

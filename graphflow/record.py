@@ -7,6 +7,7 @@ It holds no times and no paths but those that a person gave, so the same run has
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,17 +15,19 @@ from typing import Any, TypeVar
 import orjson
 
 from graphflow.errors import Problem, WorkflowError
+from graphflow.files import is_file
 from graphflow.graph import Graph
 from graphflow.library import Library, parse_uses
 from graphflow.png_text import SIGNATURE, text_of
 from graphflow.version import __version__
-from graphflow.workflow import INPUT_KINDS, WorkflowDocument
+from graphflow.workflow import INPUT_KINDS, InputDeclaration, WorkflowDocument
 
 __all__ = [
     "KEYWORD",
     "RECORD_VERSION",
     "RecordedLibrary",
     "document_in_record",
+    "holds_record",
     "make_record",
     "record_in_png",
     "records_of",
@@ -38,8 +41,8 @@ RECORD_VERSION = 1
 KEYWORD = "graphflow"
 """Under which a PNG file holds a record."""
 
-_LARGEST_FILE = 1 << 30
-"""Bytes of a PNG file that is looked into."""
+_OTHERS = {b"\xff\xd8\xff": "JPEG", b"RIFF": "WebP", b"GIF8": "GIF"}
+"""How pictures begin that hold no record."""
 
 
 def make_record(
@@ -75,8 +78,9 @@ def records_of(
     records = {}
     for (folder, graph), point in zip(graphs.items(), own, strict=True):
         if first is None:
-            first = make_record(graph.document, {}, environment)
-        written = {name: _written(value) for name, value in {**inputs, **point}.items()}
+            first = make_record(graph.document, {}, environment, graph.library)
+        given = {**graph.document.files, **inputs, **point}
+        written = {name: _written(value) for name, value in given.items()}
         records[folder] = {**first, "inputs": written}
     return records
 
@@ -92,16 +96,18 @@ class RecordedLibrary(Library):
 
     def find(self, target: str, caller: Path | None, pin: str | None = None) -> Path | Problem:
         """A name for the document that the pin stands for."""
-        if pin in self._called_data:
-            return Path(f"{pin}.json")
+        if pin is not None and pin in self._called_data:
+            return Path(pin, Path(target).name or "workflow")
         hint = "a record has every workflow that it calls: it is damaged, or was changed by hand"
         return Problem("workflow.unknown", f"the record does not hold the workflow '{target}'", hint=hint)
 
     def load(self, path: Path) -> WorkflowDocument:
         """The document; raises WorkflowError for faults of form."""
         if path not in self._recorded:
-            text = orjson.dumps(self._called_data[path.stem])
-            self._recorded[path] = WorkflowDocument.loads(text, name=f"<{path.stem[:12]}>", folder=self._folder)
+            text = orjson.dumps(self._called_data[path.parent.name])
+            self._recorded[path] = WorkflowDocument.loads(
+                text, name=f"<{path.name}>", folder=self._folder, placed=False
+            )
         return self._recorded[path]
 
 
@@ -121,40 +127,60 @@ def document_in_record(
     workflow, called, inputs = record.get("workflow"), record.get("called"), record.get("inputs")
     if not (isinstance(workflow, Mapping) and isinstance(called, Mapping) and isinstance(inputs, Mapping)):
         raise WorkflowError([Problem("record.damaged", f"{name}: found a record without workflow, called or inputs")])
-    document = cls.loads(orjson.dumps(workflow, option=orjson.OPT_INDENT_2), name=name, folder=folder)
+    document = cls.loads(orjson.dumps(workflow), name=name, folder=folder, placed=False)
     document.library = RecordedLibrary(called, folder)
     return document, dict(inputs)
 
 
 def record_in_png(path: Path) -> dict[str, Any] | None:
     """The record in a PNG file; None for a file that is no PNG. Raises WorkflowError for one without a record."""
+    if not is_file(path):
+        return None  # what is read from a pipe cannot be read a second time, as the workflow that it is
     try:
         with path.open("rb") as file:
-            if file.read(len(SIGNATURE)) != SIGNATURE:
+            start = file.read(len(SIGNATURE))
+            for beginning, kind in _OTHERS.items():
+                if start.startswith(beginning):
+                    message = f"{path}: found a {kind} picture, expected a workflow, or a PNG picture that holds one"
+                    raise WorkflowError([Problem("record.missing", message, hint="give the workflow itself")])
+            if start != SIGNATURE:
                 return None
-            file.seek(0)
-            data = file.read(_LARGEST_FILE)
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                text = text_of(data, KEYWORD)
+        record = None if text is None else orjson.loads(text)
     except OSError:
         return None
-    try:
-        text = text_of(data, KEYWORD)
-        record = None if text is None else orjson.loads(text)
     except ValueError as error:
         raise WorkflowError(
             [Problem("record.damaged", f"{path}: the workflow in it cannot be read: {error}")]
         ) from None
     if not isinstance(record, dict):
-        hint = "pictures that GraphFlow saved as PNG have one, unless metadata was left out or stripped"
+        hint = "give the workflow itself; PNG files that GraphFlow saved have it, unless it was left out or stripped"
         raise WorkflowError([Problem("record.missing", f"{path}: found a picture without a workflow in it", hint=hint)])
     return record
 
 
+def holds_record(path: Path) -> bool:
+    """Whether a file is a PNG file with a record in it."""
+    try:
+        return record_in_png(path) is not None
+    except WorkflowError:
+        return False
+
+
 def with_inputs(document: WorkflowDocument, inputs: Mapping[str, Any]) -> None:
-    """Make recorded values the defaults of a document's inputs, as far as a default can be that value."""
+    """Make recorded values what a document takes where none are given. What is not recorded has to be given."""
     for name, value in inputs.items():
         declaration = document.inputs.get(name)
-        if declaration is not None and INPUT_KINDS[declaration.type] in (str, int, float, bool):
+        if declaration is None:
+            continue
+        if INPUT_KINDS[declaration.type] in (str, int, float, bool):
             document.inputs[name] = declaration.model_copy(update={"default": value})
+        elif isinstance(value, str):
+            document.files[name] = value
+        elif not declaration.required:  # its own default is not what it had
+            fields = declaration.model_dump(exclude_unset=True, exclude={"default"})
+            document.inputs[name] = InputDeclaration.model_validate(fields)
 
 
 def _pinned(document: WorkflowDocument, library: Library, called: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +11,10 @@ from graphflow.build import Workflow, workflow_in_record
 from graphflow.errors import Problem, WorkflowError
 from graphflow.manifest import Manifest
 from graphflow.plan import Plan
-from graphflow.png_text import SIGNATURE, same_but_for_text
+from graphflow.png_text import same_but_for_text
 from graphflow.receipts import file_record
-from graphflow.record import record_in_png
+from graphflow.record import record_in_png, with_inputs
+from graphflow.version import __version__
 
 __all__ = ["CLOSE", "Comparison", "Original", "Replay", "compare", "differences", "provenance", "read_replay"]
 
@@ -46,8 +47,32 @@ class Replay:
     record: Mapping[str, Any]
     """What the files of then hold of their making, so that those of now can hold the same."""
     environment: Mapping[str, str]
+    """Settings and versions of libraries, as keys have them."""
+    unrecorded: tuple[str, ...]
+    """Inputs whose values are not in the record, because Python gave them."""
     identities: Mapping[str, Any]
     """What the steps of then read from files, by name; empty where it is not recorded."""
+
+    def with_values(self, values: Mapping[str, Any]) -> Replay:
+        """The same with values that a person gives, such as a file that lies elsewhere now.
+
+        Raises WorkflowError where a value is needed that is in no record, or one is given that is swept.
+        """
+        problems = [
+            Problem("input.twice", f"found a value for '{name}', which is swept", hint="leave it out")
+            for name in values
+            if any(name in point for point in self.points)
+        ]
+        lost = [name for name in self.unrecorded if name not in values]
+        if lost:
+            message = (
+                f"the record does not hold the value of {', '.join(lost)}: it was given from Python, not as a file"
+            )
+            hint = "give a file that holds it with --set, or run the workflow again from Python"
+            problems.append(Problem("record.value", message, hint=hint))
+        if problems:
+            raise WorkflowError(problems)
+        return replace(self, inputs={**self.inputs, **values})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,34 +88,39 @@ def read_replay(path: Path, folder: Path | None = None) -> Replay:
     """What a manifest or a PNG file says. Raises WorkflowError for a file that is neither.
 
     ``folder`` is where paths that stand in the workflow start: by default where they started then, which a manifest
-    knows, or in the folder of the picture, which may be another one.
+    knows, or in the folder of the picture, which may be another one. Paths among the inputs of a picture start there
+    too, and none may lead out of it: a picture may be a stranger's.
     """
     record = record_in_png(path)
     if record is not None:
         workflow, inputs = workflow_in_record(record, name=str(path), folder=folder or path.resolve().parent)
-        original = Original(path.name, None, path, str(record.get("saved_by")), int(record.get("item") or 0))
-        return Replay(workflow, _usable(inputs), (), [original], record, record.get("environment") or {}, {})
+        saved_by, item = record.get("saved_by"), record.get("item")
+        if not isinstance(saved_by, str) or not isinstance(item, int) or item < 0:
+            raise _damaged(path, "it does not say which node saved the picture")
+        with_inputs(workflow, inputs)
+        original = Original(path.name, None, path, saved_by, item)
+        return Replay(workflow, {}, (), [original], record, _texts(path, record), _lost(inputs), {})
     if not path.is_file():
         raise WorkflowError.of([Problem("missing.file", f"there is no file {path}")])
     data = Manifest.load(path).data
     try:
         then = None if data["folder"] is None else Path(data["folder"])
-        workflow, inputs = workflow_in_record(data["record"], name=data["workflow_file"], folder=folder or then)
+        name = Path(data["workflow_file"]).name
+        workflow, inputs = workflow_in_record(data["record"], name=name, folder=folder or then)
         working, saved_in = Path(data["working_folder"]), Path(data["output_folder"])
         identities = {step["name"]: step["identity"] for step in data["steps"]}
         beside = path.resolve().parent.parent
         originals = [_recorded(told, beside, saved_in) for told in data["files"]]
         points = [_rooted(workflow, point, working) for point in data["sweep"]]
-        environment = data["environment"]
-    except (KeyError, TypeError, AttributeError) as error:
-        message = f"{path}: found a manifest that is not whole: {error}"
-        raise WorkflowError([Problem("manifest.damaged", message)]) from None
-    if data["state"] != "done":
+        environment, state, lost = _texts(path, data), data["state"], _lost(inputs)
+        values = _rooted(workflow, {name: value for name, value in inputs.items() if name not in lost}, working)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from None
+    if state != "done":
         hint = "run the workflow again: what was finished is kept"
-        message = f"{path}: found a manifest of a run that is {data['state']}, expected one that is done"
+        message = f"{path}: found a manifest of a run that is {state}, expected one that is done"
         raise WorkflowError([Problem("manifest.unfinished", message, hint=hint)])
-    values = _rooted(workflow, _usable(inputs), working)
-    return Replay(workflow, values, points, originals, data["record"], environment, identities)
+    return Replay(workflow, values, points, originals, data["record"], environment, lost, identities)
 
 
 def provenance(replay: Replay, folders: Sequence[str], environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -106,6 +136,8 @@ def provenance(replay: Replay, folders: Sequence[str], environment: Mapping[str,
 
 def differences(replay: Replay, plan: Plan) -> Iterator[str]:
     """What is another now than then: versions, settings, files that steps read."""
+    if replay.record.get("graphflow") != __version__:
+        yield f"graphflow: then {replay.record.get('graphflow') or 'none'}, now {__version__}"
     for name in dict.fromkeys([*replay.environment, *plan.environment]):
         then, now = replay.environment.get(name), plan.environment.get(name)
         if then != now:
@@ -147,24 +179,31 @@ def _compared(original: Original, path: Path) -> Comparison:
     note = "the file was changed since it was saved" if changed else ""
     if same_but_for_text(then, now):
         return verdict("bit-exact", note)
-    if not (then.startswith(SIGNATURE) and now.startswith(SIGNATURE)):
-        return verdict("different", note or f"{len(then)} bytes then, {len(now)} bytes now")
     largest, told = _picture_difference(original.path, path)
+    told = told or f"{len(then)} bytes then, {len(now)} bytes now"
     detail = "; ".join(part for part in (told, note) if part)
     return verdict("close" if largest is not None and largest <= CLOSE else "different", detail)
 
 
 def _picture_difference(then: Path, now: Path) -> tuple[float | None, str]:
-    """The largest difference of two pictures in steps of 8 bits (None: they cannot be compared), and it in words."""
+    """The largest difference of two pictures in steps of 8 bits, and it in words.
+
+    It is None where they cannot be compared, and there are no words where one is no picture.
+    """
     import numpy as np
     import PIL.Image
 
-    with PIL.Image.open(then) as one, PIL.Image.open(now) as other:
-        if one.size != other.size or one.mode != other.mode:
-            shapes = " then, ".join(f"{each.width} x {each.height} {each.mode}" for each in (one, other))
-            return None, f"{shapes} now"
-        before, after = (np.asarray(each).astype(np.float64) for each in (one, other))
-    scale = 257 if before.max(initial=0) > 255 or after.max(initial=0) > 255 else 1
+    try:
+        with PIL.Image.open(then) as one, PIL.Image.open(now) as other:
+            if one.size != other.size or one.mode != other.mode:
+                shapes = " then, ".join(f"{each.width} x {each.height} {each.mode}" for each in (one, other))
+                return None, f"{shapes} now"
+            # what stands for a colour, and is none, is made one
+            pictures = [each.convert("RGBA") if each.mode in ("1", "P") else each for each in (one, other)]
+            before, after = (np.asarray(each).astype(np.float64) for each in pictures)
+            scale = 257 if one.mode.startswith("I") else 1  # pictures of more than 8 bits have 16
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
+        return None, ""
     apart = np.abs(before - after) / scale
     return float(apart.max()), f"differs by at most {apart.max():.3g} of 255, {apart.mean():.2g} on average"
 
@@ -175,12 +214,22 @@ def _recorded(told: Mapping[str, Any], beside: Path, saved_in: Path) -> Original
     return Original(str(told["path"]), told["sha256"], path)
 
 
-def _usable(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    lost = [name for name, value in inputs.items() if isinstance(value, Mapping)]
-    if lost:
-        message = f"the record does not hold the value of {', '.join(lost)}: it was given from Python, not as a file"
-        raise WorkflowError([Problem("record.value", message, hint="run the workflow again with it")])
-    return dict(inputs)
+def _lost(inputs: Mapping[str, Any]) -> tuple[str, ...]:
+    """Inputs of a record whose values are not in it."""
+    return tuple(name for name, value in inputs.items() if isinstance(value, Mapping))
+
+
+def _texts(path: Path, data: Mapping[str, Any]) -> dict[str, str]:
+    """The settings and versions in a record or manifest. Raises WorkflowError where they are none."""
+    environment = data.get("environment")
+    if not isinstance(environment, dict) or not all(isinstance(value, str) for value in environment.values()):
+        raise _damaged(path, "it does not say with what was computed")
+    return environment
+
+
+def _damaged(path: Path, reason: str) -> WorkflowError:
+    kind = "manifest" if path.suffix == ".json" else "record"
+    return WorkflowError([Problem(f"{kind}.damaged", f"{path}: found a {kind} that is not whole: {reason}")])
 
 
 def _rooted(workflow: Workflow, inputs: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -154,16 +154,17 @@ class WorkflowDocument(_Document):
     _source: Source | None = PrivateAttr(default=None)
     _folder: Path | None = PrivateAttr(default=None)
     _library: Any = PrivateAttr(default=None)
+    _files: dict[str, str] = PrivateAttr(default_factory=dict)
 
     # Reading and writing -----------------------------------------------------------------------------------------
 
     @classmethod
     @paused_collection()
-    def loads(cls, text: str | bytes, *, name: str = "<text>", folder: Path | None = None) -> Self:
+    def loads(cls, text: str | bytes, *, name: str = "<text>", folder: Path | None = None, placed: bool = True) -> Self:
         """Read a document from JSON text.
 
-        ``folder`` is where its relative paths start; None means it has none and may name no file. Raises WorkflowError
-        with every fault of form.
+        ``folder`` is where its relative paths start; None means it has none and may name no file. Without ``placed``
+        nobody is told of lines and columns, for nobody has the text. Raises WorkflowError with every fault of form.
         """
         if isinstance(text, bytes):
             try:
@@ -185,7 +186,7 @@ class WorkflowDocument(_Document):
             document = cls.model_validate(value)
         except ValidationError as error:
             raise WorkflowError(_form_problems(error, source)) from None
-        document._source, document._folder = source, folder
+        document._source, document._folder = source if placed else Source(name, ""), folder
         return document
 
     @classmethod
@@ -254,6 +255,14 @@ class WorkflowDocument(_Document):
     @library.setter
     def library(self, library: Any) -> None:
         self._library = library
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Paths that stand for inputs without a literal where no value is given, as a picture carries them.
+
+        Like every path in a document they start in its folder, and may not leave it.
+        """
+        return self._files
 
     @property
     def base_folder(self) -> Path | None:

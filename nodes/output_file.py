@@ -12,7 +12,7 @@ from pathlib import Path
 
 from graphflow import Context, Problem
 from graphflow.png_text import same_but_for_text, with_text
-from graphflow.record import KEYWORD
+from graphflow.record import KEYWORD, holds_record
 
 __all__ = ["check_name", "save_files"]
 
@@ -36,7 +36,10 @@ def save_files(
         if metadata and context.provenance is not None and suffix.lower() == ".png":
             record = {**context.provenance, "item": index}
             content = with_text(content, KEYWORD, json.dumps(record, ensure_ascii=False, sort_keys=True))
-        context.saved(_place(content, wanted, overwrite))
+        path = _place(content, wanted, overwrite)
+        if not metadata and holds_record(path):
+            context.warn(f"{path} was there already, with the workflow in it; delete it and run again")
+        context.saved(path)
 
 
 def check_name(name: str) -> Iterator[Problem]:

@@ -23,7 +23,7 @@ class SaveDepthMap(Node, version=1, effect=True, saves=True):
 
     name: str = Field("depth", description="path in the output folder; the suffix .png may be left out")
     overwrite: bool = Field(False, description="replace another file of this name")
-    metadata: bool = Field(True, description="whether a PNG file holds the workflow and the inputs that made it")
+    metadata: bool = Field(True, description="whether PNG files hold the workflow and inputs that made them")
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
         """A name that is no plain path inside of the output folder, or has the suffix of another format."""

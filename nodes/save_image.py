@@ -25,7 +25,9 @@ class SaveImage(Node, version=1, effect=True, saves=True):
     format: Literal["png", "jpeg", "webp"] | None = Field(None, description="default: by the suffix, or png")
     quality: int = Field(95, ge=1, le=100, description="of JPEG and WebP; PNG is lossless")
     overwrite: bool = Field(False, description="replace another picture of this name")
-    metadata: bool = Field(True, description="whether a PNG file holds the workflow and the inputs that made it")
+    metadata: bool = Field(
+        True, description="whether PNG files hold the workflow and inputs that made them; others never do"
+    )
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
         """A name that is no plain path inside of the output folder."""

@@ -11,7 +11,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from graphflow.events import Event, StepFailed, StepFinished, StepStarted
+from graphflow.events import Event, RunFinished, StepFailed, StepFinished, StepStarted
 
 __all__ = ["Interruption"]
 
@@ -34,10 +34,8 @@ class Interruption:
             self._holding = event.index in self._writers
         elif isinstance(event, (StepFinished, StepFailed)):
             self._holding = False
-
-    def hold(self) -> None:
-        """From now on let what is running finish."""
-        self._holding = True
+        elif isinstance(event, RunFinished):
+            self._holding = True  # the record of the run is written whole
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

@@ -3,13 +3,18 @@
 FILE is a manifest of a run (DIR/manifests/*.json) or a PNG file that a run saved. No kept result is used. Each file is
 bit-exact, close (a picture that differs by at most 2 of 255), different, or gone (the file of then is not there, and
 its hash is another one). The exit status is 0 where all are bit-exact or close, else 5. What is another now than then,
-such as versions of libraries, is told before.
+such as versions of libraries, is told before. Settings that are not given are those of then, where this machine has the
+device.
+
+A manifest may name any folder of this machine to read from. A picture, which may be a stranger's, reads below its own
+folder (or --folder) and what --set gives.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,12 +22,13 @@ from graphflow.budget import refuse_over_budget
 from graphflow.build import Workflow
 from graphflow.cli.computing import add_computing, compute_for
 from graphflow.cli.display import progress_for
-from graphflow.cli.files import add_offline
+from graphflow.cli.files import add_offline, add_values, input_values
 from graphflow.cli.interrupt import Interruption
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.report import tell, visible
 from graphflow.cli.table import table
-from graphflow.errors import Cancelled, GraphFlowError
+from graphflow.device import resolve_device
+from graphflow.errors import Cancelled, GraphFlowError, WorkflowError
 from graphflow.events import Event, FileSaved
 from graphflow.graph import Graph
 from graphflow.plan import plan_together
@@ -47,12 +53,14 @@ def add_arguments(parser: Parser) -> None:
         metavar="DIR",
         help="where paths that stand in the workflow start (default: as then; of a picture, its folder)",
     )
+    add_values(parser)
     add_offline(parser, "ask nothing of the network; of URLs, use what was downloaded before")
     add_computing(
         parser,
         device="auto",
-        device_help="auto, cpu, cuda, cuda:N or mps (default: auto, the first GPU or the CPU)",
+        device_help="auto, cpu, cuda, cuda:N or mps (default: as then, or else auto)",
     )
+    parser.set_defaults(device=None, dtype=None, attention=None)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--quiet", action="store_true", help="only errors and warnings on stderr")
 
@@ -60,6 +68,8 @@ def add_arguments(parser: Parser) -> None:
 def run(options: Options) -> int:
     """Replay FILE and compare."""
     replay = read_replay(Path(options.file), Path(options.folder).resolve() if options.folder else None)
+    replay = replay.with_values(input_values(replay.workflow, options.values))
+    _compute_as_then(options, replay.environment)
     with ExitStack() as stack:
         folder = options.out or stack.enter_context(tempfile.TemporaryDirectory(prefix="graphflow-replay-"))
         saved = _run_again(options, replay, Path(folder))
@@ -76,6 +86,22 @@ def run(options: Options) -> int:
         tell("the run saved no files, so there is nothing to compare")
     sys.stdout.flush()
     return 0 if all(each.verdict in ("bit-exact", "close") for each in found) else DIFFERS
+
+
+def _compute_as_then(options: Options, then: Mapping[str, str]) -> None:
+    """Fill in the settings that were not given: those of then, as far as this machine can keep them."""
+    device = then.get("device", "cpu")
+    if options.device is None:
+        try:
+            options.device = resolve_device(device)
+        except WorkflowError:
+            options.device = "auto"
+    if options.device.partition(":")[0] != device:
+        then = {}  # what suits another device is for that to say
+    options.dtype = options.dtype or then.get("dtype", "auto")
+    options.attention = options.attention or then.get("attention", "auto")
+    options.channels_last |= then.get("channels_last") == "on"
+    options.compile |= then.get("compile") == "on"
 
 
 def _graphs(workflow: Workflow, replay: Replay, *, offline: bool) -> dict[str, Graph]:

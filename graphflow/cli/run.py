@@ -33,7 +33,7 @@ from graphflow.graph import Graph
 from graphflow.ledger import keep_ledger
 from graphflow.manifest import ManifestWriter
 from graphflow.plan import Plan, plan_together
-from graphflow.record import records_of
+from graphflow.record import holds_record, records_of
 from graphflow.scheduler import Outcome, execute
 from graphflow.sweep import Point
 
@@ -61,7 +61,9 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="only errors and warnings on stderr")
     parser.add_argument(
-        "--no-metadata", action="store_true", help="leave workflow and inputs out of the PNG files that are saved"
+        "--no-metadata",
+        action="store_true",
+        help="leave workflow and inputs out of the PNG files that are saved (JPEG and WebP have none)",
     )
     parser.add_argument(
         "--no-manifest",
@@ -114,11 +116,12 @@ class _Execution:
             writers = frozenset(step.index for step in self.planned.steps if step.node.effect)
             interruption = stack.enter_context(Interruption(writers))
             # first, so that nobody hears of a step before its interruption is settled
-            listeners: list[Listener] = [interruption, self._notice, self.progress]
+            listeners: list[Listener] = [interruption, self._notice]
+            if self.manifest is not None:
+                listeners.append(self.manifest)  # before those that fail where nobody reads what they write
+            listeners.append(self.progress)
             if self.options.events:
                 listeners.append(stack.enter_context(JsonLines(self.options.events)))
-            if self.manifest is not None:
-                listeners.append(self.manifest)
             if self.options.events != "-":
                 self.paths = PathPrinter(hold=self.progress.live and sys.stdout.isatty())
                 listeners.append(self.paths)
@@ -151,7 +154,6 @@ class _Execution:
                 if store is not None:
                     keep_ledger(store, self.planned, self.graph.document.name)
             self._release_paths()
-            interruption.hold()  # the record of the run is written whole
             self._finish(outcome)
         return 0
 
@@ -180,6 +182,9 @@ class _Execution:
         manifest = self.manifest
         if manifest is not None and manifest.unwritten:
             tell(f"warning: the manifest could not be written: {manifest.unwritten}")
+        if self.options.no_metadata:
+            for path in filter(holds_record, outcome.files):
+                tell(f"warning: {path} was there already, with the workflow in it; delete it and run again")
         if self.options.quiet:
             return
         for name, value in outcome.results.items():

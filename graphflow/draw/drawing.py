@@ -12,7 +12,6 @@ from graphflow.expand import snake
 from graphflow.flatten import CALL, Edge, FlatNode
 from graphflow.graph import BoundNode, Constant, Graph
 from graphflow.inputs import Open
-from graphflow.library import Library
 from graphflow.node import Node, Ref
 from graphflow.plan import Plan, Step
 from graphflow.types import PLAIN_KINDS, PortType, type_name
@@ -254,7 +253,7 @@ class _InputSources:
     def __init__(self, graph: Graph) -> None:
         self._called = graph.called
         self._documents: dict[str, WorkflowDocument | None] = {"": graph.document}
-        self._library = Library()
+        self._library = graph.library
 
     def of(self, flat: FlatNode) -> dict[str, str]:
         """Name of the input behind each field of a node that has one."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Callable
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,18 @@ import PIL.Image
 import pytest
 
 import graphflow as gf
+from graphflow.manifest import ManifestWriter
+from graphflow.plan import plan_together
 from graphflow.png_text import same_but_for_text, with_text
 from graphflow.record import record_in_png
+from graphflow.replay import differences, read_replay
+from graphflow.sweep import bind_points
 from tests.cli.conftest import Done
 
+EMPTY = {"record": 1, "workflow": {"graphflow": 1, "nodes": {}}, "called": {}, "inputs": {}}
+
 Command = Callable[..., Done]
+Process = Callable[..., "subprocess.Popen[str]"]
 Write = Callable[..., Path]
 
 
@@ -58,10 +68,10 @@ def manifest_in(folder: Path) -> Path:
 def test_a_replayed_manifest_and_a_replayed_picture_are_bit_exact(
     graphflow: Command, small: Path, tmp_path: Path
 ) -> None:
-    words = ["--set", "width=12", "--set", f"file={tmp_path}/photo.png"]
-    assert graphflow("run", small, *words, "--out", tmp_path / "out").status == 0
-    for file in (manifest_in(tmp_path / "out"), tmp_path / "out" / "small.png"):
-        done = graphflow("replay", file, "--json")
+    file = ["--set", f"file={tmp_path}/photo.png"]
+    assert graphflow("run", small, "--set", "width=12", *file, "--out", tmp_path / "out").status == 0
+    for words in ([manifest_in(tmp_path / "out")], [tmp_path / "out" / "small.png", *file]):
+        done = graphflow("replay", *words, "--json")
         assert done.status == 0, done.err
         assert json.loads(done.out) == {"files": [{"file": "small.png", "verdict": "bit-exact", "detail": ""}]}
 
@@ -116,6 +126,93 @@ def test_how_near_a_picture_comes_is_told(
     assert "bit-exact" in graphflow("replay", manifest_in(tmp_path / "out")).out
 
 
+def test_pictures_of_other_formats_and_depth_maps_are_compared_too(
+    graphflow: Command, write: Write, photo: Path, tmp_path: Path
+) -> None:
+    load = {"type": "LoadImage", "path": "photo.png"}
+    save = {"type": "SaveImage", "image": {"from": "load"}, "name": "a.webp", "quality": 100}
+    depth = {"type": "LoadDepthMap", "path": "photo.png"}
+    path = write(
+        nodes={
+            "load": load,
+            "save": save,
+            "depth": depth,
+            "save_depth": {"type": "SaveDepthMap", "depth_map": {"from": "depth"}},
+        }
+    )
+    graphflow("run", path, "--out", tmp_path / "out")
+    webp, saved = tmp_path / "out" / "a.webp", tmp_path / "out" / "depth.png"
+    with PIL.Image.open(webp) as opened:
+        opened.save(webp, lossless=True, exact=True, method=0)
+    with PIL.Image.open(saved) as opened:
+        assert opened.mode.startswith("I")
+        opened.putpixel((3, 3), int(opened.getpixel((3, 3))) + 257 * 2)  # type: ignore[arg-type]
+        opened.save(saved)
+    manifest = manifest_in(tmp_path / "out")
+    data = json.loads(manifest.read_text())
+    for file in data["files"]:
+        file["sha256"] = "0" * 64
+    manifest.write_text(json.dumps(data))
+    done = graphflow("replay", manifest, "--json")
+    told = {file["file"]: file for file in json.loads(done.out)["files"]}
+    assert told["depth.png"]["verdict"] == "close" and "at most 2 of 255" in told["depth.png"]["detail"]
+    assert told["a.webp"]["verdict"] == "close", told
+    saved.write_bytes(b"no picture")
+    done = graphflow("replay", manifest)
+    assert done.status == 5 and "10 bytes then" in done.out
+
+
+def test_a_replay_computes_as_then_unless_it_is_told_otherwise(graphflow: Command, small: Path, tmp_path: Path) -> None:
+    graphflow("run", small, "--dtype", "bfloat16", "--channels-last", "--out", tmp_path / "out")
+    done = graphflow("replay", manifest_in(tmp_path / "out"))
+    assert done.status == 0 and "warning" not in done.err
+    done = graphflow("replay", manifest_in(tmp_path / "out"), "--dtype", "float32")
+    assert "warning: dtype: then bfloat16, now float32" in done.err and "channels_last" not in done.err
+    manifest = manifest_in(tmp_path / "out")
+    data = json.loads(manifest.read_text())
+    data["environment"] |= {"device": "mps", "dtype": "float16"}
+    manifest.write_text(json.dumps(data))
+    done = graphflow("replay", manifest)
+    assert "warning: device: then mps, now cpu" in done.err and done.status == 0
+
+
+def wrecks(data: Any, depth: int = 3) -> Iterator[Any]:
+    """The data with each of its parts, down to some depth, gone or of another kind."""
+    if not isinstance(data, (dict, list)) or depth == 0:
+        return
+    for key in list(data) if isinstance(data, dict) else range(len(data)):
+        part = data[key]
+        for other in (None, 7, "x", ["x"], {"x": 7}):
+            yield {**data, key: other} if isinstance(data, dict) else [*data[:key], other, *data[key + 1 :]]
+        if isinstance(data, dict):
+            yield {name: value for name, value in data.items() if name != key}
+        for wreck in wrecks(part, depth - 1):
+            yield {**data, key: wreck} if isinstance(data, dict) else [*data[:key], wreck, *data[key + 1 :]]
+
+
+def test_no_damage_to_a_record_is_taken_for_a_bug(graphflow: Command, small: Path, photo: Path, tmp_path: Path) -> None:
+    graphflow("run", small, "--set", "width=9", "--out", tmp_path)
+    file, picture = tmp_path / "wreck.json", tmp_path / "wreck.png"
+    data = json.loads(manifest_in(tmp_path).read_text())
+    told = ("record", "files", "folder", "working_folder", "output_folder", "sweep", "steps", "state", "environment")
+    manifest = {"graphflow_manifest": 2, "workflow_file": "w.json", **{name: data[name] for name in told}}
+    manifest["steps"] = manifest["steps"][:1]
+    record = record_in_png(tmp_path / "small.png")
+    for path, whole, depth in ((file, manifest, 2), (picture, record, 3)):
+        statuses = set()
+        for wreck in wrecks(whole, depth):
+            text = json.dumps(wreck)
+            path.write_bytes(text.encode() if path is file else with_text(photo.read_bytes(), "graphflow", text))
+            try:
+                replay = read_replay(path).with_values({})
+                graphs = bind_points(replay.points or [{}], replay.inputs, replay.workflow.bind)
+                list(differences(replay, plan_together(graphs)))
+                statuses.add(0)
+            except gf.WorkflowError:
+                statuses.add(2)
+        assert statuses == {0, 2}
+
+
 def test_a_file_that_is_gone_is_known_by_its_hash(graphflow: Command, small: Path, tmp_path: Path) -> None:
     graphflow("run", small, "--out", tmp_path / "out")
     manifest = manifest_in(tmp_path / "out")
@@ -165,7 +262,7 @@ def test_a_foreign_file_is_refused_in_a_line(content: str, code: str, graphflow:
         ("no json", "record.damaged"),
         ('{"record": 99}', "record.version"),
         ('{"record": 1}', "record.damaged"),
-        ('{"record": 1, "workflow": {"graphflow": 1, "nodes": {}}, "called": {}, "inputs": {}}', "workflow.empty"),
+        (json.dumps({**EMPTY, "saved_by": "save", "item": 0, "environment": {}}), "workflow.empty"),
     ],
 )
 def test_a_picture_without_a_whole_record_is_refused(
@@ -176,6 +273,13 @@ def test_a_picture_without_a_whole_record_is_refused(
     for command in ("replay", "run"):
         done = graphflow(command, photo)
         assert (done.status, done.out) == (2, "") and f"[{code}]" in done.err, done.err
+
+
+def test_a_picture_that_holds_no_workflow_by_its_kind_is_refused(graphflow: Command, photo: Path) -> None:
+    with PIL.Image.open(photo) as opened:
+        opened.save(photo.with_suffix(".jpg"))
+    done = graphflow("run", photo.with_suffix(".jpg"))
+    assert done.status == 2 and "found a JPEG picture, expected a workflow, or a PNG picture that holds one" in done.err
 
 
 class TestPictures:
@@ -200,6 +304,51 @@ class TestPictures:
         done = graphflow("run", tmp_path / "out" / "small.png", "--out", tmp_path / "other")
         assert done.status == 2 and "path.outside" in done.err
 
+    def test_a_picture_that_was_given_is_read_again(
+        self, graphflow: Command, small: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An input of a kind without a literal; its path starts in the folder of the picture and stays there."""
+        monkeypatch.chdir(tmp_path)
+        words = ["--set", "image=photo.png", "--set", "width=12", "--out", tmp_path]
+        (saved,) = graphflow("run", tmp_path / "shrink.json", *words).out.split()
+        monkeypatch.chdir("/")
+        for command in ("validate", "plan", "draw"):
+            assert graphflow(command, saved).status == 0
+        (again,) = graphflow("run", saved, "--out", tmp_path / "again").out.split()
+        assert same_but_for_text(Path(again).read_bytes(), Path(saved).read_bytes())
+        assert record_in_png(Path(again))["inputs"] == {"image": "photo.png"}  # type: ignore[index]
+        assert "bit-exact" in graphflow("replay", saved).out
+        done = graphflow("run", again, "--out", tmp_path / "third")
+        assert done.status == 3 and done.err.startswith(f"{again}: node 'resize', field 'image': there is no file")
+        done = graphflow("run", again, "--set", f"image={photo}", "--out", tmp_path / "third")
+        assert done.status == 0, done.err
+
+    @pytest.mark.parametrize("command", ["run", "replay", "validate"])
+    @pytest.mark.parametrize("path", ["../photo.png", "/photo.png"])
+    def test_a_path_among_the_inputs_of_a_picture_does_not_lead_out_either(
+        self, command: str, path: str, graphflow: Command, small: Path, photo: Path, tmp_path: Path
+    ) -> None:
+        for flow, name in (("shrink.json", "image"), ("small.json", "file")):
+            words = ["--set", f"{name}={photo}", "--set", "width=12", "--out", tmp_path / "out"]
+            (saved,) = graphflow("run", tmp_path / flow, *words).out.split()
+            record: Any = record_in_png(Path(saved))
+            record["inputs"][name] = path.replace("/photo", str(photo.parent) + "/photo") if path[0] == "/" else path
+            Path(saved).write_bytes(with_text(Path(saved).read_bytes(), "graphflow", json.dumps(record)))
+            done = graphflow(command, saved)
+            assert done.status == 2 and "[path.outside]" in done.err, done.err
+            Path(saved).unlink()
+
+    def test_who_wants_no_metadata_is_told_where_it_is_there_already(
+        self, graphflow: Command, small: Path, tmp_path: Path
+    ) -> None:
+        graphflow("run", small, "--out", tmp_path / "out")
+        told = f"{tmp_path / 'out' / 'small.png'} was there already, with the workflow in it"
+        assert told in graphflow("run", small, "--no-metadata", "--out", tmp_path / "out").err
+        small.write_text(small.read_text().replace('"name": "small"', '"name": "small", "metadata": false'))
+        assert told in graphflow("run", small, "--out", tmp_path / "out").err
+        (tmp_path / "out" / "small.png").unlink()
+        assert told not in graphflow("run", small, "--out", tmp_path / "out").err
+
     def test_the_same_run_makes_the_same_bytes(self, graphflow: Command, small: Path, tmp_path: Path) -> None:
         for out in ("one", "two"):
             graphflow("run", small, "--out", tmp_path / out)
@@ -216,6 +365,12 @@ class TestPictures:
         graphflow("run", small, "--out", tmp_path / "out")
         assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["small.png"]
         assert (tmp_path / "out" / "small.png").read_bytes() == before
+
+    def test_it_is_drawn_with_what_it_calls(self, graphflow: Command, small: Path, photo: Path, tmp_path: Path) -> None:
+        graphflow("run", small, "--out", tmp_path)
+        assert graphflow("draw", tmp_path / "small.png").out.replace('"small.png"', "") == graphflow(
+            "draw", small
+        ).out.replace('"small.json"', "")
 
     @pytest.mark.parametrize("way", ["--no-metadata", "metadata"])
     def test_metadata_may_be_left_out(self, way: str, graphflow: Command, small: Path, tmp_path: Path) -> None:
@@ -256,11 +411,61 @@ class TestManifest:
         )
         assert graphflow("run", path, "--out", tmp_path / "out").status == 0
         assert seen[0]["state"] == "running"
-        assert [step["state"] for step in seen[0]["steps"]] == ["ran", "not reached"]
+        assert [step["state"] for step in seen[0]["steps"]] == ["ran", "running"]
         done = json.loads(manifest_in(tmp_path / "out").read_text())
         assert done["state"] == "done" and done["error"] is None
         assert [step["state"] for step in done["steps"]] == ["ran", "ran"]
         assert done["files"][0]["path"] == "image.png" and len(done["files"][0]["sha256"]) == 64
+
+    def test_a_killed_run_leaves_one_that_says_what_was_done(
+        self, process: Process, write: Write, tmp_path: Path
+    ) -> None:
+        """Also of steps that ended just before one that takes long and tells nothing."""
+        path = write(
+            nodes={
+                "print": {"type": "pack.Print", "text": "a"},
+                "slow": {"type": "pack.Slow", "page": {"from": "print"}, "steps": 1, "pause": 60},
+                "save": {"type": "pack.SavePage", "page": {"from": "slow"}},
+            }
+        )
+        running = process("run", path, "--out", tmp_path / "out", stdout=subprocess.DEVNULL)
+        try:
+            states: list[str] = []
+            ends = time.monotonic() + 30
+            while "ran" not in states and time.monotonic() < ends:
+                time.sleep(0.05)
+                for found in (tmp_path / "out" / "manifests").glob("*.json"):
+                    states = [step["state"] for step in json.loads(found.read_text())["steps"]]
+        finally:
+            running.kill()
+            running.communicate(timeout=10)
+        data = json.loads(manifest_in(tmp_path / "out").read_text())
+        assert data["state"] == "running"
+        assert [step["state"] for step in data["steps"]] == ["ran", "running", "not reached"]
+
+    def test_it_holds_what_ran_whatever_becomes_of_the_files_meanwhile(self, small: Path, tmp_path: Path) -> None:
+        workflow = gf.load(small)
+        shrink = tmp_path / "shrink.json"
+
+        def delete(event: Any) -> None:
+            shrink.unlink(missing_ok=True)
+
+        run = workflow.run(out=tmp_path / "out", listeners=[delete], cache=False)
+        (called,) = run.manifest.data["record"]["called"].values()
+        assert called["nodes"]["resize"]["height"] == 10 and not shrink.exists()
+
+    def test_it_says_how_was_computed_and_with_what(self, graphflow: Command, write: Write, tmp_path: Path) -> None:
+        path = write(nodes={"draw": {"type": "Text2Image", "prompt": "a red ball"}})
+        workflow = gf.load(path)
+        data = (
+            ManifestWriter(Path(), {"": workflow.bind()}, workflow.plan(dtype="bfloat16"), {}, (), tmp_path)
+            .manifest("done")
+            .data
+        )
+        assert data["compute"]["dtype"] == "bfloat16" and data["compute"]["offload"] == "none"
+        (digests,) = data["models"].values()
+        assert list(data["models"]) == ["pocket"]
+        assert digests and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests)
 
     def test_a_failed_run_leaves_one_that_says_so_and_is_not_replayed(
         self, graphflow: Command, write: Write, tmp_path: Path

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,16 @@ def test_last_nodes_are_saved_where_nothing_is_declared(
 ) -> None:
     done = graphflow("run", write(nodes={"print": TEXT}), "--out", tmp_path)
     assert done.out == f"{tmp_path / 'flow-print.txt'}\n"
+
+
+def test_a_workflow_is_read_from_a_pipe(graphflow: Command, letter: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=[letter.read_bytes()])
+    writer.start()
+    done = graphflow("validate", pipe)
+    writer.join()
+    assert (done.status, done.err) == (0, f"{pipe}: ok\n")
 
 
 def test_plain_outputs_are_told_on_stderr(graphflow: Command, write: Callable[..., Path], tmp_path: Path) -> None:

@@ -74,3 +74,11 @@ def test_a_damaged_text_is_told() -> None:
     data = picture()
     with pytest.raises(ValueError, match="its text is damaged"):
         text_of(data[:33] + chunk + data[33:], "graphflow")
+
+
+def test_a_text_with_a_changed_byte_is_damaged() -> None:
+    data = with_text(picture(), "graphflow", "one")
+    place = data.index(b"graphflow") + 16
+    changed = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+    with pytest.raises(ValueError, match="the checksum is another one"):
+        text_of(changed, "graphflow")
