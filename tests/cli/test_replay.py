@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 import graphflow as gf
 from graphflow.manifest import ManifestWriter
+from graphflow.nodes import LoadImage, SaveImage
 from graphflow.plan import plan_together
 from graphflow.png_text import same_but_for_text, with_text
 from graphflow.record import record_in_png
@@ -93,6 +95,12 @@ def test_every_point_of_a_sweep_is_replayed(graphflow: Command, small: Path, tmp
     assert [file["file"] for file in json.loads(done.out)["files"]] == [f"width={w}/small.png" for w in (8, 9, 10)]
     assert done.status == 0 and (tmp_path / "again" / "width=9" / "small.png").exists()
     assert "bit-exact" in graphflow("replay", tmp_path / "out" / "width=9" / "small.png", "--folder", tmp_path).out
+
+
+def test_an_input_that_is_swept_is_not_given_a_value(graphflow: Command, small: Path, tmp_path: Path) -> None:
+    graphflow("run", small, "--sweep", "width=8,9", "--out", tmp_path / "out")
+    done = graphflow("replay", manifest_in(tmp_path / "out"), "--set", "width=7")
+    assert done.status == 2 and "found a value for 'width', which is swept [input.twice]" in done.err
 
 
 def changed(path: Path, by: int, size: tuple[int, int] | None = None) -> None:
@@ -338,6 +346,28 @@ class TestPictures:
             assert done.status == 2 and "[path.outside]" in done.err, done.err
             Path(saved).unlink()
 
+    def test_a_value_that_python_gave_has_to_be_given_again(
+        self, graphflow: Command, small: Path, photo: Path, tmp_path: Path
+    ) -> None:
+        workflow = gf.load(tmp_path / "shrink.json")
+        workflow.add("save", SaveImage(name="a"), image=gf.NodeHandle("resize"))
+        picture = LoadImage(path=str(photo)).run(context=gf.Context())
+        (saved,) = workflow.run(out=tmp_path, image=picture, width=12).files
+        assert "[input.missing]" in graphflow("run", saved).err
+        assert "[record.value]" in graphflow("replay", saved).err
+        assert graphflow("run", saved, "--set", f"image={photo}", "--out", tmp_path / "out").status == 0
+        assert "bit-exact" in graphflow("replay", saved, "--set", f"image={photo}").out
+
+    def test_checking_one_imports_nothing_heavy(self, graphflow: Command, small: Path, tmp_path: Path) -> None:
+        (saved,) = graphflow("run", small, "--out", tmp_path / "out").out.split()
+        shutil.copy(tmp_path / "photo.png", tmp_path / "out" / "photo.png")
+        program = (
+            "import sys; from graphflow.cli import main; status = main(['validate', sys.argv[1]]); "
+            "print(status, sorted({'torch', 'PIL', 'numpy'} & set(sys.modules)))"
+        )
+        done = subprocess.run([sys.executable, "-c", program, saved], capture_output=True, text=True, check=False)
+        assert done.stdout == "0 []\n", done.stderr
+
     def test_who_wants_no_metadata_is_told_where_it_is_there_already(
         self, graphflow: Command, small: Path, tmp_path: Path
     ) -> None:
@@ -395,7 +425,7 @@ class TestManifest:
         """Here every event is written; the bound on that is a matter of time."""
         monkeypatch.setattr("graphflow.manifest.ManifestWriter._pause", lambda self, cost: 0.0)
         seen: list[dict[str, Any]] = []
-        original = gf.nodes.SaveImage.run  # type: ignore[attr-defined]
+        original = gf.nodes.SaveImage.run
 
         def looking(self: Any, **arguments: Any) -> None:
             seen.append(json.loads(manifest_in(tmp_path / "out").read_text()))
