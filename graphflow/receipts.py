@@ -19,7 +19,7 @@ from graphflow.hashing import digest
 from graphflow.plan import Step
 from graphflow.types import PortType
 
-__all__ = ["file_record", "find_receipt", "keep_receipt"]
+__all__ = ["file_record", "find_receipt", "keep_receipt", "recorded_name"]
 
 RECORD = "receipt/1"
 """First element of what a receipt's key is made of; raise the number when the form changes."""
@@ -32,14 +32,18 @@ def file_record(path: Path, root: Path) -> dict[str, Any]:
 
     Raises OSError if it cannot be read.
     """
-    absolute, base = path.resolve(), root.resolve()
-    name = str(absolute.relative_to(base)) if absolute.is_relative_to(base) else str(absolute)
     with path.open("rb") as file:
         return {
-            "path": name,
+            "path": recorded_name(path, root),
             "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
             "size": path.stat().st_size,
         }
+
+
+def recorded_name(path: Path, root: Path) -> str:
+    """What a record calls a saved file: its path below ``root``, or its absolute path."""
+    absolute, base = path.resolve(), root.resolve()
+    return str(absolute.relative_to(base)) if absolute.is_relative_to(base) else str(absolute)
 
 
 def find_receipt(store: Store, step: Step, folder: Path, warn: Warn) -> list[Path] | None:

@@ -12,7 +12,7 @@ from graphflow.errors import Problem, WorkflowError
 from graphflow.manifest import Manifest
 from graphflow.plan import Plan
 from graphflow.png_text import same_but_for_text
-from graphflow.receipts import file_record
+from graphflow.receipts import file_record, recorded_name
 from graphflow.record import record_in_png, with_inputs
 from graphflow.version import __version__
 
@@ -148,28 +148,33 @@ def differences(replay: Replay, plan: Plan) -> Iterator[str]:
             yield f"{step.name}: {what} is another one than then"
 
 
-def compare(replay: Replay, saved: Sequence[tuple[str, Path]]) -> list[Comparison]:
-    """Each file of then beside the one of now; ``saved`` are those with the names of their steps, in order."""
-    comparisons = []
-    for index, original in enumerate(replay.originals):
-        made = [path for step, path in saved if step == original.saved_by] if original.saved_by else None
-        found = (
-            made[original.item : original.item + 1] if made is not None else [p for _, p in saved[index : index + 1]]
-        )
-        if not found:
-            comparisons.append(Comparison(original.name, "different", "this file was not saved again"))
-        else:
-            comparisons.append(_compared(original, found[0]))
-    if len(saved) > len(replay.originals) and not any(original.saved_by for original in replay.originals):
-        for _, path in saved[len(replay.originals) :]:
-            comparisons.append(Comparison(path.name, "different", "this file was not saved then"))
+def compare(replay: Replay, saved: Sequence[tuple[str, Path]], folder: Path) -> list[Comparison]:
+    """Each file of then beside the one of now; ``saved`` are those in ``folder`` with the names of their steps.
+
+    Files of one name belong together, in whatever order they were saved. The others, which had to take another name
+    then, are compared in order.
+    """
+    if len(replay.originals) == 1 and replay.originals[0].saved_by is not None:
+        (original,) = replay.originals
+        made = [path for step, path in saved if step == original.saved_by][original.item :][:1]
+        return [_compared(original, made[0] if made else None)]
+    made_now = {recorded_name(path, folder): path for _, path in saved}
+    names = {original.name for original in replay.originals}
+    rest = iter([(name, path) for name, path in made_now.items() if name not in names])
+    comparisons = [
+        _compared(original, made_now.get(original.name) or next(rest, (None, None))[1]) for original in replay.originals
+    ]
+    if len(saved) > len(comparisons):  # else they are files that several steps shared then
+        comparisons += [Comparison(name, "different", "this file was not saved then") for name, _ in rest]
     return comparisons
 
 
-def _compared(original: Original, path: Path) -> Comparison:
+def _compared(original: Original, path: Path | None) -> Comparison:
     def verdict(found: Verdict, detail: str = "") -> Comparison:
         return Comparison(original.name, found, detail)
 
+    if path is None:
+        return verdict("different", "this file was not saved again")
     if original.sha256 is not None and file_record(path, path.parent)["sha256"] == original.sha256:
         return verdict("bit-exact")
     if original.path is None or not original.path.is_file():
@@ -194,7 +199,9 @@ def _picture_difference(then: Path, now: Path) -> tuple[float | None, str]:
     import PIL.Image
 
     try:
-        with PIL.Image.open(then) as one, PIL.Image.open(now) as other:
+        # Pillow knows formats that it has other programs read; a manifest may be a stranger's
+        formats = ("PNG", "JPEG", "WEBP")
+        with PIL.Image.open(then, formats=formats) as one, PIL.Image.open(now, formats=formats) as other:
             if one.size != other.size or one.mode != other.mode:
                 shapes = " then, ".join(f"{each.width} x {each.height} {each.mode}" for each in (one, other))
                 return None, f"{shapes} now"

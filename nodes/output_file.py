@@ -95,8 +95,8 @@ def _link(temporary: Path, data: bytes, wanted: Path) -> Path:
             return path
         except FileExistsError:
             with contextlib.suppress(OSError):
-                # the same picture may tell otherwise how it was made
-                if same_but_for_text(path.read_bytes(), data):
+                # the same picture may tell otherwise how it was made; what is no file, such as a pipe, may have no end
+                if path.is_file() and same_but_for_text(path.read_bytes(), data):
                     return path
             number += 1
         except OSError:  # a file system without hard links
@@ -112,7 +112,7 @@ def _create(data: bytes, wanted: Path, number: int) -> Path:
             return path
         except FileExistsError:
             with contextlib.suppress(OSError):
-                if same_but_for_text(path.read_bytes(), data):
+                if path.is_file() and same_but_for_text(path.read_bytes(), data):
                     return path
             number += 1
 

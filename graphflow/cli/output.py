@@ -1,13 +1,14 @@
-"""Text that is a command's result: to stdout, or whole into a file."""
+"""What a command writes: text to stdout or whole into a file, and whether a folder can be written."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from graphflow.errors import Problem, WorkflowError
 
-__all__ = ["write_result"]
+__all__ = ["check_folder", "write_result"]
 
 
 def write_result(text: str, path: Path | None) -> None:
@@ -24,3 +25,15 @@ def write_result(text: str, path: Path | None) -> None:
     except OSError as error:
         reason = str(error.strerror or error).lower()
         raise WorkflowError([Problem("file.unwritable", f"cannot write {path}: {reason}")]) from None
+
+
+def check_folder(folder: Path) -> None:
+    """A folder that cannot be written is told before anything is computed. Raises WorkflowError."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        fault = f"{existing} is a file, expected a folder"
+    elif not os.access(existing, os.W_OK):
+        fault = f"the folder {existing} cannot be written"
+    else:
+        return
+    raise WorkflowError([Problem("file.unwritable", fault, hint="choose another one with --out")])

@@ -12,10 +12,10 @@ folder (or --folder) and what --set gives.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from graphflow.budget import refuse_over_budget
@@ -24,10 +24,11 @@ from graphflow.cli.computing import add_computing, compute_for
 from graphflow.cli.display import progress_for
 from graphflow.cli.files import add_offline, add_values, input_values
 from graphflow.cli.interrupt import Interruption
+from graphflow.cli.output import check_folder
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.report import tell, visible
 from graphflow.cli.table import table
-from graphflow.device import resolve_device
+from graphflow.device import Compute, resolve_device
 from graphflow.errors import Cancelled, GraphFlowError, WorkflowError
 from graphflow.events import Event, FileSaved
 from graphflow.graph import Graph
@@ -67,15 +68,16 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: Options) -> int:
     """Replay FILE and compare."""
+    if options.out:
+        check_folder(Path(options.out))
     replay = read_replay(Path(options.file), Path(options.folder).resolve() if options.folder else None)
     replay = replay.with_values(input_values(replay.workflow, options.values))
-    _compute_as_then(options, replay.environment)
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         folder = options.out or stack.enter_context(tempfile.TemporaryDirectory(prefix="graphflow-replay-"))
         saved = _run_again(options, replay, Path(folder))
         if saved is None:
             return Cancelled.exit_code
-        found = compare(replay, saved)
+        found = compare(replay, saved, Path(folder))
     if options.json:
         import orjson
 
@@ -88,20 +90,26 @@ def run(options: Options) -> int:
     return 0 if all(each.verdict in ("bit-exact", "close") for each in found) else DIFFERS
 
 
-def _compute_as_then(options: Options, then: Mapping[str, str]) -> None:
-    """Fill in the settings that were not given: those of then, as far as this machine can keep them."""
+def _compute(options: Options, then: Mapping[str, str], graphs: Collection[Graph]) -> Compute:
+    """The settings that were given, and for the rest those of then if this machine can keep them."""
     device = then.get("device", "cpu")
     if options.device is None:
         try:
             options.device = resolve_device(device)
         except WorkflowError:
             options.device = "auto"
-    if options.device.partition(":")[0] != device:
-        then = {}  # what suits another device is for that to say
-    options.dtype = options.dtype or then.get("dtype", "auto")
-    options.attention = options.attention or then.get("attention", "auto")
-    options.channels_last |= then.get("channels_last") == "on"
-    options.compile |= then.get("compile") == "on"
+    asked = {**vars(options), "dtype": options.dtype or "auto", "attention": options.attention or "auto"}
+    if options.device.partition(":")[0] == device:
+        as_then = {
+            **asked,
+            "dtype": options.dtype or then.get("dtype", "auto"),
+            "attention": options.attention or then.get("attention", "auto"),
+            "channels_last": options.channels_last or then.get("channels_last") == "on",
+            "compile": options.compile or then.get("compile") == "on",
+        }
+        with contextlib.suppress(WorkflowError):  # such as no compiler; what differs is told
+            return compute_for(Options(**as_then), graphs)
+    return compute_for(Options(**asked), graphs)
 
 
 def _graphs(workflow: Workflow, replay: Replay, *, offline: bool) -> dict[str, Graph]:
@@ -113,7 +121,7 @@ def _graphs(workflow: Workflow, replay: Replay, *, offline: bool) -> dict[str, G
 def _run_again(options: Options, replay: Replay, folder: Path) -> list[tuple[str, Path]] | None:
     """The files that are saved, with the names of their steps; None where the run was interrupted."""
     graphs = _graphs(replay.workflow, replay, offline=options.offline)
-    planned = plan_together(graphs, results=False, compute=compute_for(options, graphs.values()))
+    planned = plan_together(graphs, results=False, compute=_compute(options, replay.environment, graphs.values()))
     refuse_over_budget(planned)
     for told in differences(replay, planned):
         tell(f"warning: {told}")

@@ -7,7 +7,6 @@ it was. Of a sweep each point saves into a folder of its own, and a contact shee
 
 from __future__ import annotations
 
-import os
 import secrets
 import sys
 from collections.abc import Mapping
@@ -22,12 +21,13 @@ from graphflow.cli.display import progress_for
 from graphflow.cli.files import add_file, add_offline, add_values, input_values, read_workflow, stem_of
 from graphflow.cli.interrupt import Interruption
 from graphflow.cli.listeners import JsonLines, PathPrinter
+from graphflow.cli.output import check_folder
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.progress import Progress
 from graphflow.cli.report import report_problems, tell
 from graphflow.cli.sweeping import add_sweep, graphs_of, swept_points
 from graphflow.contact_sheet import write_contact_sheets
-from graphflow.errors import Cancelled, Problem, WorkflowError
+from graphflow.errors import Cancelled, WorkflowError
 from graphflow.events import Event, Listener, StepFailed
 from graphflow.graph import Graph
 from graphflow.ledger import keep_ledger
@@ -76,7 +76,7 @@ def run(options: Options) -> int:
     """Run FILE; the status tells how it went."""
     workflow = read_workflow(options.file)
     values = input_values(workflow, options.values)
-    _check_folder(Path(options.out))
+    check_folder(Path(options.out))
     points = swept_points(options, workflow, values)
     graphs = graphs_of(workflow, points, values, offline=options.offline)
     planned = plan_together(graphs, results=False, compute=compute_for(options, graphs.values()))
@@ -204,15 +204,3 @@ class _Execution:
         except OSError as error:
             tell(f"warning: the contact sheet could not be written: {error}")
             return []
-
-
-def _check_folder(folder: Path) -> None:
-    """A folder that cannot be written is told before anything is computed. Raises WorkflowError."""
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        fault = f"{existing} is a file, expected a folder"
-    elif not os.access(existing, os.W_OK):
-        fault = f"the folder {existing} cannot be written"
-    else:
-        return
-    raise WorkflowError([Problem("file.unwritable", fault, hint="choose another one with --out")])

@@ -170,6 +170,77 @@ def test_pictures_of_other_formats_and_depth_maps_are_compared_too(
     assert done.status == 5 and "10 bytes then" in done.out
 
 
+@pytest.fixture
+def two(write: Write, tmp_path: Path) -> Path:
+    """A workflow that saves two pictures."""
+    nodes: dict[str, Any] = {}
+    for colour in ("red", "blue"):
+        PIL.Image.new("RGB", (8, 8), colour).save(tmp_path / f"{colour}_square.png")
+        nodes[f"load_{colour}"] = {"type": "LoadImage", "path": f"{colour}_square.png"}
+        nodes[f"save_{colour}"] = {"type": "SaveImage", "image": {"from": f"load_{colour}"}, "name": colour}
+    return write("two.json", nodes=nodes)
+
+
+def test_files_of_one_name_belong_together_in_whatever_order_they_were_saved(
+    graphflow: Command, two: Path, tmp_path: Path
+) -> None:
+    graphflow("run", two, "--out", tmp_path / "out")
+    manifest = manifest_in(tmp_path / "out")
+    data = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**data, "files": data["files"][::-1]}))
+    done = graphflow("replay", manifest, "--json")
+    assert [(file["file"], file["verdict"]) for file in json.loads(done.out)["files"]] == [
+        ("blue.png", "bit-exact"),
+        ("red.png", "bit-exact"),
+    ]
+    manifest.write_text(json.dumps({**data, "files": data["files"][1:]}))
+    done = graphflow("replay", manifest)
+    assert done.status == 5 and "this file was not saved then" in done.out
+
+
+def test_a_file_that_had_to_take_another_name_is_found(graphflow: Command, two: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    shutil.copy(tmp_path / "blue_square.png", tmp_path / "out" / "red.png")
+    graphflow("run", two, "--out", tmp_path / "out")
+    done = graphflow("replay", manifest_in(tmp_path / "out"), "--json")
+    assert [(file["file"], file["verdict"]) for file in json.loads(done.out)["files"]] == [
+        ("red-2.png", "bit-exact"),
+        ("blue.png", "bit-exact"),
+    ]
+
+
+def test_one_file_of_two_nodes_is_compared_for_both(graphflow: Command, two: Path, tmp_path: Path) -> None:
+    shutil.copy(tmp_path / "red_square.png", tmp_path / "blue_square.png")
+    two.write_text(two.read_text().replace('"name": "blue"', '"name": "red-2"'))
+    (tmp_path / "out").mkdir()
+    PIL.Image.new("RGB", (9, 9)).save(tmp_path / "out" / "red.png")
+    graphflow("run", two, "--out", tmp_path / "out")
+    done = graphflow("replay", manifest_in(tmp_path / "out"), "--json")
+    assert json.loads(done.out)["files"] == [{"file": "red-2.png", "verdict": "bit-exact", "detail": ""}] * 2
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_runs(
+    graphflow: Command, two: Path, tmp_path: Path
+) -> None:
+    graphflow("run", two, "--out", tmp_path / "out")
+    done = graphflow("replay", manifest_in(tmp_path / "out"), "--out", two)
+    assert done.status == 2 and "file.unwritable" in done.err and "nothing was run" in done.err
+
+
+def test_a_setting_of_then_that_this_machine_cannot_keep_is_told(
+    graphflow: Command, two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphflow("run", two, "--dtype", "bfloat16", "--out", tmp_path / "out")
+    manifest = manifest_in(tmp_path / "out")
+    data = json.loads(manifest.read_text())
+    data["environment"]["compile"] = "on"
+    manifest.write_text(json.dumps(data))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    done = graphflow("replay", manifest)
+    assert done.status == 0 and "warning: compile: then on, now none" in done.err, done.err
+    assert graphflow("replay", manifest, "--compile").status == 2, "who asks for it is told that it cannot be"
+
+
 def test_a_replay_computes_as_then_unless_it_is_told_otherwise(graphflow: Command, small: Path, tmp_path: Path) -> None:
     graphflow("run", small, "--dtype", "bfloat16", "--channels-last", "--out", tmp_path / "out")
     done = graphflow("replay", manifest_in(tmp_path / "out"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -91,6 +92,13 @@ def test_without_hard_links(context: Recorder, monkeypatch: pytest.MonkeyPatch) 
     for value in (0.1, 0.2, 0.1):
         SaveImage(name="a").run(image=image(value), context=context)
     assert names(context.output_folder) == ["a-2.png", "a.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes among files here")
+def test_what_is_there_and_no_file_is_not_waited_for(context: Recorder) -> None:
+    os.mkfifo(context.output_folder / "a.png")
+    SaveImage(name="a").run(image=image(), context=context)
+    assert [path.name for path in context.files] == ["a-2.png"]
 
 
 @pytest.mark.parametrize(
