@@ -54,7 +54,13 @@ def make_record(
     """The record of a run of ``document`` with values for its inputs. Raises WorkflowError."""
     library = library or document.library or Library()
     called: dict[str, Any] = {}
-    data = _pinned(document, library, called)
+    waiting: list[WorkflowDocument] = []
+    data = _pinned(document, library, waiting)
+    while waiting:
+        callee = waiting.pop()
+        digest = library.hash(callee)
+        if digest not in called:
+            called[digest] = _pinned(callee, library, waiting)
     data.pop("sweep", None)
     return {
         "record": RECORD_VERSION,
@@ -183,17 +189,14 @@ def with_inputs(document: WorkflowDocument, inputs: Mapping[str, Any]) -> None:
             document.inputs[name] = InputDeclaration.model_validate(fields)
 
 
-def _pinned(document: WorkflowDocument, library: Library, called: dict[str, Any]) -> dict[str, Any]:
-    """A document as data with every call pinned; what is called is added to ``called``, by hash."""
+def _pinned(document: WorkflowDocument, library: Library, waiting: list[WorkflowDocument]) -> dict[str, Any]:
+    """A document as data with every call pinned; what it calls is added to ``waiting``."""
     data = document.to_dict()
     for name, callee in library.called(document).items():
-        digest = library.hash(callee)
         uses = parse_uses(data["nodes"][name]["uses"])
         assert uses is not None  # it was found by that
-        data["nodes"][name]["uses"] = f"{uses.target}@sha256:{digest}"
-        if digest not in called:
-            called[digest] = None  # before its own calls are looked at
-            called[digest] = _pinned(callee, library, called)
+        data["nodes"][name]["uses"] = f"{uses.target}@sha256:{library.hash(callee)}"
+        waiting.append(callee)
     return data
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import graphflow as gf
+from graphflow.record import document_in_record, make_record
 from graphflow.replay import read_replay
-from tests.engine.pack import REGISTRY, Decode
+from tests.engine.pack import REGISTRY, Decode, Number
 
 
 def test_a_value_that_python_gave_cannot_be_replayed_and_that_is_told(tmp_path: Path) -> None:
@@ -20,3 +23,15 @@ def test_a_value_that_python_gave_cannot_be_replayed_and_that_is_told(tmp_path: 
     manifest = run.manifest.save(tmp_path / "manifest.json")
     with pytest.raises(gf.WorkflowError, match=r"does not hold the value of latent.*\n?.*record\.value"):
         read_replay(manifest).with_values({})
+
+
+def test_a_record_of_many_levels_of_calls_costs_no_recursion(write: Callable[..., Path]) -> None:
+    levels = sys.getrecursionlimit() + 50
+    for level in range(levels):
+        inner = {"type": "Workflow", "uses": f"level{level - 1}"} if level else {"type": "Number", "value": 7}
+        write(f"level{level}.json", {"nodes": {"a": inner}, "outputs": {"value": {"from": "a"}}})
+    document = gf.load(write("main.json", {"nodes": {"a": {"type": "Workflow", "uses": f"level{levels - 1}"}}}))
+    record = make_record(document, {}, {})
+    assert len(record["called"]) == levels
+    again, _ = document_in_record(gf.Workflow, record, name="record", folder=None)
+    assert [bound.node for bound in again.bind(registry=REGISTRY)] == [Number(value=7)]
