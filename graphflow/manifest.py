@@ -53,6 +53,7 @@ class Manifest:
         made = ManifestWriter(Path(), graphs, plan, inputs, points, output_folder)
         made.states = {index: (record.state, record.seconds) for index, record in enumerate(outcome.records)}
         made.files, made.warnings, made.seconds = list(outcome.files), list(outcome.warnings), outcome.seconds
+        made.begun = outcome.begun
         return made.manifest("done")
 
     @classmethod
@@ -102,7 +103,7 @@ class ManifestWriter:
     """Why the manifest could not be written, if it could not."""
 
     def __post_init__(self) -> None:
-        self._begun = datetime.now(UTC)
+        self.begun = datetime.now(UTC)
         self._clock = time.monotonic()
         self._next = 0.0
         self._timer: threading.Timer | None = None
@@ -189,7 +190,7 @@ class ManifestWriter:
                 "graphflow_manifest": MANIFEST_VERSION,
                 "state": state,
                 "error": self.failure,
-                "begun": self._begun.isoformat(timespec="seconds"),
+                "begun": self.begun.isoformat(timespec="seconds"),
                 "written": datetime.now(UTC).isoformat(timespec="seconds"),
                 "graphflow": __version__,
                 "python": platform.python_version(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,15 @@ def test_a_value_that_python_gave_cannot_be_replayed_and_that_is_told(tmp_path: 
     manifest = run.manifest.save(tmp_path / "manifest.json")
     with pytest.raises(gf.WorkflowError, match=r"does not hold the value of latent.*\n?.*record\.value"):
         read_replay(manifest).with_values({})
+
+
+def test_the_manifest_of_a_finished_run_says_when_that_began(tmp_path: Path) -> None:
+    workflow = gf.Workflow()
+    workflow.output("number", workflow.add("number", Number(value=1)))
+    run = workflow.run(registry=REGISTRY, out=tmp_path)
+    run.outcome.begun -= timedelta(hours=1)  # as if the manifest was asked for an hour later
+    data = run.manifest.data
+    assert timedelta(minutes=59) < datetime.fromisoformat(data["written"]) - datetime.fromisoformat(data["begun"])
 
 
 def test_a_record_of_many_levels_of_calls_costs_no_recursion(write: Callable[..., Path]) -> None:
