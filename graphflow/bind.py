@@ -407,7 +407,12 @@ class _Binder:
             told, declared = ", ".join(bound.output_types), ", ".join(signature.outputs)
             raise NodeDefinitionError(f"{node.type_id}.output_types gives {told or 'nothing'}, expected {declared}")
         if bound.complete:
-            for problem in node.check(known):
+            sources = bound.inputs.items()
+            constants = {port: source.value for port, source in sources if isinstance(source, Constant)}
+            plain: dict[str, Any] = {
+                port: value for port, value in constants.items() if isinstance(value, tuple(PLAIN_KINDS))
+            }
+            for problem in (*node.check(known), *node.check_values(plain)):
                 self._report(bound.flat, problem)
 
     def _arriving(self, target: PortType) -> Iterator[type]:

@@ -207,6 +207,13 @@ class Node(BaseModel):
         """Faults and surprises that can be known before the run."""
         return ()
 
+    def check_values(self, values: Mapping[str, str | int | float | bool]) -> Iterable[Problem]:
+        """Faults of the values that stand on plain ports before the run; a port that an edge feeds is not among them.
+
+        The ``field`` of a problem is the name of the port.
+        """
+        return ()
+
     def fetch(self, *, offline: bool) -> Iterable[Problem]:
         """Get what is not on this machine yet and is read in the run; yield what is wrong or surprising about it.
 

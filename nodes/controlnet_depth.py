@@ -11,7 +11,14 @@ from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.network_info import find_network
-from graphflow.nodes.diffusion.reading import ClipSkip, LongPrompts, PromptSyntax, check_reading, reading_of
+from graphflow.nodes.diffusion.reading import (
+    ClipSkip,
+    LongPrompts,
+    PromptSyntax,
+    check_prompts,
+    check_reading,
+    reading_of,
+)
 from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.empty_latent import EmptyLatent
 from graphflow.nodes.encoded_for import encoded_for, prompts_for
@@ -119,6 +126,10 @@ class ControlNetDepth(ModelNode, version=1):
             )
             hint = "give both the same size to keep its proportions"
             yield Problem("value.control_size", message, "depth_map", hint, severity="warning")
+
+    def check_values(self, values: Mapping[str, str | int | float | bool]) -> Iterator[Problem]:
+        """What `check_prompts` finds."""
+        yield from check_prompts(self, values)
 
     def expand(
         self,

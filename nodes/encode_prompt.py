@@ -12,6 +12,7 @@ from graphflow.nodes.diffusion.reading import (
     LongPrompts,
     PromptReading,
     PromptSyntax,
+    check_prompts,
     check_reading,
     reading_of,
 )
@@ -49,6 +50,10 @@ class EncodePrompt(ModelNode, version=1):
             message = f'the model "{info.reference}" is not guided by an encoded prompt but by an imagined picture'
             yield Problem("model.unsupported", message, "model", "use DenoisePrior")
         yield from check_reading(info, self)
+
+    def check_values(self, values: Mapping[str, str | int | float | bool]) -> Iterator[Problem]:
+        """What `check_prompts` finds."""
+        yield from check_prompts(self, values)
 
     def identity(self) -> str:
         """The digest of the model's files, and the version of Compel where it is used."""

@@ -9,7 +9,14 @@ from graphflow.nodes.diffusion.checks import check_guidance, check_redrawing, ch
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
-from graphflow.nodes.diffusion.reading import ClipSkip, LongPrompts, PromptSyntax, check_reading, reading_of
+from graphflow.nodes.diffusion.reading import (
+    ClipSkip,
+    LongPrompts,
+    PromptSyntax,
+    check_prompts,
+    check_reading,
+    reading_of,
+)
 from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.encoded_for import encoded_for, prompts_for
 
@@ -76,6 +83,10 @@ class Image2Image(ModelNode, version=1):
         size = cut_size(info, source)
         if size:
             yield cut_down(info, source, size)
+
+    def check_values(self, values: Mapping[str, str | int | float | bool]) -> Iterator[Problem]:
+        """What `check_prompts` finds."""
+        yield from check_prompts(self, values)
 
     def expand(self, g: Expansion, *, image: Latent, prompt: Text, negative_prompt: Text = "") -> Latent:
         """Encode what is not encoded yet, then denoise again."""

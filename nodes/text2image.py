@@ -9,7 +9,14 @@ from graphflow.nodes.diffusion.checks import check_guidance, check_redrawing, ch
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
-from graphflow.nodes.diffusion.reading import ClipSkip, LongPrompts, PromptSyntax, check_reading, reading_of
+from graphflow.nodes.diffusion.reading import (
+    ClipSkip,
+    LongPrompts,
+    PromptSyntax,
+    check_prompts,
+    check_reading,
+    reading_of,
+)
 from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.empty_latent import EmptyLatent
 from graphflow.nodes.encoded_for import prompts_for
@@ -57,6 +64,10 @@ class Text2Image(ModelNode, version=1):
         yield from check_redrawing(info, PortType(Latent, noise=1.0), 1, None, self.denoising_end)
         yield from check_reading(info, self)
         yield from check_sampler(info, self.sampler, self.setting(info, "steps"))
+
+    def check_values(self, values: Mapping[str, str | int | float | bool]) -> Iterator[Problem]:
+        """What `check_prompts` finds."""
+        yield from check_prompts(self, values)
 
     def expand(self, g: Expansion, *, prompt: Text, negative_prompt: Text = "") -> Latent:
         """Encode the prompts, then denoise from nothing but noise."""

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["Part", "parse_a1111"]
+__all__ = ["Part", "PromptError", "parse_a1111"]
 
 Part = list[tuple[str, float]]
 """What is read in a window of its own: pieces of text, each with its weight."""
+
+
+class PromptError(ValueError):
+    """A prompt that cannot be read: what was found, and what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(f"{message}; {hint}")
+        self.message, self.hint = message, hint
+
 
 STRONGER = 1.1
 """What a pair of round brackets without a number multiplies by; square ones divide by it."""
@@ -30,7 +39,7 @@ def parse_a1111(text: str) -> list[Part]:
     """The parts of a prompt, more than one where it says BREAK.
 
     ``(words)`` weigh 1.1 times as much, ``[words]`` 1 / 1.1 times, ``(words:1.2)`` 1.2 times; nested weights multiply,
-    and a backslash takes a bracket its meaning. Raises ValueError for brackets without a counterpart, for negative
+    and a backslash takes a bracket its meaning. Raises PromptError for brackets without a counterpart, for negative
     weights, and for what does more than weigh: AND, ``[from:to:0.5]``, ``[one|other]``, ``<lora:name:1>``.
     """
     pieces: list[tuple[str, float] | None] = []  # None is a BREAK
@@ -97,6 +106,6 @@ def parse_a1111(text: str) -> list[Part]:
 _ESCAPE = "close it, or write a backslash before it if it is text"
 
 
-def _refused(text: str, place: int, found: str, hint: str) -> ValueError:
+def _refused(text: str, place: int, found: str, hint: str) -> PromptError:
     near = text[max(0, place - 20) : place + 20]
-    return ValueError(f'found {found}, at character {place + 1} of the prompt, near "{near}"; {hint}')
+    return PromptError(f'found {found}, at character {place + 1} of the prompt, near "{near}"', hint)

@@ -44,8 +44,10 @@ def _converted(component: Component, cls: Any, dtype: torch.dtype) -> torch.nn.M
     pipeline = getattr(diffusers, index["_class_name"]).from_single_file(
         path, config=str(folder.parent), dtype=dtype, local_files_only=True, **others
     )
-    loaded: torch.nn.Module = getattr(pipeline, folder.name)
-    return loaded
+    loaded: Any = getattr(pipeline, folder.name)
+    loaded.tie_weights()  # the embedding of T5 is stored once and used in two places
+    tied: torch.nn.Module = loaded
+    return tied
 
 
 def _incomplete(component: Component, reason: str) -> ValueError:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
 from graphflow import Problem
+from graphflow.nodes.diffusion.a1111_prompt import PromptError, parse_a1111
 from graphflow.nodes.diffusion.model_info import ModelInfo
 
-__all__ = ["ClipSkip", "LongPrompts", "PromptReading", "PromptSyntax", "check_reading", "reading_of"]
+__all__ = ["ClipSkip", "LongPrompts", "PromptReading", "PromptSyntax", "check_prompts", "check_reading", "reading_of"]
 
 CLIP_LAYERS = 12
 """Layers of a CLIP text encoder whose configuration does not tell, as transformers takes it."""
@@ -75,3 +76,12 @@ def check_reading(info: ModelInfo, node: _Reads) -> Iterator[Problem]:
     if node.prompt_syntax != "plain" and importlib.util.find_spec("compel") is None:
         message = f'the prompt_syntax "{node.prompt_syntax}" needs compel, which is not here'
         yield Problem("missing.package", message, "prompt_syntax", 'pip install "graphflow-diffusion[compel]"')
+
+
+def check_prompts(node: _Reads, values: Mapping[str, object]) -> Iterator[Problem]:
+    """Prompts, by their ports, that cannot be read. What Compel cannot read only Compel tells, which needs torch."""
+    for port, text in values.items() if node.prompt_syntax == "a1111" else ():
+        try:
+            parse_a1111(str(text))
+        except PromptError as error:
+            yield Problem("value.prompt", error.message, port, error.hint)

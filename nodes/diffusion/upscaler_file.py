@@ -53,12 +53,16 @@ class UpscalerFile:
 def is_upscaler_file(reference: str) -> bool:
     """Whether a reference is meant as an upscaling network in a file, whether or not there is one.
 
-    A file that is there and holds a checkpoint of a pipeline (of x4 super-resolution, say) is none.
+    A file that is there and holds a checkpoint of a pipeline (of x4 super-resolution, say) is none: its header says so,
+    or the configuration of a pipeline lies in the folder beside it.
     """
     if not reference.endswith(SUFFIXES) or " + " in reference:
         return False
     path = _locate(reference) if reference.endswith(".safetensors") else None
-    return not (isinstance(path, Path) and _is_checkpoint(path, changed(path)))
+    if not isinstance(path, Path):
+        return True
+    configured = (path.with_suffix("") / "model_index.json").is_file()
+    return not (configured or _is_checkpoint(path, changed(path)))
 
 
 @lru_cache(maxsize=256)

@@ -3,9 +3,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,8 +53,10 @@ def installed_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def process(installed_pack: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start a command line in a fresh process."""
+def process(installed_pack: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a command line in a fresh process, which an interrupt reaches."""
+    # where the tests run in the background of a shell, they and their processes ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(*words: str | Path, cwd: Path | None = None, **options: Any) -> subprocess.Popen[str]:
         environment = {**os.environ, "PYTHONPATH": str(installed_pack), "OMP_NUM_THREADS": "1"}
@@ -68,7 +71,8 @@ def process(installed_pack: Path) -> Callable[..., subprocess.Popen[str]]:
             **options,
         )
 
-    return start
+    yield start
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

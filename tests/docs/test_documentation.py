@@ -25,6 +25,8 @@ from graphflow.cli import main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FEW = 6
+"""Denoise steps of the workflows that are run: the least of which the smallest strength of the pages leaves one."""
 LINKED = [*PAGES, *ROOT.glob("[A-Z]*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("*/*/README.md")]
 
 _FENCE = re.compile(
@@ -60,10 +62,15 @@ def name_of(path: Path) -> str:
 
 @pytest.fixture
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with what the pages name by relative paths, as the current folder."""
+    """A folder with what the pages name by relative paths, as the current folder; its workflows draw in few steps."""
     for name in ("workflows", "examples"):
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (tmp_path / "workflows").glob("*.json"):
+        document = json.loads(path.read_bytes())
+        for node in document["nodes"].values():
+            if node["type"] in ("Text2Image", "Image2Image", "ControlNetDepth"):
+                node.setdefault("steps", FEW)
+        path.write_text(json.dumps(document))
     monkeypatch.chdir(tmp_path)
     yield tmp_path
 

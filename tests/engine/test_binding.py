@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -237,6 +237,40 @@ class TestInputs:
         }
         (problem,) = problems(gf.Workflow.model_validate(document), by=5000)
         assert "found 5000, expected at most 1000 (from the input 'by')" in problem.message
+
+    def test_a_node_is_asked_about_literals_and_given_values_and_not_about_what_an_edge_brings(self) -> None:
+        class Halve(gf.Node, version=1):
+            """Divide even numbers by two."""
+
+            def check_values(self, values: Mapping[str, str | int | float | bool]) -> Iterator[gf.Problem]:
+                for port, value in values.items():
+                    if int(value) % 2:
+                        yield gf.Problem("test.odd", f"found {value}", port)
+
+            def run(self, *, value: int) -> int:
+                return value // 2
+
+        registry = REGISTRY.copy()
+        registry.add(Halve)
+        workflow = gf.Workflow.model_validate(
+            {
+                "graphflow": 1,
+                "inputs": {"given": {"type": "int", "default": 4}, "open": {"type": "int"}},
+                "nodes": {
+                    "one": ONE,
+                    "edge": {"type": "Halve", "value": {"from": "one"}},
+                    "literal": {"type": "Halve", "value": 3},
+                    "value": {"type": "Halve", "value": {"input": "given"}},
+                    "unknown": {"type": "Halve", "value": {"input": "open"}},
+                },
+            }
+        )
+        for values, told in ({}, ["literal"]), ({"given": 5}, ["literal", "value"]):
+            with pytest.raises(gf.WorkflowError) as caught:
+                gf.bind(workflow, values, registry=registry, checking=True)
+            assert [(problem.node, problem.field) for problem in caught.value.problems] == [
+                (name, "value") for name in told
+            ]
 
 
 @st.composite

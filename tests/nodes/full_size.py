@@ -5,6 +5,7 @@ What a network needs is told by its configuration and by the shapes of its weigh
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -26,9 +27,13 @@ def write_header(network: torch.nn.Module, path: Path) -> None:
         places = [offset, offset := offset + tensor.nbytes]
         header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": places}
     text = json.dumps(header).encode()
-    with path.open("wb") as file:
+    # as in a Hugging Face cache, under its hash: so nobody hashes gigabytes of nothing
+    blob = path.parent / "blobs" / hashlib.sha256(text).hexdigest()
+    blob.parent.mkdir(exist_ok=True)
+    with blob.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + offset)
+    path.symlink_to(blob)
 
 
 def pipeline(folder: Path, cls: str, **parts: Any) -> Path:

@@ -107,6 +107,122 @@ def original_open_clip(weights: Mapping[str, torch.Tensor], prefix: str) -> Weig
     return {prefix + name: value.clone() if not value.is_meta else value for name, value in renamed.items()}
 
 
+_TIMES_SD3 = {"time_text_embed.timestep_embedder": "t_embedder", "time_text_embed.text_embedder": "y_embedder"}
+_EMBEDDERS_FLUX = {
+    "time_text_embed.timestep_embedder": "time_in",
+    "time_text_embed.text_embedder": "vector_in",
+    "time_text_embed.guidance_embedder": "guidance_in",
+    "context_embedder": "txt_in",
+    "x_embedder": "img_in",
+}
+_ENDS_SD3 = {
+    "attn.to_out.0": "x_block.attn.proj",
+    "attn.to_add_out": "context_block.attn.proj",
+    "attn.norm_q": "x_block.attn.ln_q",
+    "attn.norm_k": "x_block.attn.ln_k",
+    "attn.norm_added_q": "context_block.attn.ln_q",
+    "attn.norm_added_k": "context_block.attn.ln_k",
+    "attn2.to_out.0": "x_block.attn2.proj",
+    "attn2.norm_q": "x_block.attn2.ln_q",
+    "attn2.norm_k": "x_block.attn2.ln_k",
+    "norm1.linear": "x_block.adaLN_modulation.1",
+    "norm1_context.linear": "context_block.adaLN_modulation.1",
+    "ff.net.0.proj": "x_block.mlp.fc1",
+    "ff.net.2": "x_block.mlp.fc2",
+    "ff_context.net.0.proj": "context_block.mlp.fc1",
+    "ff_context.net.2": "context_block.mlp.fc2",
+}
+_ENDS_FLUX = {
+    "attn.to_out.0": "img_attn.proj",
+    "attn.to_add_out": "txt_attn.proj",
+    "attn.norm_q": "img_attn.norm.query_norm",
+    "attn.norm_k": "img_attn.norm.key_norm",
+    "attn.norm_added_q": "txt_attn.norm.query_norm",
+    "attn.norm_added_k": "txt_attn.norm.key_norm",
+    "norm1.linear": "img_mod.lin",
+    "norm1_context.linear": "txt_mod.lin",
+    "ff.net.0.proj": "img_mlp.0",
+    "ff.net.2": "img_mlp.2",
+    "ff_context.net.0.proj": "txt_mlp.0",
+    "ff_context.net.2": "txt_mlp.2",
+}
+_QUERIES_SD3 = {"attn.to_q": "x_block.attn", "attn.add_q_proj": "context_block.attn", "attn2.to_q": "x_block.attn2"}
+_QUERIES_FLUX = {"attn.to_q": "img_attn", "attn.add_q_proj": "txt_attn"}
+_ENDS_FLUX_SINGLE = {
+    "norm.linear": "modulation.lin",
+    "attn.norm_q": "norm.query_norm",
+    "attn.norm_k": "norm.key_norm",
+    "proj_out": "linear2",
+}
+
+
+def _swapped(value: torch.Tensor) -> torch.Tensor:
+    """Where diffusers has scale and shift, the originals have shift and scale."""
+    return torch.cat(value.chunk(2)[::-1])
+
+
+def original_sd3(weights: Mapping[str, torch.Tensor], prefix: str = "model.diffusion_model.") -> Weights:
+    """An SD3Transformer2DModel."""
+    last = max(int(name.split(".")[1]) for name in weights if name.startswith("transformer_blocks."))
+    made: Weights = {}
+    for name, value in weights.items():
+        stem, _, kind = name.rpartition(".")
+        head, _, layer = stem.rpartition(".")
+        if stem == "pos_embed":
+            made["pos_embed"] = value
+        elif head in _TIMES_SD3:
+            made[f"{_TIMES_SD3[head]}.mlp.{'0' if layer == 'linear_1' else '2'}.{kind}"] = value
+        elif name.startswith("transformer_blocks."):
+            _, number, end = stem.split(".", 2)
+            block = f"joint_blocks.{number}."
+            if end in _QUERIES_SD3:
+                made[f"{block}{_QUERIES_SD3[end]}.qkv.{kind}"] = _joined(weights, name)
+            elif end in _ENDS_SD3:
+                other = int(number) == last and end == "norm1_context.linear"
+                made[f"{block}{_ENDS_SD3[end]}.{kind}"] = _swapped(value) if other else value
+        else:
+            ends = {
+                "pos_embed.proj": "x_embedder.proj", "context_embedder": "context_embedder",
+                "proj_out": "final_layer.linear", "norm_out.linear": "final_layer.adaLN_modulation.1",
+            }  # fmt: skip
+            made[f"{ends[stem]}.{kind}"] = _swapped(value) if stem == "norm_out.linear" else value
+    return {prefix + name: value for name, value in made.items()}
+
+
+def original_flux(weights: Mapping[str, torch.Tensor], prefix: str = "model.diffusion_model.") -> Weights:
+    """A FluxTransformer2DModel."""
+    made: Weights = {}
+    for name, value in weights.items():
+        stem, _, kind = name.rpartition(".")
+        head, _, layer = stem.rpartition(".")
+        if name.startswith(("transformer_blocks.", "single_transformer_blocks.")):
+            single = name.startswith("single")
+            _, number, end = stem.split(".", 2)
+            block = f"{'single' if single else 'double'}_blocks.{number}."
+            kind = "scale" if ".norm_" in stem else kind
+            if single and end == "attn.to_q":
+                more = weights[f"single_transformer_blocks.{number}.proj_mlp.{kind}"]
+                made[f"{block}linear1.{kind}"] = torch.cat([_joined(weights, name), more])
+            elif end in _QUERIES_FLUX:
+                made[f"{block}{_QUERIES_FLUX[end]}.qkv.{kind}"] = _joined(weights, name)
+            elif end in (ends := _ENDS_FLUX_SINGLE if single else _ENDS_FLUX):
+                made[f"{block}{ends[end]}.{kind}"] = value
+        elif head in _EMBEDDERS_FLUX:
+            made[f"{_EMBEDDERS_FLUX[head]}.{'in' if layer == 'linear_1' else 'out'}_layer.{kind}"] = value
+        elif stem in _EMBEDDERS_FLUX:
+            made[f"{_EMBEDDERS_FLUX[stem]}.{kind}"] = value
+        elif stem == "norm_out.linear":
+            made[f"final_layer.adaLN_modulation.1.{kind}"] = _swapped(value)
+        else:
+            made[f"final_layer.linear.{kind}"] = value
+    return {prefix + name: value for name, value in made.items()}
+
+
+def _joined(weights: Mapping[str, torch.Tensor], query: str) -> torch.Tensor:
+    """The three projections of attention in one, which the originals have."""
+    return torch.cat([weights[re.sub(r"_q(_proj)?\.", rf"_{letter}\1.", query)] for letter in "qkv"])
+
+
 def save_header_only(weights: Mapping[str, torch.Tensor], path: Path, dtype: str = "F16") -> None:
     """A safetensors file of the right size whose data is a hole: it takes no room on the disk."""
     header: dict[str, Any] = {}

@@ -107,7 +107,7 @@ class TestStepsOfThePocketModels:
         pixels = Image(torch.zeros(batch, 3, size, size))
         check_step(node, context, 4, image=pixels, **prompts("pocket-x4", context, guided=False))
 
-    @pytest.mark.parametrize(("size", "tile", "batch"), [(64, 1024, 1), (64, 1024, 8), (512, 1024, 1), (512, 128, 2)])
+    @pytest.mark.parametrize(("size", "tile", "batch"), [(64, 1024, 1), (64, 1024, 8), (256, 1024, 1), (256, 128, 2)])
     def test_decode_and_encode(self, size: int, tile: int, batch: int, context: Recorder) -> None:
         latent = Latent(torch.zeros(batch, 4, size // 4, size // 4), "pocket", "pocket")
         check_step(DecodeLatent(tile_size=tile), context, 4, latent=latent)
@@ -120,7 +120,7 @@ class TestStepsOfThePocketModels:
     @pytest.mark.parametrize(("attention", "dtype"), [("eager", "float32"), ("sdpa", "bfloat16")])
     def test_other_settings(self, attention: str, dtype: str, context: Recorder) -> None:
         context.compute = Compute(attention=attention, dtype=dtype)
-        latent = EmptyLatent(width=128, height=128).run(context=context)
+        latent = EmptyLatent(width=96, height=64).run(context=context)
         node = Denoise(steps=1, guidance_scale=3.0)
         check_step(node, context, 4, latent=latent, **prompts("pocket", context, guided=True))
 
@@ -161,7 +161,7 @@ class TestArchitectures:
     @pytest.mark.parametrize("config", [SD, SDXL], ids=["sd", "sdxl"])
     def test_unets(self, config: dict[str, Any]) -> None:
         unet = tiny_unet(**config)
-        for items, rows, columns in ((1, 32, 32), (2, 32, 32), (1, 64, 48)):
+        for items, rows, columns in ((2, 32, 32), (1, 64, 32)):
             latents, embeds = torch.zeros(items, 4, rows, columns), torch.zeros(items, 7, 96)
             real = peak_of(partial(unet, latents, 1, embeds, return_dict=False))
             check(unet_activations(unet.config, rows, columns, items, Compute()), real)
@@ -183,7 +183,7 @@ class TestArchitectures:
         if attention == "eager":
             vae.set_default_attn_processor()
         compute = Compute(attention=attention)
-        for rows, columns in ((16, 16), (64, 32)):
+        for rows, columns in ((16, 16), (48, 32)):
             latents, pixels = torch.zeros(1, 4, rows, columns), torch.zeros(1, 3, rows * 8, columns * 8)
             check(decoder_activations(vae.config, rows, columns, compute), peak_of(partial(vae.decode, latents)))
             check(encoder_activations(vae.config, rows, columns, compute), peak_of(partial(vae.encode, pixels)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,16 @@ def loaded(folder: Path, cls: str) -> Any:
     return quietly(getattr(diffusers(), cls).from_pretrained(str(folder), safety_checker=None))
 
 
+@pytest.fixture(scope="module")
+def folder(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a noise schedule of 100 levels: several schedulers walk through all of them when made."""
+    copy = tmp_path_factory.mktemp("samplers") / "model"
+    shutil.copytree(tiny_sd, copy)
+    file = copy / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | {"num_train_timesteps": 100}))
+    return copy
+
+
 def test_every_method_is_tested_and_every_schedule_is_there() -> None:
     assert {sampler.method for sampler in SAMPLERS.values()} == set(METHODS)
     for name in SAMPLERS:
@@ -102,9 +113,9 @@ def test_every_method_is_tested_and_every_schedule_is_there() -> None:
 
 @pytest.mark.filterwarnings("ignore")  # numpy's and scipy's, of two schedulers
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_text_to_image(name: str, tiny_sd: Path) -> None:
-    pipeline = direct(tiny_sd, "StableDiffusionPipeline", name, [5, 6])
-    node = Text2Image(model=str(tiny_sd), width=64, height=40, steps=5, seed=5, sampler=name, batch_size=2)
+def test_text_to_image(name: str, folder: Path) -> None:
+    pipeline = direct(folder, "StableDiffusionPipeline", name, [5, 6])
+    node = Text2Image(model=str(folder), width=64, height=40, steps=5, seed=5, sampler=name, batch_size=2)
     theirs = pipeline(
         PROMPT, width=64, height=40, num_inference_steps=5, guidance_scale=7.5, num_images_per_prompt=2,
         generator=generators(5, 2), output_type="pt",
@@ -120,10 +131,10 @@ def test_text_to_image(name: str, tiny_sd: Path) -> None:
 @pytest.mark.parametrize(
     "name", [name for name, sampler in SAMPLERS.items() if name in (sampler.method, f"{sampler.method}_trailing")]
 )
-def test_image_to_image(name: str, tiny_sd: Path) -> None:
-    pipeline = direct(tiny_sd, "StableDiffusionImg2ImgPipeline", name, [9])
+def test_image_to_image(name: str, folder: Path) -> None:
+    pipeline = direct(folder, "StableDiffusionImg2ImgPipeline", name, [9])
     pixels = picture(1, 40, 64)
-    node = Image2Image(model=str(tiny_sd), steps=6, strength=0.7, seed=9, sampler=name)
+    node = Image2Image(model=str(folder), steps=6, strength=0.7, seed=9, sampler=name)
     theirs = pipeline(
         PROMPT, image=pixels, num_inference_steps=6, strength=0.7, guidance_scale=7.5, generator=generators(9, 1),
         output_type="pt",
@@ -133,14 +144,14 @@ def test_image_to_image(name: str, tiny_sd: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", METHODS)
-def test_an_item_of_a_batch_is_its_solo_run(name: str, tiny_sd: Path) -> None:
-    scheduler_for(name, tiny_sd, [0])
+def test_an_item_of_a_batch_is_its_solo_run(name: str, folder: Path) -> None:
+    scheduler_for(name, folder, [0])
     together = drawn(
-        Text2Image(model=str(tiny_sd), width=64, height=40, steps=4, seed=3, sampler=name, batch_size=2), prompt=PROMPT
+        Text2Image(model=str(folder), width=64, height=40, steps=4, seed=3, sampler=name, batch_size=2), prompt=PROMPT
     )
     for index in range(2):
         alone = drawn(
-            Text2Image(model=str(tiny_sd), width=64, height=40, steps=4, seed=3 + index, sampler=name), prompt=PROMPT
+            Text2Image(model=str(folder), width=64, height=40, steps=4, seed=3 + index, sampler=name), prompt=PROMPT
         )
         assert difference(together.pixels[index : index + 1], alone.pixels) <= 1e-4
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import graphflow as gf
 from graphflow import Problem
-from graphflow.nodes import Image2Image, Text2Image
+from graphflow.nodes import Image2Image, SuperRes, Text2Image
 from graphflow.nodes.diffusion.model_info import ModelInfo, find_model, require_model
 from graphflow.nodes.diffusion.models import load_component, load_tokenizer
 from graphflow.nodes.diffusion.single_file import open_single_file
@@ -77,6 +77,19 @@ def test_one_file_redraws_a_picture(tiny_sd: Path, tmp_path: Path) -> None:
         return drawn(node, image=image, prompt="a red ball").pixels
 
     assert difference(redrawn(str(file)), redrawn(str(tiny_sd))) <= 1e-4
+
+
+def test_one_file_enlarges_as_the_folder_does(tmp_path: Path) -> None:
+    folder = tiny.upscaler(tmp_path / "x4")
+    file = single_file(folder, tmp_path / "large.safetensors")
+    image = gf.Image(torch.rand(1, 3, 24, 16, generator=torch.Generator().manual_seed(1)))
+
+    def enlarged(model: Path) -> Any:
+        return drawn(SuperRes(model=str(model), steps=2, seed=3), image=image, prompt="a red ball").pixels
+
+    ours, theirs = enlarged(file), enlarged(folder)
+    assert ours.shape[-2:] == (96, 64) and float(theirs.std()) > 0.001
+    assert difference(ours, theirs) <= 1e-4
 
 
 def test_a_workflow_runs_on_one_file_from_the_command_line(
