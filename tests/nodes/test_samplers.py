@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from functools import cache
+from inspect import signature
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import graphflow as gf
 from graphflow.cli import main
 from graphflow.nodes import ControlNetDepth, Denoise, Image2Image, SuperRes, Text2Image
 from graphflow.nodes.diffusion.model_info import require_model
+from graphflow.nodes.diffusion.models import make_scheduler
 from graphflow.nodes.diffusion.samplers import SAMPLERS
 from tests.nodes import tiny
 from tests.nodes.conftest import diffusers
@@ -92,6 +96,16 @@ def loaded(folder: Path, cls: str) -> Any:
     return quietly(getattr(diffusers(), cls).from_pretrained(str(folder), safety_checker=None))
 
 
+@pytest.fixture(scope="module")
+def folder(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a noise schedule of 100 levels: several schedulers walk through all of them when made."""
+    copy = tmp_path_factory.mktemp("samplers") / "model"
+    shutil.copytree(tiny_sd, copy)
+    file = copy / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | {"num_train_timesteps": 100}))
+    return copy
+
+
 def test_every_method_is_tested_and_every_schedule_is_there() -> None:
     assert {sampler.method for sampler in SAMPLERS.values()} == set(METHODS)
     for name in SAMPLERS:
@@ -100,11 +114,19 @@ def test_every_method_is_tested_and_every_schedule_is_there() -> None:
         assert all(method + schedule in SAMPLERS for schedule in SCHEDULES)
 
 
+WHOLE = [
+    name
+    for name in SAMPLERS
+    if name in METHODS or (name.startswith("euler_") and name.removeprefix("euler") in SCHEDULES)
+]
+"""Each method, and each schedule once, for what a pipeline does by itself with either."""
+
+
 @pytest.mark.filterwarnings("ignore")  # numpy's and scipy's, of two schedulers
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_text_to_image(name: str, tiny_sd: Path) -> None:
-    pipeline = direct(tiny_sd, "StableDiffusionPipeline", name, [5, 6])
-    node = Text2Image(model=str(tiny_sd), width=64, height=40, steps=5, seed=5, sampler=name, batch_size=2)
+@pytest.mark.parametrize("name", WHOLE)
+def test_text_to_image(name: str, folder: Path) -> None:
+    pipeline = direct(folder, "StableDiffusionPipeline", name, [5, 6])
+    node = Text2Image(model=str(folder), width=64, height=40, steps=5, seed=5, sampler=name, batch_size=2)
     theirs = pipeline(
         PROMPT, width=64, height=40, num_inference_steps=5, guidance_scale=7.5, num_images_per_prompt=2,
         generator=generators(5, 2), output_type="pt",
@@ -114,16 +136,47 @@ def test_text_to_image(name: str, tiny_sd: Path) -> None:
     assert difference(ours.pixels, theirs) <= 1e-4
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_step_of_every_schedule(name: str, folder: Path) -> None:
+    theirs = walked(scheduler_for(name, folder, [5, 6]))
+    ours = walked(make_scheduler(require_model(str(folder)), name, seeds=[5, 6]))
+    assert len(ours) == len(theirs) >= 5
+    for own, other in zip(ours, theirs, strict=True):
+        assert torch.isfinite(own).all()
+        assert torch.equal(own, other)
+
+
+def walked(scheduler: Any) -> list[torch.Tensor]:
+    """The latents before the first step of five and after each, where the denoiser is a line."""
+    scheduler.set_timesteps(5)
+    latents = scheduler.init_noise_sigma * torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    draws = {"generator": generators(5, 2)} if "generator" in signature(scheduler.step).parameters else {}
+    found = [latents]
+    for timestep in scheduler.timesteps:
+        guess = 0.8 * scheduler.scale_model_input(latents, timestep) + 0.1
+        latents = scheduler.step(guess, timestep, latents, **draws).prev_sample
+        found.append(latents)
+    return found
+
+
+def test_schedules_of_one_method_differ(folder: Path) -> None:
+    info = require_model(str(folder))
+    ends = [walked(make_scheduler(info, f"euler{schedule}"))[-1] for schedule in SCHEDULES if schedule]
+    assert len(ends) == 6
+    assert not any(torch.equal(*pair) for pair in combinations(ends, 2))
+
+
 # How a schedule is spread was compared above; where a redrawing begins in it is a matter of the method, and of the end
 # from which the steps are counted.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name", [name for name, sampler in SAMPLERS.items() if name in (sampler.method, f"{sampler.method}_trailing")]
 )
-def test_image_to_image(name: str, tiny_sd: Path) -> None:
-    pipeline = direct(tiny_sd, "StableDiffusionImg2ImgPipeline", name, [9])
+def test_image_to_image(name: str, folder: Path) -> None:
+    pipeline = direct(folder, "StableDiffusionImg2ImgPipeline", name, [9])
     pixels = picture(1, 40, 64)
-    node = Image2Image(model=str(tiny_sd), steps=6, strength=0.7, seed=9, sampler=name)
+    node = Image2Image(model=str(folder), steps=6, strength=0.7, seed=9, sampler=name)
     theirs = pipeline(
         PROMPT, image=pixels, num_inference_steps=6, strength=0.7, guidance_scale=7.5, generator=generators(9, 1),
         output_type="pt",
@@ -133,15 +186,14 @@ def test_image_to_image(name: str, tiny_sd: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", METHODS)
-def test_an_item_of_a_batch_is_its_solo_run(name: str, tiny_sd: Path) -> None:
-    scheduler_for(name, tiny_sd, [0])
-    together = drawn(
-        Text2Image(model=str(tiny_sd), width=64, height=40, steps=4, seed=3, sampler=name, batch_size=2), prompt=PROMPT
+def test_an_item_of_a_batch_is_its_solo_run(name: str, folder: Path) -> None:
+    scheduler_for(name, folder, [0])
+    node = Text2Image(
+        model=str(folder), width=64, height=40, steps=3, seed=3, guidance_scale=1.0, sampler=name, batch_size=2
     )
+    together = drawn(node, prompt=PROMPT)
     for index in range(2):
-        alone = drawn(
-            Text2Image(model=str(tiny_sd), width=64, height=40, steps=4, seed=3 + index, sampler=name), prompt=PROMPT
-        )
+        alone = drawn(node.model_copy(update={"seed": 3 + index, "batch_size": 1}), prompt=PROMPT)
         assert difference(together.pixels[index : index + 1], alone.pixels) <= 1e-4
 
 
