@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,15 @@ def decoder(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     return tiny.kandinsky(tmp_path_factory.mktemp("kandinsky"))
 
 
+@cache
+def loaded(cls: str, folder: Path) -> Any:
+    return quietly(getattr(diffusers(), cls).from_pretrained(str(folder)))
+
+
+@cache
 def imagined(decoder: Path, seed: int, count: int, negative: str = "") -> tuple[torch.Tensor, torch.Tensor]:
     """What the prior gives, as its documentation calls it, one picture at a time."""
-    prior = quietly(diffusers().KandinskyV22PriorPipeline.from_pretrained(str(decoder.parent / "prior")))
+    prior = loaded("KandinskyV22PriorPipeline", decoder.parent / "prior")
     pairs = [
         prior(PROMPT, negative_prompt=negative or None, generator=generator, return_dict=False)
         for generator in generators(seed, count)
@@ -37,7 +44,7 @@ def imagined(decoder: Path, seed: int, count: int, negative: str = "") -> tuple[
 
 
 def direct(cls: str, decoder: Path, sampler: str = "default") -> Any:
-    pipeline = quietly(getattr(diffusers(), cls).from_pretrained(str(decoder)))
+    pipeline = loaded(cls, decoder)
     pipeline.scheduler = make_scheduler(require_model(str(decoder)), sampler)
     return pipeline
 
@@ -56,13 +63,13 @@ def direct(cls: str, decoder: Path, sampler: str = "default") -> Any:
 )
 def test_text_to_image(decoder: Path, sampler: str, guidance: float, negative: str, batch: int) -> None:
     node = Text2Image(
-        model=str(decoder), width=64, height=128, steps=4, guidance_scale=guidance, seed=5, sampler=sampler,
+        model=str(decoder), width=64, height=128, steps=3, guidance_scale=guidance, seed=5, sampler=sampler,
         batch_size=batch,
     )  # fmt: skip
     ours = drawn(node, prompt=PROMPT, negative_prompt=negative)
     wanted, unwanted = imagined(decoder, 5, batch, negative)
     theirs = direct("KandinskyV22Pipeline", decoder, sampler)(
-        image_embeds=wanted, negative_image_embeds=unwanted, width=64, height=128, num_inference_steps=4,
+        image_embeds=wanted, negative_image_embeds=unwanted, width=64, height=128, num_inference_steps=3,
         guidance_scale=guidance, generator=generators(5, batch), output_type="pt",
     ).images  # fmt: skip
     assert ours.pixels.shape == (batch, 3, 128, 64)

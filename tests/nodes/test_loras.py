@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def ours(model: str) -> torch.Tensor:
     return pixels
 
 
+@cache
 def theirs(folder: Path, *loras: tuple[Path, float]) -> torch.Tensor:
     """The picture of the pipeline of diffusers with load_lora_weights and set_adapters."""
     cls = "StableDiffusionXLPipeline" if (folder / "text_encoder_2").exists() else "StableDiffusionPipeline"

@@ -63,15 +63,15 @@ def ours_and_theirs(
     """How far a coarse node with ``fields`` is from the pipeline of diffusers with the arguments ``given``."""
     model, pixels = str(folders[family]), picture(1, 40, 64)
     if task == "text":
-        node: gf.Node = Text2Image(model=model, width=64, height=40, steps=4, seed=5, **fields)
+        node: gf.Node = Text2Image(model=model, width=64, height=40, steps=2, seed=5, **fields)
         values: dict[str, Any] = {}
         arguments: dict[str, Any] = {"width": 64, "height": 40}
     else:
-        node = Image2Image(model=model, steps=6, strength=0.7, seed=5, **fields)
+        node = Image2Image(model=model, steps=3, strength=0.7, seed=5, **fields)
         values, arguments = {"image": gf.Image(pixels)}, {"image": pixels, "strength": 0.7}
     ours = drawn(node, prompt=prompt, negative_prompt=negative, **values)
     theirs = direct(folders, family, task)(
-        num_inference_steps=4 if task == "text" else 6, guidance_scale=7.5 if family == "sd" else 5.0,
+        num_inference_steps=2 if task == "text" else 3, guidance_scale=7.5 if family == "sd" else 5.0,
         generator=generators(5, 1), output_type="pt", **arguments, **given,
     ).images  # fmt: skip
     return difference(ours.pixels, theirs)

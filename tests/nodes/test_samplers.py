@@ -6,6 +6,8 @@ import importlib.util
 import json
 import shutil
 from functools import cache
+from inspect import signature
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import graphflow as gf
 from graphflow.cli import main
 from graphflow.nodes import ControlNetDepth, Denoise, Image2Image, SuperRes, Text2Image
 from graphflow.nodes.diffusion.model_info import require_model
+from graphflow.nodes.diffusion.models import make_scheduler
 from graphflow.nodes.diffusion.samplers import SAMPLERS
 from tests.nodes import tiny
 from tests.nodes.conftest import diffusers
@@ -111,8 +114,16 @@ def test_every_method_is_tested_and_every_schedule_is_there() -> None:
         assert all(method + schedule in SAMPLERS for schedule in SCHEDULES)
 
 
+WHOLE = [
+    name
+    for name in SAMPLERS
+    if name in METHODS or (name.startswith("euler_") and name.removeprefix("euler") in SCHEDULES)
+]
+"""Each method, and each schedule once, for what a pipeline does by itself with either."""
+
+
 @pytest.mark.filterwarnings("ignore")  # numpy's and scipy's, of two schedulers
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", WHOLE)
 def test_text_to_image(name: str, folder: Path) -> None:
     pipeline = direct(folder, "StableDiffusionPipeline", name, [5, 6])
     node = Text2Image(model=str(folder), width=64, height=40, steps=5, seed=5, sampler=name, batch_size=2)
@@ -123,6 +134,37 @@ def test_text_to_image(name: str, folder: Path) -> None:
     ours = drawn(node, prompt=PROMPT)
     assert torch.isfinite(ours.pixels).all()
     assert difference(ours.pixels, theirs) <= 1e-4
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_step_of_every_schedule(name: str, folder: Path) -> None:
+    theirs = walked(scheduler_for(name, folder, [5, 6]))
+    ours = walked(make_scheduler(require_model(str(folder)), name, seeds=[5, 6]))
+    assert len(ours) == len(theirs) >= 5
+    for own, other in zip(ours, theirs, strict=True):
+        assert torch.isfinite(own).all()
+        assert torch.equal(own, other)
+
+
+def walked(scheduler: Any) -> list[torch.Tensor]:
+    """The latents before the first step of five and after each, where the denoiser is a line."""
+    scheduler.set_timesteps(5)
+    latents = scheduler.init_noise_sigma * torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    draws = {"generator": generators(5, 2)} if "generator" in signature(scheduler.step).parameters else {}
+    found = [latents]
+    for timestep in scheduler.timesteps:
+        guess = 0.8 * scheduler.scale_model_input(latents, timestep) + 0.1
+        latents = scheduler.step(guess, timestep, latents, **draws).prev_sample
+        found.append(latents)
+    return found
+
+
+def test_schedules_of_one_method_differ(folder: Path) -> None:
+    info = require_model(str(folder))
+    ends = [walked(make_scheduler(info, f"euler{schedule}"))[-1] for schedule in SCHEDULES if schedule]
+    assert len(ends) == 6
+    assert not any(torch.equal(*pair) for pair in combinations(ends, 2))
 
 
 # How a schedule is spread was compared above; where a redrawing begins in it is a matter of the method, and of the end
@@ -146,13 +188,12 @@ def test_image_to_image(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_an_item_of_a_batch_is_its_solo_run(name: str, folder: Path) -> None:
     scheduler_for(name, folder, [0])
-    together = drawn(
-        Text2Image(model=str(folder), width=64, height=40, steps=4, seed=3, sampler=name, batch_size=2), prompt=PROMPT
+    node = Text2Image(
+        model=str(folder), width=64, height=40, steps=3, seed=3, guidance_scale=1.0, sampler=name, batch_size=2
     )
+    together = drawn(node, prompt=PROMPT)
     for index in range(2):
-        alone = drawn(
-            Text2Image(model=str(folder), width=64, height=40, steps=4, seed=3 + index, sampler=name), prompt=PROMPT
-        )
+        alone = drawn(node.model_copy(update={"seed": 3 + index, "batch_size": 1}), prompt=PROMPT)
         assert difference(together.pixels[index : index + 1], alone.pixels) <= 1e-4
 
 

@@ -147,8 +147,10 @@ def kandinsky(folder: Path) -> Path:
                 mid_block_type="UNetMidBlock2DSimpleCrossAttn", resnet_time_scale_shift="scale_shift",
             ),
             movq=library.VQModel(
-                block_out_channels=(32, 32, 32, 32), down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 3 + ("AttnUpDecoderBlock2D",), latent_channels=4,
+                # attention at the coarsest level only, as the published one has it: over all pixels it takes seconds
+                block_out_channels=(32, 32, 32, 32),
+                down_block_types=("DownEncoderBlock2D",) * 3 + ("AttnDownEncoderBlock2D",),
+                up_block_types=("AttnUpDecoderBlock2D",) + ("UpDecoderBlock2D",) * 3, latent_channels=4,
                 num_vq_embeddings=16, norm_num_groups=4, vq_embed_dim=4, norm_type="spatial", layers_per_block=1,
             ),
             scheduler=library.DDPMScheduler(
