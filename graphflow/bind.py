@@ -407,13 +407,13 @@ class _Binder:
             told, declared = ", ".join(bound.output_types), ", ".join(signature.outputs)
             raise NodeDefinitionError(f"{node.type_id}.output_types gives {told or 'nothing'}, expected {declared}")
         if bound.complete:
-            sources = bound.inputs.items()
-            constants = {port: source.value for port, source in sources if isinstance(source, Constant)}
-            plain: dict[str, Any] = {
-                port: value for port, value in constants.items() if isinstance(value, tuple(PLAIN_KINDS))
-            }
-            for problem in (*node.check(known), *node.check_values(plain)):
+            for problem in node.check(known):
                 self._report(bound.flat, problem)
+            if node.checks_values:
+                constants = {port: source for port, source in bound.inputs.items() if isinstance(source, Constant)}
+                plain = {port: constant.value for port, constant in constants.items() if constant.plain}
+                for problem in node.check_values(plain):
+                    self._report(bound.flat, problem)
 
     def _arriving(self, target: PortType) -> Iterator[type]:
         """The kinds of input that can get to a port, as they are or converted."""

@@ -133,9 +133,6 @@ class Workflow(WorkflowDocument):
         return bind(self, inputs, checking=checking, registry=registry, offline=offline)
 
     def _graphs(self, points: Sequence[Point], inputs: Mapping[str, Any], **options: Any) -> dict[str, Graph]:
-        """The graph of each point of a sweep by its folder, or the one graph of a workflow that sweeps nothing."""
-        if not points:
-            return {"": self.bind(inputs, **options)}
         return bind_points(points, inputs, lambda values: self.bind(values, **options))
 
     def validate(self, *, offline: bool = False, **inputs: Any) -> list[Problem]:  # type: ignore[override]
@@ -208,9 +205,9 @@ class Workflow(WorkflowDocument):
         nodes whose values are wanted besides the outputs and what is saved. ``device`` to ``compile`` say where and
         how to compute, as `graphflow.device.Compute` does. ``memory_budget`` (bytes, or a text like "8GB") is what no
         step may need more of, by default what the device has. Results are looked up and kept in ``cache``, by default
-        the user's store on the disk (`DiskStore`); False for none. With ``metadata`` PNG
-        files hold the workflow and the inputs that made them. With ``offline`` nothing is asked of the network,
-        and what is not on this machine is missing.
+        the user's store on the disk (`DiskStore`); False for none. With ``metadata`` PNG files hold the workflow and
+        the inputs that made them. With ``offline`` nothing is asked of the network, and what is not on this machine is
+        missing.
 
         ``sweep`` runs the workflow for several values of its inputs, by default as the document says: lists by input
         for all combinations, or a list of mappings. What the points share is computed once; `Run.points` has what each

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from graphflow.types import PortType, size_of
 
-__all__ = ["Claim", "MemoryCache", "Store", "Warn"]
+__all__ = ["UNSHARED", "Claim", "MemoryCache", "Store", "Warn"]
 
 Warn = Callable[[str], None]
 """Told what is legal but surprising."""
@@ -84,7 +84,7 @@ class MemoryCache:
 
     def claim(self, key: str) -> Claim:
         """Nobody else can compute for this store: it belongs to one process."""
-        return _UNCLAIMED
+        return UNSHARED
 
     def clear(self) -> None:
         """Forget everything."""
@@ -93,9 +93,10 @@ class MemoryCache:
             self.nbytes = 0
 
 
-class _Unclaimed:
+class _Unshared:
     def release(self) -> None:
         """There is nothing to give back."""
 
 
-_UNCLAIMED = _Unclaimed()
+UNSHARED: Claim = _Unshared()
+"""The claim where nobody else can compute, or nobody could be told."""

@@ -28,7 +28,7 @@ def write_contact_sheets(points: Sequence[Point], files: Sequence[Path], output_
     to the right; else the pictures follow each other. Points without the picture stay empty. Returns the paths.
     """
     root = output_folder.resolve()
-    folders = folders_of(points)
+    folders = dict.fromkeys(folders_of(points))
     pictures: dict[str, dict[str, Path]] = {}
     for path in files:
         absolute = path.resolve()

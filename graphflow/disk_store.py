@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graphflow.cache import Claim, Warn
+from graphflow.cache import UNSHARED, Claim, Warn
 from graphflow.claims import claim_in
 from graphflow.files import cache_folder
 from graphflow.memory import parse_bytes
@@ -121,7 +121,7 @@ class DiskStore:
         try:
             return claim_in(self.folder / "claims", key)
         except OSError:
-            return _NOBODY_ELSE
+            return UNSHARED
 
     # What a person asks --------------------------------------------------------------------------------------------
 
@@ -205,14 +205,6 @@ class DiskStore:
 def default_store() -> DiskStore | None:
     """The store of this user, or None where ``GRAPHFLOW_NO_CACHE`` is set."""
     return None if os.environ.get(OFF_VARIABLE) else DiskStore()
-
-
-class _NobodyElse:
-    def release(self) -> None:
-        """There is nothing to give back."""
-
-
-_NOBODY_ELSE = _NobodyElse()
 
 
 def _runs(process: int) -> bool:

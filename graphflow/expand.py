@@ -150,7 +150,7 @@ class StepBuilder:
             value = inputs[port]
             if isinstance(value, Ref):
                 parts.append([port, self.drafts[value.step].key, value.output])
-            elif isinstance(value.value, (str, int, float, bool)):
+            elif value.plain:
                 parts.append([port, value.value])
             else:
                 parts.append([port, {"digest": digest_of(value.value)}])

@@ -29,6 +29,11 @@ class Constant(NamedTuple):
 
     value: Any
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is a text, a number, or true or false, which stand in a file and in a key as they are."""
+        return isinstance(self.value, (str, int, float, bool))
+
 
 @dataclass(slots=True)
 class BoundNode:

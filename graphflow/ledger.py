@@ -1,7 +1,7 @@
 """What the steps of a workflow were made of when it ran last, so that it can be told why one runs again.
 
 A ledger is kept in the store of results like any result, under a key that is made of the workflow's name, and written
-anew after each run that computed something.
+anew after each run.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def parts_of(step: Step, plan: Plan) -> dict[str, Any]:
     for port, value in step.inputs.items():
         if isinstance(value, Ref):
             inputs[port] = {"key": plan.steps[value.step].key, "output": value.output}
-        elif isinstance(value.value, (str, int, float, bool)):
+        elif value.plain:
             inputs[port] = {"value": value.value}
         else:
             inputs[port] = {"key": digest_of(value.value)}

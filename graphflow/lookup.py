@@ -49,8 +49,7 @@ def look_up(
     if store is None and not present:
         return found
     present = present or {}
-    needed = {ref for ref in plan.results.values() if ref not in present}
-    steps_needed = {ref.step for ref in needed}
+    steps_needed = {ref.step for ref in plan.results.values() if ref not in present}
     for step in reversed(plan.steps):
         index, node = step.index, step.node
         if node.effect:

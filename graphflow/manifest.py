@@ -223,9 +223,7 @@ class ManifestWriter:
 
 def _step_data(step: Step, plan: Plan) -> dict[str, Any]:
     constants = {
-        port: source.value
-        for port, source in step.inputs.items()
-        if isinstance(source, Constant) and isinstance(source.value, (str, int, float, bool))
+        port: source.value for port, source in step.inputs.items() if isinstance(source, Constant) and source.plain
     }
     parts = parts_of(step, plan)
     return {

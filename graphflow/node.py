@@ -138,6 +138,8 @@ class Node(BaseModel):
     coarse: ClassVar[bool] = False
     fetches: ClassVar[bool] = False
     """Whether the class has a `fetch` of its own; only then may a URL stand for its files."""
+    checks_values: ClassVar[bool] = False
+    """Whether the class has a `check_values` of its own; only then are values gathered for it."""
     _signature: ClassVar[Signature | None] = None
     _code: ClassVar[str | None] = None
 
@@ -174,6 +176,7 @@ class Node(BaseModel):
         runs = cls.run is not Node.run
         cls.coarse = cls.expand is not Node.expand
         cls.fetches = cls.fetch is not Node.fetch
+        cls.checks_values = cls.check_values is not Node.check_values
         if runs == cls.coarse:
             raise NodeDefinitionError(
                 f"{name}: has {'both run and' if runs else 'neither run nor'} expand; one is needed"

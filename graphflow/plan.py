@@ -95,7 +95,6 @@ def library_versions() -> Mapping[str, str]:
     return versions
 
 
-@paused_collection()
 def plan(
     graph: Graph,
     *,

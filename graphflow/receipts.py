@@ -51,7 +51,7 @@ def find_receipt(store: Store, step: Step, folder: Path, warn: Warn) -> list[Pat
     if not step.node.saves:
         return None
     key = _key(step, folder)
-    kept = store.get(key, _TYPES, warn) if store.has(key) else None
+    kept = store.get(key, _TYPES, warn)
     if kept is None:
         return None
     paths, root = [], folder.resolve()

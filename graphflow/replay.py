@@ -15,6 +15,7 @@ from graphflow.png_text import same_but_for_text
 from graphflow.receipts import file_record, recorded_name
 from graphflow.record import record_in_png, with_inputs
 from graphflow.version import __version__
+from graphflow.workflow import FILE_INPUTS
 
 __all__ = ["CLOSE", "Comparison", "Original", "Replay", "compare", "differences", "provenance", "read_replay"]
 
@@ -245,6 +246,6 @@ def _rooted(workflow: Workflow, inputs: Mapping[str, Any], folder: Path) -> dict
     for name, value in inputs.items():
         declaration = workflow.inputs.get(name)
         kind = declaration.type if declaration else ""
-        if kind in ("file", "image", "mask", "depth_map") and isinstance(value, str) and "://" not in value:
+        if kind in FILE_INPUTS and isinstance(value, str) and "://" not in value:
             rooted[name] = str(folder / Path(value).expanduser())
     return rooted

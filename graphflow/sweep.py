@@ -55,14 +55,19 @@ def points_of(document: WorkflowDocument, sweep: Any = None, given: Mapping[str,
     else:
         _bounded(len(sweep), place)
         points = [{name: value for name, value in point.items() if name not in given} for point in sweep]
-        points = [point for index, point in enumerate(points) if point not in points[:index]] if given else points
+        if given:
+            unique: dict[frozenset[tuple[str, Any]], Point] = {}
+            for point in points:
+                unique.setdefault(frozenset(point.items()), point)
+            points = list(unique.values())
     if points in ([], [{}]):
         return []
-    folders = folders_of(points)
-    for index, folder in enumerate(folders):
-        if folder in folders[:index]:
+    seen: set[str] = set()
+    for folder in folders_of(points):
+        if folder in seen:
             message = f"the sweep has the point {folder} twice"
             raise WorkflowError([Problem("sweep.twice", message, "sweep", "remove one", position=place)])
+        seen.add(folder)
     return points
 
 
@@ -74,10 +79,12 @@ def folders_of(points: Sequence[Point]) -> list[str]:
 def bind_points(
     points: Sequence[Point], values: Mapping[str, Any], bound: Callable[[Mapping[str, Any]], Graph]
 ) -> dict[str, Graph]:
-    """The graph of each point by its folder. ``bound`` makes one of the values of the inputs.
+    """The graph of each point by its folder; without points the one graph, whose files lie in the output folder itself.
 
-    Raises WorkflowError with the faults of all points, each once.
+    ``bound`` makes a graph of the values of the inputs. Raises WorkflowError with the faults of all points, each once.
     """
+    if not points:
+        return {"": bound(values)}
     graphs: dict[str, Graph] = {}
     problems: dict[tuple[Any, ...], Problem] = {}
     for folder, point in zip(folders_of(points), points, strict=True):

@@ -23,7 +23,16 @@ from graphflow.json_text import Source
 from graphflow.types import DepthMap, Image, Latent, Mask
 from graphflow.validation import KIND_NAMES, problems_from, show
 
-__all__ = ["FORMAT_VERSION", "From", "Input", "InputDeclaration", "NodeEntry", "WorkflowDocument", "parse_reference"]
+__all__ = [
+    "FILE_INPUTS",
+    "FORMAT_VERSION",
+    "From",
+    "Input",
+    "InputDeclaration",
+    "NodeEntry",
+    "WorkflowDocument",
+    "parse_reference",
+]
 
 FORMAT_VERSION: Final = 1
 
@@ -47,6 +56,9 @@ INPUT_KINDS: dict[str, type] = {
     "depth_map": DepthMap,
 }
 """What the ``type`` of a workflow input may be. The last four have no literal: a file, a value or an edge gives one."""
+
+FILE_INPUTS = frozenset({"file", "image", "mask", "depth_map"})
+"""Types of inputs for which a person may give a path."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ def _peak(planned: Plan) -> tuple[Step, Memory] | None:
 def _source(planned: Plan, value: Ref | Constant) -> str:
     if isinstance(value, Ref):
         return _result(planned, value)
-    return show(value.value) if isinstance(value.value, (str, int, float, bool)) else repr(value.value)
+    return show(value.value) if value.plain else repr(value.value)
 
 
 def _result(planned: Plan, ref: Ref) -> str:
@@ -174,8 +174,7 @@ def _step_data(planned: Plan, step: Step) -> dict[str, Any]:
         if isinstance(value, Ref):
             inputs[port] = {"step": value.step, "output": value.output}
         else:
-            plain = isinstance(value.value, (str, int, float, bool))
-            inputs[port] = {"value": value.value if plain else repr(value.value)}
+            inputs[port] = {"value": value.value if value.plain else repr(value.value)}
     return {
         "index": step.index,
         "name": step.name,

@@ -19,7 +19,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from graphflow.budget import refuse_over_budget
-from graphflow.build import Workflow
 from graphflow.cli.computing import add_computing, compute_for
 from graphflow.cli.display import progress_for
 from graphflow.cli.files import add_offline, add_values, input_values
@@ -112,15 +111,11 @@ def _compute(options: Options, then: Mapping[str, str], graphs: Collection[Graph
     return compute_for(Options(**asked), graphs)
 
 
-def _graphs(workflow: Workflow, replay: Replay, *, offline: bool) -> dict[str, Graph]:
-    if not replay.points:
-        return {"": workflow.bind(replay.inputs, offline=offline)}
-    return bind_points(replay.points, replay.inputs, lambda values: workflow.bind(values, offline=offline))
-
-
 def _run_again(options: Options, replay: Replay, folder: Path) -> list[tuple[str, Path]] | None:
     """The files that are saved, with the names of their steps; None where the run was interrupted."""
-    graphs = _graphs(replay.workflow, replay, offline=options.offline)
+    graphs = bind_points(
+        replay.points, replay.inputs, lambda values: replay.workflow.bind(values, offline=options.offline)
+    )
     planned = plan_together(graphs, results=False, compute=_compute(options, replay.environment, graphs.values()))
     refuse_over_budget(planned)
     for told in differences(replay, planned):

@@ -17,10 +17,9 @@ from graphflow.cli.saving import bound_with_saved_outputs
 from graphflow.errors import Problem, WorkflowError
 from graphflow.graph import Graph
 from graphflow.sweep import MOST_POINTS, Point, bind_points, points_of
+from graphflow.workflow import FILE_INPUTS
 
 __all__ = ["add_sweep", "graphs_of", "swept_points"]
-
-_FILES = ("file", "image", "mask", "depth_map")
 
 
 def add_sweep(parser: Parser) -> None:
@@ -72,8 +71,6 @@ def graphs_of(
     workflow: Workflow, points: Sequence[Point], values: Mapping[str, Any], *, offline: bool
 ) -> dict[str, Graph]:
     """The graph of each point by its folder, with the nodes that save what nobody saves. Raises WorkflowError."""
-    if not points:
-        return {"": bound_with_saved_outputs(workflow, values, offline=offline)}
     return bind_points(points, values, lambda each: bound_with_saved_outputs(workflow, each, offline=offline))
 
 
@@ -95,7 +92,7 @@ def _values(workflow: Workflow, name: str, text: str) -> list[Any]:
                 message = f"--sweep {name}: {word} has {last - first + 1} values, expected at most {MOST_POINTS}"
                 raise WorkflowError([Problem("sweep.too_large", message)])
             found += range(first, last + 1) if first <= last else range(first, last - 1, -1)
-        elif kind in _FILES and any(sign in word for sign in "*?["):
+        elif kind in FILE_INPUTS and any(sign in word for sign in "*?["):
             files = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 - the pattern may begin anywhere
             if not files:
                 raise WorkflowError.of([Problem("missing.file", f"--sweep {name}: no file is like {word}")])
