@@ -1,4 +1,4 @@
-"""Training loops over several single-thread processes: mean gradients, EMA, checkpoints, a schedule by the clock."""
+"""Training loops over several single-thread processes: mean gradients, EMA, checkpoints, a schedule by processor time."""
 
 from __future__ import annotations
 
@@ -64,8 +64,9 @@ class Trainer:
     """Optimises the parameters of some modules; each process gives its own part of the batch.
 
     All parameters live in one flat float32 tensor, and so do their gradients: one all-reduce, one optimiser step and
-    one EMA step then serve them all. The last number of the gradient buffer carries the progress by the clock (0..1),
-    so that every process sees the same mean of it and they agree on rate and end.
+    one EMA step then serve them all. Minutes are those that a process of one thread computes, so that a machine with
+    other work to do, or a pause, takes nothing from the training. The last number of the gradient buffer carries the
+    progress (0..1), so that every process sees the same mean of it and they agree on rate and end.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Trainer:
         # A resumed run draws other numbers than the stretch before it did, but the same each time it is resumed here.
         self.generator = torch.Generator().manual_seed((seed * 1_000_003 + self.steps) * 64 + rank)
         torch.manual_seed((seed * 1_000_033 + self.steps) * 64 + rank)
-        self._last = self._saved = time.monotonic()
+        self._last, self._saved = time.process_time(), time.monotonic()
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.values.data.copy_(state["values"])
@@ -133,14 +134,14 @@ class Trainer:
 
     @property
     def running(self) -> bool:
-        """True until the planned time is over."""
+        """True until the planned minutes are computed."""
         return self.progress < 1
 
     def step(self, loss: Tensor, samples: int) -> None:
         """One step down the mean gradient of all processes; `samples` is what this process's loss was taken over."""
         self.gradients.zero_()
         loss.backward()  # type: ignore[no-untyped-call]
-        now = time.monotonic()
+        now = time.process_time()
         self.elapsed, self._last = self.elapsed + now - self._last, now
         self.gradients[-1] = self.elapsed / self.seconds
         if self.world > 1:

@@ -31,7 +31,7 @@ from training.pocket.distributed import run_processes
 
 SHARES = {"vae": 0.205, "denoiser": 0.725, "decoder": 0.07}
 """How the training stages of the base model share the minutes."""
-MINUTES = {"base": 113.0, "depth": 16.0, "controlnet": 90.0, "x2": 175.0, "x4": 222.0}
+MINUTES = {"base": 113.0, "depth": 16.0, "controlnet": 90.0, "x2": 175.0, "x4": 300.0}
 """How long each model trains unless told otherwise."""
 CHUNKS = {"base": 32, "depth": 20, "controlnet": 20, "x2": 48, "x4": 48}
 
