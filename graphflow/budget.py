@@ -38,9 +38,7 @@ def over_budget(plan: Plan) -> list[Problem]:
     whose = "the budget of"
     if limit is None:
         limit = device_memory(plan.compute.device)
-        whose = (
-            "what the machine can give," if plan.compute.device == "cpu" else f"the memory of {plan.compute.device},"
-        )
+        whose = "what the machine can give," if plan.compute.on_cpu else f"the memory of {plan.compute.device},"
     if limit is None:
         return []
     problems = []
@@ -73,11 +71,11 @@ def _ways_down(step: Step, compute: Compute) -> Iterator[tuple[str, int]]:
     yield from _estimate("half the width and height", node, _halved(inputs), compute)
     if compute.dtype == "float32":
         # half precision is what accelerators are made for; of the two, CPUs compute faster in bfloat16
-        dtype = "bfloat16" if compute.device == "cpu" else "float16"
+        dtype = "bfloat16" if compute.on_cpu else "float16"
         yield from _estimate(f"--dtype {dtype}", node, inputs, replace(compute, dtype=dtype))
     if compute.attention == "eager":
         yield from _estimate("--attention sdpa", node, inputs, replace(compute, attention="sdpa"))
-    if compute.device != "cpu" and compute.offload != "sequential":
+    if not compute.on_cpu and compute.offload != "sequential":
         yield from _estimate("--offload sequential", node, inputs, replace(compute, offload="sequential"))
 
 

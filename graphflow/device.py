@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from graphflow.accelerators import cuda_available
@@ -19,8 +19,18 @@ from graphflow.errors import Problem, WorkflowError, nearest
 from graphflow.memory import parse_bytes
 from graphflow.processor import computes_in_bfloat16
 
-__all__ = ["ATTENTIONS", "DTYPES", "OFFLOADS", "Compute", "resolve_compute", "resolve_device", "resolve_dtype"]
+__all__ = [
+    "ATTENTIONS",
+    "DEVICE_NAMES",
+    "DTYPES",
+    "OFFLOADS",
+    "Compute",
+    "resolve_compute",
+    "resolve_device",
+    "resolve_dtype",
+]
 
+DEVICE_NAMES = "auto, cpu, cuda, cuda:N or mps, or several such as cuda:0,cuda:1 or cuda:all"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS = ("auto", "sdpa", "xformers", "eager")
 OFFLOADS = ("none", "model", "sequential")
@@ -39,6 +49,8 @@ class Compute:
 
     device: str = "cpu"
     """"cpu", "cuda:0", "mps": where tensors are while they are computed with."""
+    devices: tuple[str, ...] = ()
+    """All devices of a run that has several, ``device`` first: each computes other steps at the same time."""
     dtype: str = "float32"
     """"float32", "float16" or "bfloat16"."""
     attention: str = "sdpa"
@@ -52,6 +64,20 @@ class Compute:
     """Whether denoisers go through torch.compile."""
     memory_budget: int | None = None
     """Bytes that no step may need more of; None: what the device has."""
+
+    @property
+    def all_devices(self) -> tuple[str, ...]:
+        """The devices of the run, each with its own worker."""
+        return self.devices or (self.device,)
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether tensors stay in the machine's memory."""
+        return self.device.partition(":")[0] == "cpu"
+
+    def on(self, device: str) -> Compute:
+        """The same settings for what one of the devices computes."""
+        return replace(self, device=device, devices=())
 
     def environment(self) -> Mapping[str, str]:
         """The settings that change results in their last digits, and so belong into cache keys.
@@ -82,15 +108,17 @@ def resolve_compute(
 
     ``weights`` are the bytes of the largest file of weights that is read, None where no model runs (see
     `graphflow.graph.largest_weights`): then, with the device left open, nobody is asked for a GPU, which imports torch.
+    ``device`` may name several of one kind, with commas between them.
     """
     if device == "auto" and weights is None and offload == "none":
         device = "cpu"
     problems: list[Problem] = []
-    place, kind, device_known = "cpu", "float32", False
+    places: tuple[str, ...] = ("cpu",)
+    kind, device_known = "float32", False
     try:
-        place = resolve_device(device)
+        places = resolve_devices(device)
         device_known = True
-        kind = resolve_dtype(dtype, place, weights or 0)
+        kind = resolve_dtype(dtype, places[0], weights or 0)
     except WorkflowError as error:
         problems += error.problems
     budget = memory_budget if isinstance(memory_budget, int) else None
@@ -100,7 +128,8 @@ def resolve_compute(
         except WorkflowError as error:
             problems += error.problems
     compute = Compute(
-        device=place,
+        device=places[0],
+        devices=places if len(places) > 1 else (),
         dtype=kind,
         attention="sdpa" if attention == "auto" else attention,
         offload=offload,
@@ -122,7 +151,7 @@ def _impossible(compute: Compute, *, device_known: bool) -> Iterator[Problem]:
     if compute.offload not in OFFLOADS:
         message = f"found offload '{compute.offload}', expected one of {', '.join(OFFLOADS)}"
         yield Problem("offload.unknown", message, hint=nearest(compute.offload, OFFLOADS))
-    elif compute.offload != "none" and device_known and compute.device == "cpu":
+    elif compute.offload != "none" and device_known and compute.on_cpu:
         yield Problem(
             "offload.device",
             f"found offload '{compute.offload}' on the CPU, expected an accelerator to offload from",
@@ -169,15 +198,37 @@ def _without_compiler(device: str) -> Iterator[Problem]:
         yield Problem("compile.missing", message, hint="leave compile out, install one, or name yours in CXX")
 
 
+def resolve_devices(names: str) -> tuple[str, ...]:
+    """The devices in a text like ``cuda:0,cuda:1``; ``cuda:all`` are all there are.
+
+    Raises WorkflowError for an absent device, and for devices that do not go together.
+    """
+    devices = _all_of_cuda() if names == "cuda:all" else tuple(resolve_device(name) for name in names.split(","))
+    problems = []
+    if len(set(devices)) < len(devices):
+        problems.append(Problem("device.twice", f"found a device twice in '{names}', expected each once"))
+    if len({device.partition(":")[0] for device in devices}) > 1:
+        hint = "results on another kind of device differ in their last digits, and so do their keys"
+        problems.append(Problem("device.mixed", f"found '{names}', expected devices of one kind", hint=hint))
+    if problems:
+        raise WorkflowError(problems)
+    return devices
+
+
+def _all_of_cuda() -> tuple[str, ...]:
+    first = resolve_device("cuda")
+    import torch
+
+    return (first, *(f"cuda:{number}" for number in range(1, torch.cuda.device_count())))
+
+
 @cache
 def resolve_device(name: str) -> str:
     """``auto`` becomes ``cuda:0`` or ``cpu``; other names are checked. Raises WorkflowError for an absent device."""
-    if name == "cpu":
+    if re.fullmatch(r"cpu(:\d+)?", name):
         return name
     if name != "auto" and not re.fullmatch(r"cuda(:\d+)?|mps", name):
-        raise WorkflowError(
-            [Problem("device.unknown", f"found device '{name}', expected auto, cpu, cuda, cuda:N or mps")]
-        )
+        raise WorkflowError([Problem("device.unknown", f"found device '{name}', expected {DEVICE_NAMES}")])
     if name == "auto":
         return "cuda:0" if cuda_available() else "cpu"
     import torch  # only to look: a run on the CPU by name never pays for it here
@@ -202,6 +253,6 @@ def resolve_dtype(name: str, device: str, weights: int = 0) -> str:
         raise WorkflowError([Problem("dtype.unknown", f"found dtype '{name}', expected one of {', '.join(DTYPES)}")])
     if name != "auto":
         return name
-    if device != "cpu":
+    if device.partition(":")[0] != "cpu":
         return "float16"
     return "bfloat16" if weights >= LARGE and computes_in_bfloat16() else "float32"

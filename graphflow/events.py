@@ -1,7 +1,7 @@
 """What happens during a run, as frozen dataclasses: the only way progress leaves the engine.
 
-The terminal bars, the JSON lines and a caller's callback are three listeners. Listeners are called in the thread that
-runs the step and must be quick; an exception in one ends the run.
+The terminal bars, the JSON lines and a caller's callback are three listeners. Listeners are called one at a time, in
+the thread that runs the step, and must be quick; an exception in one ends the run.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepStarted:
-    """A step begins; ``total`` is what its bar will count, None where it is one piece."""
+    """A step begins on a device; ``total`` is what its bar will count, None where it is one piece."""
 
     index: int
     step: str
     type: str
     total: int | None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def device_memory(device: str) -> int | None:
 
     None where nobody tells. Asking an accelerator imports torch.
     """
-    if device == "cpu":
+    if device.partition(":")[0] == "cpu":
         return _available()
     import torch
 

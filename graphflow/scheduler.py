@@ -4,15 +4,20 @@ The loop is short because the plan holds every decision. It first looks up what 
 whose results are known does not run, nor anything that only it needs. Going forward it reads or computes the rest,
 drops each value after its last use and emits an event for each change of state. Where a kept result turns out to be
 damaged or gone, it looks up again and goes on from there.
+
+Each device has a worker, which takes one step after the other from the `Placement`. The only worker of one device is
+the calling thread itself.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +26,9 @@ from graphflow.cache import Claim, Store
 from graphflow.errors import Cancelled
 from graphflow.events import Event, Listener
 from graphflow.graph import Constant
-from graphflow.lookup import look_up
+from graphflow.lookup import LookUp, look_up
 from graphflow.node import Context, Ref
+from graphflow.placement import Placement
 from graphflow.plan import Plan, Step
 from graphflow.read_ahead import read_ahead
 from graphflow.receipts import keep_receipt
@@ -38,6 +44,8 @@ class StepRecord:
     name: str
     state: str
     seconds: float = 0.0
+    device: str = ""
+    """Where it ran."""
 
 
 @dataclass(slots=True)
@@ -55,9 +63,9 @@ class Outcome:
 class RunContext(Context):
     """The context of one running step."""
 
-    def __init__(self, runner: _Runner, step: Step) -> None:
+    def __init__(self, runner: _Runner, step: Step, device: str) -> None:
         self._runner, self._step = runner, step
-        self.compute, self.output_folder = runner.plan.compute, runner.output_folder / step.folder
+        self.compute, self.output_folder = runner.compute[device], runner.output_folder / step.folder
         self.memory = runner.plan.memory(step)
         record = runner.provenance.get(step.folder)
         name = step.name.removeprefix(f"{step.folder}/")
@@ -112,25 +120,37 @@ class _Runner:
         self.plan, self.cache, self.listeners, self.cancel = plan, cache, listeners, cancel
         self.output_folder = output_folder
         self.outcome = Outcome()
+        self.compute = {device: plan.compute.on(device) for device in plan.compute.all_devices}
         self.values: dict[Ref, Any] = {}
+        self.uses: Counter[Ref] = Counter()
+        """How many steps, and results, still need a value."""
         self.records: dict[int, StepRecord] = {}
         self.lost: set[str] = set()
         """Keys of results that the store has no more, though it had them when it was asked."""
+        self.files: list[tuple[int, Path]] = []
+        self.failure: BaseException | None = None
+        """What ended the run; from then on no worker begins or goes on with a step."""
+        self._telling = threading.RLock()
+        self._changed = threading.Condition()
 
     def saved(self, step: Step, path: Path) -> None:
-        self.outcome.files.append(path)
-        self.emit(events.FileSaved(step.name, str(path)))
+        with self._telling:
+            self.files.append((step.index, path))
+            self.emit(events.FileSaved(step.name, str(path)))
 
     def warn(self, message: str, step: str | None = None) -> None:
-        self.outcome.warnings.append(message)
-        self.emit(events.Warned(step, message))
+        with self._telling:
+            self.outcome.warnings.append(message)
+            self.emit(events.Warned(step, message))
 
     def emit(self, event: Event) -> None:
-        for listener in self.listeners:
-            listener(event)
+        """Tell the listeners, which need not be able to hear two workers at once."""
+        with self._telling:
+            for listener in self.listeners:
+                listener(event)
 
     def stop_if_cancelled(self) -> None:
-        if self.cancel is not None and self.cancel.is_set():
+        if self.failure is not None or (self.cancel is not None and self.cancel.is_set()):
             raise Cancelled("the run was cancelled")
 
     def run(self) -> Outcome:
@@ -152,6 +172,7 @@ class _Runner:
         finally:
             self.values.clear()
             outcome.seconds = time.perf_counter() - begun
+            outcome.files = [path for _, path in sorted(self.files, key=itemgetter(0))]
             records = self.records
             outcome.records = [
                 records.get(step.index) or StepRecord(step.name, "unneeded" if ending == "done" else "not reached")
@@ -173,24 +194,89 @@ class _Runner:
             present=self.values,
             finished=finished,
         )
-        running = (step for step in self.plan.steps if found.states[step.index] == "run")
+        wanted = [step for step in self.plan.steps if found.states[step.index] != "unneeded"]
+        running = [step for step in wanted if found.states[step.index] == "run"]
         read_ahead(file for step in running for file in step.node.weight_files())
-        for step in self.plan.steps:
-            state = found.states[step.index]
-            if state != "unneeded":
-                self.stop_if_cancelled()
-                if state == "run":
-                    self._run_or_wait(step)
-                elif step.index in found.files:
-                    self._cached(step, {})
-                    for path in found.files[step.index]:
-                        self.saved(step, path)
-                elif not self._read(step):
-                    self.lost.add(step.key)
-                    return False
-            for ref in step.frees:
-                self.values.pop(ref, None)
+        self.uses = Counter(value for step in running for value in step.inputs.values() if isinstance(value, Ref))
+        self.uses.update(set(self.plan.results.values()))
+        self.values = {ref: value for ref, value in self.values.items() if self.uses[ref]}
+        placement = Placement(wanted, list(self.compute), self.values)
+        if len(self.compute) == 1:
+            (device,) = self.compute
+            self._work(device, placement, found)
+        else:
+            self._work_together(placement, found)
+        return not placement.left
+
+    def _work_together(self, placement: Placement, found: LookUp) -> None:
+        """One worker for each device; what one of them raises ends the others at their next step, and is raised here.
+
+        Python hands an interruption from the keyboard to this thread, which does nothing but wait.
+        """
+
+        def work(device: str) -> None:
+            try:
+                self._work(device, placement, found)
+            except BaseException as error:
+                with self._changed:
+                    self.failure = self.failure or error
+                    self._changed.notify_all()
+
+        workers = [threading.Thread(target=work, args=[device], name=f"graphflow-{device}") for device in self.compute]
+        for worker in workers:
+            worker.start()
+        try:
+            for worker in workers:
+                while worker.is_alive():
+                    worker.join(_WAITING)
+        except BaseException as error:
+            self.failure = self.failure or error
+            for worker in workers:
+                worker.join()
+        if self.failure is not None:
+            raise self.failure
+
+    def _work(self, device: str, placement: Placement, found: LookUp) -> None:
+        """Take steps and do them until there are none, or until a kept result turns out to be gone."""
+        lost = len(self.lost)
+        while True:
+            with self._changed:
+                step = None
+                while placement.left and len(self.lost) == lost and step is None:
+                    self.stop_if_cancelled()
+                    step = placement.take(device)
+                    if step is None:
+                        self._changed.wait(_WAITING)
+                if step is None:
+                    return
+            done = self._do(step, device, found)
+            with self._changed:
+                if done:
+                    placement.done(step)
+                    if found.states[step.index] == "run":
+                        self._drop(step)
+                self._changed.notify_all()
+
+    def _do(self, step: Step, device: str, found: LookUp) -> bool:
+        """Run a step, or take what is known of it; False where that was not there after all."""
+        if found.states[step.index] == "run":
+            self._run_or_wait(step, device)
+        elif step.index in found.files:
+            self._cached(step, {})
+            for path in found.files[step.index]:
+                self.saved(step, path)
+        elif not self._read(step):
+            self.lost.add(step.key)
+            return False
         return True
+
+    def _drop(self, step: Step) -> None:
+        """Let go of the inputs of a step that nothing else needs."""
+        for value in step.inputs.values():
+            if isinstance(value, Ref):
+                self.uses[value] -= 1
+                if not self.uses[value]:
+                    self.values.pop(value, None)
 
     def _cached(self, step: Step, outputs: Mapping[str, Any]) -> None:
         self._keep(step, outputs)
@@ -205,16 +291,16 @@ class _Runner:
             self._cached(step, outputs)
         return outputs is not None
 
-    def _run_or_wait(self, step: Step) -> None:
+    def _run_or_wait(self, step: Step, device: str) -> None:
         """Run a step, unless another process is about to: then take what that made."""
         if self.cache is None or not step.node.cached:
-            self._run_step(step)
+            self._run_step(step, device)
             return
         claim = self._claimed(step, self.cache)
         try:
             # it may have been made since the store was looked through
             if step.key in self.lost or not self.cache.has(step.key) or not self._read(step):
-                self._run_step(step)
+                self._run_step(step, device)
         finally:
             claim.release()
 
@@ -230,16 +316,16 @@ class _Runner:
             time.sleep(_WAITING)
             self.stop_if_cancelled()
 
-    def _run_step(self, step: Step) -> None:
+    def _run_step(self, step: Step, device: str) -> None:
         node = step.node
         signature = node.signature()
         if self.listeners:
-            self.emit(events.StepStarted(step.index, step.name, node.type_id, step.progress_steps))
+            self.emit(events.StepStarted(step.index, step.name, node.type_id, step.progress_steps, device))
         arguments = {
             port: value.value if isinstance(value, Constant) else self.values[value]
             for port, value in step.inputs.items()
         }
-        context = RunContext(self, step) if signature.takes_context else None
+        context = RunContext(self, step, device) if signature.takes_context else None
         if context is not None:
             arguments["context"] = context
         begun = time.perf_counter()
@@ -260,16 +346,18 @@ class _Runner:
                 self.cache.put(step.key, outputs, self.warn)
             elif context is not None:
                 keep_receipt(self.cache, step, context.output_folder, context.files, self.warn)
-        self.records[step.index] = StepRecord(step.name, "ran", seconds)
+        self.records[step.index] = StepRecord(step.name, "ran", seconds, device)
         self.emit(events.StepFinished(step.index, step.name, node.type_id, seconds))
 
     def _keep(self, step: Step, outputs: Mapping[str, Any]) -> None:
         for output, value in outputs.items():
-            self.values[Ref(step.index, output)] = value
+            ref = Ref(step.index, output)
+            if self.uses[ref]:
+                self.values[ref] = value
 
 
 _WAITING = 0.05
-"""Seconds between two looks at whether another process is done."""
+"""Seconds between two looks at whether another process or worker is done, or the run was cancelled."""
 
 
 def _outputs(step: Step, result: Any) -> dict[str, Any]:

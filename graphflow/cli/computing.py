@@ -8,16 +8,22 @@ from collections.abc import Iterable
 
 from graphflow.cache import Store
 from graphflow.cli.parser import Options, Parser
-from graphflow.device import ATTENTIONS, DTYPES, OFFLOADS, Compute, resolve_compute
+from graphflow.device import ATTENTIONS, DEVICE_NAMES, DTYPES, OFFLOADS, Compute, resolve_compute
 from graphflow.disk_store import default_store
 from graphflow.graph import Graph, largest_weights
 
 __all__ = ["add_computing", "add_store", "compute_for", "store_for"]
 
 
-def add_computing(parser: Parser, *, device: str, device_help: str) -> None:
-    """The options ``--device`` to ``--memory-budget``; ``device`` is the default of the first."""
-    parser.add_argument("--device", metavar="DEVICE", type=_device, default=device, help=device_help)
+def add_computing(parser: Parser, *, device: str, told_device: str) -> None:
+    """The options ``--device`` to ``--memory-budget``; ``device`` is the default of the first, told in other words."""
+    parser.add_argument(
+        "--device",
+        metavar="DEVICE",
+        type=_device,
+        default=device,
+        help=f"{DEVICE_NAMES}; on several, steps run side by side (default: {told_device})",
+    )
     parser.add_argument(
         "--dtype",
         choices=DTYPES,
@@ -75,6 +81,6 @@ def compute_for(options: Options, graphs: Iterable[Graph]) -> Compute:
 
 
 def _device(word: str) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", word):
-        raise argparse.ArgumentTypeError(f"found '{word}', expected auto, cpu, cuda, cuda:N or mps")
+    if not re.fullmatch(r"auto|mps|cuda:all|(cpu|cuda)(:\d+)?(,(cpu|cuda)(:\d+)?)*", word):
+        raise argparse.ArgumentTypeError(f"found '{word}', expected {DEVICE_NAMES}")
     return word

@@ -43,7 +43,7 @@ def add_arguments(parser: Parser) -> None:
     add_computing(
         parser,
         device="auto",
-        device_help="auto, cpu, cuda, cuda:N or mps (default: auto, the first GPU or the CPU)",
+        told_device="auto, the first GPU or the CPU",
     )
     parser.add_argument("--out", metavar="DIR", default="out", help="folder that a run would save in (default: out)")
     add_sweep(parser)

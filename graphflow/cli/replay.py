@@ -58,7 +58,7 @@ def add_arguments(parser: Parser) -> None:
     add_computing(
         parser,
         device="auto",
-        device_help="auto, cpu, cuda, cuda:N or mps (default: as then, or else auto)",
+        told_device="as then, or else auto",
     )
     parser.set_defaults(device=None, dtype=None, attention=None)
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -51,7 +51,7 @@ def add_arguments(parser: Parser) -> None:
     add_computing(
         parser,
         device="auto",
-        device_help="auto, cpu, cuda, cuda:N or mps (default: auto, the first GPU or the CPU)",
+        told_device="auto, the first GPU or the CPU",
     )
     add_sweep(parser)
     parser.add_argument("--no-sheet", action="store_true", help="write no contact sheet of a sweep to DIR")

@@ -173,7 +173,7 @@ class _Walk:
         surroundings of each pixel are written out.
         """
         numbers = (2 * before + out) * size
-        if self.compute.device != "cpu":
+        if not self.compute.on_cpu:
             return numbers
         if self.width == WIDTH["float32"]:
             return numbers + 9 * before * out

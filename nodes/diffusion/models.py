@@ -82,7 +82,7 @@ _FROM_TRANSFORMERS = ("CLIP", "T5", *DEPTH_ESTIMATORS)
 
 def begin_step(compute: Compute, need: Memory | None) -> None:
     """Make room for a step: what it computes with is kept free of pooled networks, and offloaded ones go back."""
-    release()
+    release(compute.device)
     whole = device_memory(compute.device) if compute.memory_budget is None else compute.memory_budget
     pool.limit(compute.device, None if whole is None else whole - (need.activations if need else 0))
 

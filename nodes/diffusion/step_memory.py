@@ -99,7 +99,7 @@ def decoding_memory(info: ModelInfo, latent: PortType, tile: int, compute: Compu
     if cells is None or latent.batch is None or not _known(info, name, "AutoencoderKL"):
         return None
     need = decoder_activations(info.autoencoder, *_tile(info, cells, tile), compute)
-    if compute.device == "cpu":  # on an accelerator the pictures are put together in the machine's memory
+    if compute.on_cpu:  # on an accelerator the pictures are put together in the machine's memory
         need += _picture_bytes(latent) * PLANES
     return _with_weights(info, [name], need, compute)
 

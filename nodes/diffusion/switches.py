@@ -55,10 +55,10 @@ def copied(network: torch.nn.Module, device: str) -> torch.nn.Module:
     return copy.deepcopy(network, copies)
 
 
-def release() -> None:
+def release(device: str) -> None:
     """Bring what earlier steps left on an accelerator back into the machine's memory."""
     for network in list(_offloaded):
-        if next(network.parameters()).device.type != "cpu":
+        if next(network.parameters()).device == torch.device(device):
             network.to("cpu")
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
