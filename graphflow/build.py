@@ -157,6 +157,7 @@ class Workflow(WorkflowDocument):
         offload: str = "none",
         channels_last: bool = False,
         compile: bool = False,
+        together: int | None = None,
         registry: Registry | None = None,
         offline: bool = False,
         sweep: Sweep | None = None,
@@ -174,6 +175,7 @@ class Workflow(WorkflowDocument):
             offload=offload,
             channels_last=channels_last,
             compile=compile,
+            together=together,
             weights=largest_weights(graphs.values()),
         )
         return plan_together(graphs, keep=keep, compute=compute)
@@ -190,6 +192,7 @@ class Workflow(WorkflowDocument):
         channels_last: bool = False,
         compile: bool = False,
         memory_budget: int | str | None = None,
+        together: int | None = None,
         cache: Store | bool = True,
         metadata: bool = True,
         listeners: Iterable[Listener] = (),
@@ -204,10 +207,11 @@ class Workflow(WorkflowDocument):
         ``inputs`` are values for the declared inputs; ``out`` is the folder that files are saved in; ``keep`` names
         nodes whose values are wanted besides the outputs and what is saved. ``device`` to ``compile`` say where and
         how to compute, as `graphflow.device.Compute` does. ``memory_budget`` (bytes, or a text like "8GB") is what no
-        step may need more of, by default what the device has. Results are looked up and kept in ``cache``, by default
-        the user's store on the disk (`DiskStore`); False for none. With ``metadata`` PNG files hold the workflow and
-        the inputs that made them. With ``offline`` nothing is asked of the network, and what is not on this machine is
-        missing.
+        step may need more of, by default what the device has. Of a sweep's points, ``together`` at most go through a
+        denoiser at once: by default 1 on the CPU and 8 on an accelerator, as far as memory allows. Results are looked
+        up and kept in ``cache``, by default the user's store on the disk (`DiskStore`); False for none. With
+        ``metadata`` PNG files hold the workflow and the inputs that made them. With ``offline`` nothing is asked of
+        the network, and what is not on this machine is missing.
 
         ``sweep`` runs the workflow for several values of its inputs, by default as the document says: lists by input
         for all combinations, or a list of mappings. What the points share is computed once; `Run.points` has what each
@@ -225,6 +229,7 @@ class Workflow(WorkflowDocument):
             channels_last=channels_last,
             compile=compile,
             memory_budget=memory_budget,
+            together=together,
             weights=largest_weights(graphs.values()),
         )
         planned = plan_together(graphs, keep=keep, compute=compute)

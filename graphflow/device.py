@@ -35,6 +35,8 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS = ("auto", "sdpa", "xformers", "eager")
 OFFLOADS = ("none", "model", "sequential")
 
+TOGETHER = 8
+"""How many equal steps go through a denoiser at once on an accelerator, where memory allows."""
 LARGE = 256 << 20
 """Bytes of weights from which ``auto`` is bfloat16 on a processor with instructions for it: smaller networks are so
 quick that rounding to and from it costs more than it saves."""
@@ -64,6 +66,8 @@ class Compute:
     """Whether denoisers go through torch.compile."""
     memory_budget: int | None = None
     """Bytes that no step may need more of; None: what the device has."""
+    together: int = 1
+    """How many equal steps on different values, such as points of a sweep, go through a denoiser at once at most."""
 
     @property
     def all_devices(self) -> tuple[str, ...]:
@@ -77,12 +81,13 @@ class Compute:
 
     def on(self, device: str) -> Compute:
         """The same settings for what one of the devices computes."""
-        return replace(self, device=device, devices=())
+        return replace(self, device=device, devices=(), together=1)
 
     def environment(self) -> Mapping[str, str]:
         """The settings that change results in their last digits, and so belong into cache keys.
 
-        Offloading and the budget change nothing. A switch that is left alone is not mentioned.
+        Offloading and the budget change nothing, and steps that are computed together give what each gives alone,
+        within a tolerance that their node states. A switch that is left alone is not mentioned.
         """
         told = {"device": self.device.partition(":")[0], "dtype": self.dtype}
         if self.attention != "sdpa":
@@ -102,13 +107,15 @@ def resolve_compute(
     channels_last: bool = False,
     compile: bool = False,
     memory_budget: int | str | None = None,
+    together: int | None = None,
     weights: int | None = 0,
 ) -> Compute:
     """What a person asks for as settings that this machine can keep. Raises WorkflowError with every problem.
 
     ``weights`` are the bytes of the largest file of weights that is read, None where no model runs (see
     `graphflow.graph.largest_weights`): then, with the device left open, nobody is asked for a GPU, which imports torch.
-    ``device`` may name several of one kind, with commas between them.
+    ``device`` may name several of one kind, with commas between them. ``together`` None is 1 on the CPU, which has
+    little to gain, and `TOGETHER` elsewhere.
     """
     if device == "auto" and weights is None and offload == "none":
         device = "cpu"
@@ -136,6 +143,7 @@ def resolve_compute(
         channels_last=channels_last,
         compile=compile,
         memory_budget=budget,
+        together=(1 if places[0].partition(":")[0] == "cpu" else TOGETHER) if together is None else together,
     )
     problems += _impossible(compute, device_known=device_known)
     if problems:
@@ -148,6 +156,8 @@ def _impossible(compute: Compute, *, device_known: bool) -> Iterator[Problem]:
     if compute.attention not in ATTENTIONS:
         message = f"found attention '{compute.attention}', expected one of {', '.join(ATTENTIONS)}"
         yield Problem("attention.unknown", message, hint=nearest(compute.attention, ATTENTIONS))
+    if compute.together < 1:
+        yield Problem("together.range", f"found together {compute.together}, expected at least 1")
     if compute.offload not in OFFLOADS:
         message = f"found offload '{compute.offload}', expected one of {', '.join(OFFLOADS)}"
         yield Problem("offload.unknown", message, hint=nearest(compute.offload, OFFLOADS))

@@ -10,36 +10,25 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
-from graphflow.node import Node, Ref
+from graphflow.batches import Batches, Draft, sources_of
 
 __all__ = ["grouped"]
 
 Models = tuple[str, ...]
 
 
-class _Draft(Protocol):
-    @property
-    def node(self) -> Node: ...
+def grouped(drafts: Sequence[Draft], order: Sequence[int], together: Batches) -> dict[int, int]:
+    """The place in the plan of each draft of ``order``, which is topological, in the order of the plan.
 
-    @property
-    def inputs(self) -> Mapping[str, object]: ...
-
-
-class _Drafts(Protocol):
-    @property
-    def drafts(self) -> Sequence[_Draft]: ...
-
-
-def grouped(builder: _Drafts, order: Sequence[int]) -> dict[int, int]:
-    """The place in the plan of each draft of ``order``, which is topological, in the order of the plan."""
-    drafts = builder.drafts
+    The steps of a batch, which follow each other in ``order``, come after all that any of them needs.
+    """
     models = {index: drafts[index].node.models() for index in order}
     if len({needed for needed in models.values() if needed}) < 2:
         return {index: place for place, index in enumerate(order)}
     sources = {
-        index: {value.step for value in drafts[index].inputs.values() if isinstance(value, Ref)} for index in order
+        index: {source for each in together.get(index, (index,)) for source in sources_of(drafts[each])}
+        for index in order
     }
     groups = _groups(order, models, sources)
     rank = {index: place for place, index in enumerate(order)}

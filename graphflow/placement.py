@@ -15,30 +15,34 @@ from collections.abc import Collection, Sequence
 from graphflow.node import Ref
 from graphflow.plan import Step
 
-__all__ = ["Placement"]
+__all__ = ["Placement", "Unit"]
+
+
+Unit = tuple[Step, ...]
+"""Steps that one device runs at once."""
 
 
 class Placement:
-    """Gives out steps to devices, each once, and none before those that it needs are done. Not thread-safe."""
+    """Gives out units to devices, each once, and none before those that it needs are done. Not thread-safe."""
 
-    def __init__(self, steps: Sequence[Step], devices: Sequence[str], present: Collection[Ref] = ()) -> None:
-        """``steps`` are in an order in which they could run; ``present`` are values that are there already."""
-        self.left = len(steps)
-        """How many steps are not done yet."""
+    def __init__(self, units: Sequence[Unit], devices: Sequence[str], present: Collection[Ref] = ()) -> None:
+        """``units`` are in an order in which they could run; ``present`` are values that are there already."""
+        self.left = len(units)
+        """How many units are not done yet."""
         self._devices = tuple(devices)
+        self._units = units
+        self._in_order = iter(units)
         self._busy: set[str] = set()
         self._holds: dict[str, set[str]] = {device: set() for device in devices}
         self._made_on: dict[int, str] = {}
-        self._steps = {step.index: step for step in steps}
-        self._missing: dict[int, int] = {}
+        self._missing: list[int] = []
         self._waiting: dict[int, list[int]] = {}
         self._ready: dict[tuple[tuple[str, ...], str], list[int]] = {}
-        self._in_order = iter(steps)
         if len(self._devices) > 1:
-            self._connect(steps, present)
+            self._connect(present)
 
-    def take(self, device: str) -> Step | None:
-        """The step that the device is to run now; None while there is none for it."""
+    def take(self, device: str) -> Unit | None:
+        """What the device is to run now; None while there is nothing for it."""
         if len(self._devices) == 1:
             return next(self._in_order, None)
         self._busy.discard(device)
@@ -47,50 +51,50 @@ class Placement:
         ]
         if not ranked:
             return None
-        _, index, group = min(ranked)
+        _, number, group = min(ranked)
         heapq.heappop(self._ready[group])
         if not self._ready[group]:
             del self._ready[group]
         self._busy.add(device)
         self._holds[device] |= {*group[0]}
-        self._made_on[index] = device
-        return self._steps[index]
+        self._made_on |= {step.index: device for step in self._units[number]}
+        return self._units[number]
 
-    def done(self, step: Step) -> None:
-        """Tell that a step is done, so that those that waited for it may run."""
+    def done(self, unit: Unit) -> None:
+        """Tell that the steps of a unit are done, so that those that waited for them may run."""
         self.left -= 1
-        for user in self._waiting.pop(step.index, ()):
-            self._missing[user] -= 1
-            if not self._missing[user]:
-                self._add(self._steps[user])
+        for step in unit:
+            for user in self._waiting.pop(step.index, ()):
+                self._missing[user] -= 1
+                if not self._missing[user]:
+                    self._add(user)
 
-    def _connect(self, steps: Sequence[Step], present: Collection[Ref]) -> None:
+    def _connect(self, present: Collection[Ref]) -> None:
+        known = {step.index for unit in self._units for step in unit}
         last_effect: dict[str, int] = {}
-        for step in steps:
-            needs = {
-                value.step
-                for value in step.inputs.values()
-                if isinstance(value, Ref) and value.step in self._steps and value not in present
-            }
-            if step.node.effect:
-                if step.folder in last_effect:
-                    needs.add(last_effect[step.folder])
-                last_effect[step.folder] = step.index
-            self._missing[step.index] = len(needs)
+        for number, unit in enumerate(self._units):
+            needs = {value.step for step in unit for value in _refs(step) if value not in present} & known
+            for step in unit:
+                if step.node.effect:
+                    if step.folder in last_effect:
+                        needs.add(last_effect[step.folder])
+                    last_effect[step.folder] = step.index
+            self._missing.append(len(needs))
             for need in needs:
-                self._waiting.setdefault(need, []).append(step.index)
+                self._waiting.setdefault(need, []).append(number)
             if not needs:
-                self._add(step)
+                self._add(number)
 
-    def _add(self, step: Step) -> None:
-        """Put a step where a device finds it: with those of the same models, or whose inputs are in the same place."""
+    def _add(self, number: int) -> None:
+        """Put a unit where a device finds it: with those of the same models, or whose inputs are in the same place."""
+        step = self._units[number][0]
         models = step.node.models()
         homes = () if models else (self._made_on.get(value.step) for value in _refs(step))
         group = (models, next((home for home in homes if home), ""))
-        heapq.heappush(self._ready.setdefault(group, []), step.index)
+        heapq.heappush(self._ready.setdefault(group, []), number)
 
     def _rank(self, device: str, group: tuple[tuple[str, ...], str]) -> int:
-        """How well a group of steps suits a free device: 1 is best, 0 means that it is to leave them alone."""
+        """How well a group of units suits a free device: 1 is best, 0 means that it is to leave them alone."""
         models, home = group
         if not models:
             if home in ("", device):

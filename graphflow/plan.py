@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from graphflow.batches import Batches, batches, sources_of
 from graphflow.collector import paused_collection
 from graphflow.device import Compute
 from graphflow.errors import Problem, WorkflowError, nearest
@@ -46,6 +47,8 @@ class Step:
     """Values that nobody needs after this step."""
     folder: str = ""
     """Where below the output folder its files go: an item of a sweep has a folder of its own."""
+    batch: tuple[int, ...] = ()
+    """Steps that it may be computed together with, itself included."""
 
     @property
     def progress_steps(self) -> int | None:
@@ -145,11 +148,18 @@ def plan_together(
             if results or name in keep or builder.type_of(ref).kind in PLAIN_KINDS:
                 kept.add(prefix + name)
     # effects first, so that a result is saved as soon as it is there
-    places = grouped(builder, _order(builder, [*effects, *sorted({ref.step for ref in wanted.values()})]))
+    roots = [*effects, *sorted({ref.step for ref in wanted.values()})]
+    order, drafts = _order(builder, roots, {}), builder.drafts
+    together = batches(drafts, order, compute.together)
+    if together:
+        order = _order(builder, roots, together)
+    places = grouped(drafts, order, together)
     outputs = {name: Ref(places[ref.step], ref.output) for name, ref in wanted.items()}
     shown = {name: ref for name, ref in outputs.items() if name in kept}
     warnings = tuple(dict.fromkeys(warning for graph in graphs.values() for warning in graph.warnings))
-    return Plan(tuple(_steps(builder, places, set(shown.values()))), shown, outputs, warnings, environment, compute)
+    return Plan(
+        tuple(_steps(builder, places, set(shown.values()), together)), shown, outputs, warnings, environment, compute
+    )
 
 
 class _Part:
@@ -225,8 +235,11 @@ class _Part:
         return ref
 
 
-def _order(builder: StepBuilder, roots: Iterable[int]) -> list[int]:
-    """Depth first from the wanted steps, so that few values live at once; what is not reached is dropped."""
+def _order(builder: StepBuilder, roots: Iterable[int], together: Batches) -> list[int]:
+    """Depth first from the wanted steps, so that few values live at once; what is not reached is dropped.
+
+    The steps of a batch follow each other, after all that any of them needs.
+    """
     reached: set[int] = set()
     order: list[int] = []
     drafts = builder.drafts
@@ -237,19 +250,18 @@ def _order(builder: StepBuilder, roots: Iterable[int]) -> list[int]:
             if index in reached:
                 stack.pop()
                 continue
-            waiting = [
-                ref.step for ref in drafts[index].inputs.values() if isinstance(ref, Ref) and ref.step not in reached
-            ]
+            batch = together.get(index) or (index,)
+            waiting = [step for each in batch for step in sources_of(drafts[each]) if step not in reached]
             if waiting:
                 stack.extend(reversed(waiting))
             else:
                 stack.pop()
-                reached.add(index)
-                order.append(index)
+                reached.update(batch)
+                order.extend(batch)
     return order
 
 
-def _steps(builder: StepBuilder, places: Mapping[int, int], kept: set[Ref]) -> Iterator[Step]:
+def _steps(builder: StepBuilder, places: Mapping[int, int], kept: set[Ref], together: Batches) -> Iterator[Step]:
     """The steps, each with the values that nobody needs after it. ``kept`` are values that stay, by place."""
     inputs_of: list[dict[str, Ref | Constant]] = []
     last: dict[Ref, int] = {}
@@ -280,4 +292,5 @@ def _steps(builder: StepBuilder, places: Mapping[int, int], kept: set[Ref]) -> I
             draft.key,
             tuple(frees[place]),
             draft.folder,
+            tuple(places[each] for each in together.get(index, ())),
         )

@@ -11,10 +11,11 @@ the calling thread itself.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -22,13 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from graphflow import events
+from graphflow.batches import memory_of_batch
 from graphflow.cache import Claim, Store
 from graphflow.errors import Cancelled
 from graphflow.events import Event, Listener
 from graphflow.graph import Constant
 from graphflow.lookup import LookUp, look_up
+from graphflow.memory import device_memory
 from graphflow.node import Context, Ref
-from graphflow.placement import Placement
+from graphflow.placement import Placement, Unit
 from graphflow.plan import Plan, Step
 from graphflow.read_ahead import read_ahead
 from graphflow.receipts import keep_receipt
@@ -200,7 +203,7 @@ class _Runner:
         self.uses = Counter(value for step in running for value in step.inputs.values() if isinstance(value, Ref))
         self.uses.update(set(self.plan.results.values()))
         self.values = {ref: value for ref, value in self.values.items() if self.uses[ref]}
-        placement = Placement(wanted, list(self.compute), self.values)
+        placement = Placement(self._units(wanted, found), list(self.compute), self.values)
         if len(self.compute) == 1:
             (device,) = self.compute
             self._work(device, placement, found)
@@ -236,31 +239,60 @@ class _Runner:
         if self.failure is not None:
             raise self.failure
 
+    def _units(self, wanted: Iterable[Step], found: LookUp) -> list[Unit]:
+        """The steps that are needed, those of a batch that have to run as one, as far as memory and devices allow."""
+        units: list[Unit] = []
+        taken: set[int] = set()
+        for step in wanted:
+            if step.index in taken:
+                continue
+            running = [self.plan.steps[each] for each in step.batch if found.states[each] == "run"]
+            if found.states[step.index] == "run" and len(running) > 1:
+                size = min(self._fitting(step, len(running)), math.ceil(len(running) / len(self.compute)))
+                units += [tuple(running[start : start + size]) for start in range(0, len(running), size)]
+                taken.update(each.index for each in running)
+            else:
+                units.append((step,))
+        return units
+
+    def _fitting(self, step: Step, most: int) -> int:
+        """How many equal steps may be computed together within the memory that there is."""
+        compute = self.plan.compute
+        limit = device_memory(compute.device) if compute.memory_budget is None else compute.memory_budget
+        count = most
+        while count > 1 and limit is not None:
+            need = memory_of_batch(step.node, step.input_types, count, compute)
+            if need is None or need <= limit:
+                break
+            count -= 1
+        return count
+
     def _work(self, device: str, placement: Placement, found: LookUp) -> None:
         """Take steps and do them until there are none, or until a kept result turns out to be gone."""
         lost = len(self.lost)
         while True:
             with self._changed:
-                step = None
-                while placement.left and len(self.lost) == lost and step is None:
+                unit = None
+                while placement.left and len(self.lost) == lost and unit is None:
                     self.stop_if_cancelled()
-                    step = placement.take(device)
-                    if step is None:
+                    unit = placement.take(device)
+                    if unit is None:
                         self._changed.wait(_WAITING)
-                if step is None:
+                if unit is None:
                     return
-            done = self._do(step, device, found)
+            done = self._do(unit, device, found)
             with self._changed:
                 if done:
-                    placement.done(step)
-                    if found.states[step.index] == "run":
-                        self._drop(step)
+                    placement.done(unit)
+                    if found.states[unit[0].index] == "run":
+                        self._drop(unit)
                 self._changed.notify_all()
 
-    def _do(self, step: Step, device: str, found: LookUp) -> bool:
-        """Run a step, or take what is known of it; False where that was not there after all."""
+    def _do(self, unit: Unit, device: str, found: LookUp) -> bool:
+        """Run steps, or take what is known of one; False where that was not there after all."""
+        step = unit[0]
         if found.states[step.index] == "run":
-            self._run_or_wait(step, device)
+            self._run_or_wait(unit, device)
         elif step.index in found.files:
             self._cached(step, {})
             for path in found.files[step.index]:
@@ -270,13 +302,14 @@ class _Runner:
             return False
         return True
 
-    def _drop(self, step: Step) -> None:
-        """Let go of the inputs of a step that nothing else needs."""
-        for value in step.inputs.values():
-            if isinstance(value, Ref):
-                self.uses[value] -= 1
-                if not self.uses[value]:
-                    self.values.pop(value, None)
+    def _drop(self, unit: Unit) -> None:
+        """Let go of the inputs of steps that nothing else needs."""
+        for step in unit:
+            for value in step.inputs.values():
+                if isinstance(value, Ref):
+                    self.uses[value] -= 1
+                    if not self.uses[value]:
+                        self.values.pop(value, None)
 
     def _cached(self, step: Step, outputs: Mapping[str, Any]) -> None:
         self._keep(step, outputs)
@@ -291,18 +324,35 @@ class _Runner:
             self._cached(step, outputs)
         return outputs is not None
 
-    def _run_or_wait(self, step: Step, device: str) -> None:
-        """Run a step, unless another process is about to: then take what that made."""
-        if self.cache is None or not step.node.cached:
-            self._run_step(step, device)
+    def _run_or_wait(self, unit: Unit, device: str) -> None:
+        """Run steps, but for those that another process is about to run: for them take what that made."""
+        store = self.cache
+        if store is None or not unit[0].node.cached:
+            self._run(unit, device)
             return
-        claim = self._claimed(step, self.cache)
+        claims: list[Claim] = []
         try:
-            # it may have been made since the store was looked through
-            if step.key in self.lost or not self.cache.has(step.key) or not self._read(step):
-                self._run_step(step, device)
+            # nobody may wait for a claim who holds another one; so those that are taken have their turn later, alone
+            waiting = []
+            for step in unit:
+                claim = self._claimed(step, store) if len(unit) == 1 else store.claim(step.key)
+                if claim is None:
+                    waiting.append(step)
+                else:
+                    claims.append(claim)
+            # some may have been made since the store was looked through
+            left = tuple(
+                step
+                for step in unit
+                if step not in waiting and (step.key in self.lost or not store.has(step.key) or not self._read(step))
+            )
+            if left:
+                self._run(left, device)
         finally:
-            claim.release()
+            for claim in claims:
+                claim.release()
+        for step in waiting:
+            self._run_or_wait((step,), device)
 
     def _claimed(self, step: Step, store: Store) -> Claim:
         told = False
@@ -316,38 +366,52 @@ class _Runner:
             time.sleep(_WAITING)
             self.stop_if_cancelled()
 
-    def _run_step(self, step: Step, device: str) -> None:
-        node = step.node
-        signature = node.signature()
-        if self.listeners:
-            self.emit(events.StepStarted(step.index, step.name, node.type_id, step.progress_steps, device))
-        arguments = {
-            port: value.value if isinstance(value, Constant) else self.values[value]
-            for port, value in step.inputs.items()
-        }
-        context = RunContext(self, step, device) if signature.takes_context else None
-        if context is not None:
-            arguments["context"] = context
+    def _run(self, unit: Unit, device: str) -> None:
+        arguments, contexts = [], []
+        for step in unit:
+            if self.listeners:
+                self.emit(events.StepStarted(step.index, step.name, step.node.type_id, step.progress_steps, device))
+            given = {
+                port: value.value if isinstance(value, Constant) else self.values[value]
+                for port, value in step.inputs.items()
+            }
+            context = RunContext(self, step, device) if step.node.signature().takes_context else None
+            if context is not None:
+                given["context"] = context
+            arguments.append(given)
+            contexts.append(context)
         begun = time.perf_counter()
         try:
-            result = node.run(**arguments)
-            outputs = _outputs(step, result)
+            if len(unit) == 1:
+                results: Sequence[Any] = [unit[0].node.run(**arguments[0])]
+            else:
+                results = type(unit[0].node).run_batch([step.node for step in unit], arguments)
+            outputs = [_outputs(step, result) for step, result in zip(unit, results, strict=True)]
         except (KeyboardInterrupt, Cancelled):
             raise
         except BaseException as error:
-            arguments.pop("context", None)
-            error.add_note(_note(step, arguments))
-            self.emit(events.StepFailed(step.index, step.name, node.type_id, f"{type(error).__name__}: {error}"))
+            for step, given in zip(unit, arguments, strict=True):
+                given.pop("context", None)
+                error.add_note(_note(step, given))
+                told = f"{type(error).__name__}: {error}"
+                self.emit(events.StepFailed(step.index, step.name, step.node.type_id, told))
             raise
-        seconds = time.perf_counter() - begun
+        seconds = (time.perf_counter() - begun) / len(unit)
+        for step, made, context in zip(unit, outputs, contexts, strict=True):
+            self._finish(step, made, context, seconds, device)
+
+    def _finish(
+        self, step: Step, outputs: Mapping[str, Any], context: RunContext | None, seconds: float, device: str
+    ) -> None:
+        """Keep what a step made."""
         self._keep(step, outputs)
         if self.cache is not None:
-            if node.cached:
+            if step.node.cached:
                 self.cache.put(step.key, outputs, self.warn)
             elif context is not None:
                 keep_receipt(self.cache, step, context.output_folder, context.files, self.warn)
         self.records[step.index] = StepRecord(step.name, "ran", seconds, device)
-        self.emit(events.StepFinished(step.index, step.name, node.type_id, seconds))
+        self.emit(events.StepFinished(step.index, step.name, step.node.type_id, seconds))
 
     def _keep(self, step: Step, outputs: Mapping[str, Any]) -> None:
         for output, value in outputs.items():

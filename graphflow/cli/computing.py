@@ -52,6 +52,13 @@ def add_computing(parser: Parser, *, device: str, told_device: str) -> None:
         metavar="SIZE",
         help="what no step may need more of, pooled models included, such as 8GB (default: what the device has)",
     )
+    parser.add_argument(
+        "--together",
+        metavar="N",
+        type=_count,
+        help="how many points of a sweep go through a denoiser at once at most, as far as memory allows "
+        "(default: 1 on the CPU, 8 on a GPU)",
+    )
 
 
 def add_store(parser: Parser) -> None:
@@ -76,8 +83,15 @@ def compute_for(options: Options, graphs: Iterable[Graph]) -> Compute:
         channels_last=options.channels_last,
         compile=options.compile,
         memory_budget=options.memory_budget,
+        together=options.together,
         weights=largest_weights(graphs),
     )
+
+
+def _count(word: str) -> int:
+    if not word.isascii() or not word.isdigit() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"found '{word}', expected a whole number from 1 on")
+    return int(word)
 
 
 def _device(word: str) -> str:

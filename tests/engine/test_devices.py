@@ -112,13 +112,13 @@ def planned(built: gf.Workflow) -> Plan:
 def simulated(plan: Plan, devices: str) -> dict[str, list[str]]:
     """The steps that each device takes, when all steps take equally long."""
     names = [f"cpu:{device}" for device in devices]
-    placement, taken = Placement(plan.steps, names), {name: list[str]() for name in names}
+    placement, taken = Placement([(step,) for step in plan.steps], names), {name: list[str]() for name in names}
     while placement.left:
-        running = [(name, step) for name in names if (step := placement.take(name)) is not None]
+        running = [(name, unit) for name in names if (unit := placement.take(name)) is not None]
         assert running, "steps are left and nobody takes one"
-        for name, step in running:
-            taken[name].append(step.name)
-            placement.done(step)
+        for name, unit in running:
+            taken[name] += [step.name for step in unit]
+            placement.done(unit)
     return taken
 
 

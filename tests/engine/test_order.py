@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import graphflow as gf
+from graphflow.batches import Batches, batches
 from graphflow.node import Ref
 from graphflow.order import grouped
 from graphflow.plan import plan_together
@@ -20,28 +21,45 @@ from tests.engine.pack import REGISTRY, Draw, Redraw
 class Step:
     needed: tuple[str, ...]
     inputs: Mapping[str, Any]
+    input_types: Mapping[str, gf.PortType] = field(default_factory=dict)
+    alike: str | None = None
 
     @property
     def node(self) -> Any:
         return self
 
+    @property
+    def type_id(self) -> str:
+        return "Step"
+
     def models(self) -> tuple[str, ...]:
         return self.needed
 
-
-@dataclass
-class Steps:
-    drafts: list[Step] = field(default_factory=list)
+    def batch_key(self, inputs: Mapping[str, gf.PortType]) -> str | None:
+        return self.alike
 
 
 @st.composite
-def graphs(draw: st.DrawFn) -> Steps:
-    steps = Steps()
+def graphs(draw: st.DrawFn) -> list[Step]:
+    steps: list[Step] = []
     for index in range(draw(st.integers(1, 25))):
         sources = draw(st.sets(st.integers(0, index - 1), max_size=3)) if index else set()
         needed = draw(st.sampled_from([(), ("a",), ("b",), ("a", "c")]))
-        steps.drafts.append(Step(needed, {f"p{source}": Ref(source, "value") for source in sources}))
+        inputs = {f"p{source}": Ref(source, "value") for source in sources}
+        steps.append(Step(needed, inputs, alike=draw(st.sampled_from([None, "x", "y"]))))
     return steps
+
+
+def contracted(steps: list[Step], order: list[int], together: Batches) -> list[int]:
+    """The order in which the steps of a batch follow each other, after all that they need."""
+    done: list[int] = []
+    while len(done) < len(order):
+        for index in order:
+            batch = together.get(index, (index,))
+            needs = {ref.step for each in batch for ref in steps[each].inputs.values()}
+            if index not in done and needs <= {*done}:
+                done += batch
+    return done
 
 
 def switches(models: list[tuple[str, ...]]) -> int:
@@ -54,14 +72,22 @@ def switches(models: list[tuple[str, ...]]) -> int:
     return count
 
 
-@given(graphs())
-def test_every_step_comes_once_and_after_what_it_needs(steps: Steps) -> None:
-    order = list(range(len(steps.drafts)))
-    places = grouped(steps, order)
+@given(graphs(), st.integers(1, 4))
+def test_every_step_comes_once_and_after_what_it_needs(steps: list[Step], most: int) -> None:
+    order = list(range(len(steps)))
+    together = batches(steps, order, most)
+    places = grouped(steps, contracted(steps, order, together), together)
     assert sorted(places.values()) == order
-    for index, step in enumerate(steps.drafts):
+    for index, step in enumerate(steps):
         assert all(places[ref.step] < places[index] for ref in step.inputs.values())
-    assert grouped(steps, order) == places
+    for batch in together.values():
+        assert 2 <= len(batch) <= most and len({steps[index].alike for index in batch} - {None}) == 1
+        first = min(places[index] for index in batch)
+        (needed,) = {steps[index].needed for index in batch}
+        if needed:  # a step without models goes where its neighbours go
+            assert sorted(places[index] for index in batch) == list(range(first, first + len(batch)))
+        for step in (steps[index] for index in batch):  # all that any of them needs comes before the first
+            assert all(places[ref.step] < first for ref in step.inputs.values())
 
 
 class RedrawWith(Redraw, version=1):
@@ -86,23 +112,23 @@ def test_eight_items_over_two_models_load_each_once() -> None:
 
 def test_without_models_to_change_the_order_is_depth_first() -> None:
     """So a chain of 8 items finishes one after the other, and holds one value at a time."""
-    steps = Steps()
+    steps: list[Step] = []
     for item in range(8):
-        steps.drafts.append(Step((), {}))
-        steps.drafts.append(Step(("a",), {"p": Ref(2 * item, "value")}))
-    assert grouped(steps, list(range(16))) == {index: index for index in range(16)}
+        steps.append(Step((), {}))
+        steps.append(Step(("a",), {"p": Ref(2 * item, "value")}))
+    assert grouped(steps, list(range(16)), {}) == {index: index for index in range(16)}
 
 
 def test_a_picture_is_loaded_when_it_is_needed() -> None:
     """Steps without a model go with the one that they prepare something for, not all of them first."""
-    steps = Steps()
+    steps: list[Step] = []
     for _ in range(3):  # load, encode with a, redraw with b
-        base = len(steps.drafts)
-        steps.drafts += [
+        base = len(steps)
+        steps += [
             Step((), {}),
             Step(("a",), {"p": Ref(base, "value")}),
             Step(("b",), {"p": Ref(base + 1, "value")}),
         ]
-    places = grouped(steps, list(range(9)))
+    places = grouped(steps, list(range(9)), {})
     order = sorted(places, key=lambda index: places[index])
     assert order == [0, 1, 3, 4, 6, 7, 2, 5, 8]

@@ -1,0 +1,73 @@
+"""Which steps of a plan are computed together: those that differ only in what their node says may differ.
+
+Such are the points of a sweep over seeds or prompts at the denoiser. Steps are put together only where equally many
+steps lie before each, so that none can depend on another, and no chain of dependencies can lead out of one batch and
+back into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from graphflow.device import Compute
+from graphflow.node import Node, Ref
+from graphflow.types import PortType
+
+__all__ = ["Batches", "Draft", "batches", "memory_of_batch", "sources_of"]
+
+
+class Draft(Protocol):
+    """What is asked of a step under construction."""
+
+    @property
+    def node(self) -> Node:
+        """The node."""
+
+    @property
+    def inputs(self) -> Mapping[str, object]:
+        """Refs to other steps, or constants, by port."""
+
+    @property
+    def input_types(self) -> Mapping[str, PortType]:
+        """What is known of the inputs."""
+
+
+Batches = Mapping[int, tuple[int, ...]]
+"""Of each step that is in a batch, all that are, itself included."""
+
+
+def batches(drafts: Sequence[Draft], order: Iterable[int], most: int) -> Batches:
+    """The batches among the steps of ``order``, which is topological, with at most ``most`` steps in each."""
+    if most < 2:
+        return {}
+    depth: dict[int, int] = {}
+    alike: dict[Hashable, list[int]] = {}
+    for index in order:
+        draft = drafts[index]
+        depth[index] = 1 + max((depth[source] for source in sources_of(draft)), default=0)
+        key = draft.node.batch_key(draft.input_types)
+        if key is not None:
+            alike.setdefault((depth[index], draft.node.type_id, draft.node.models(), key), []).append(index)
+    found: dict[int, tuple[int, ...]] = {}
+    for members in alike.values():
+        for start in range(0, len(members), most):
+            batch = tuple(members[start : start + most])
+            if len(batch) > 1:
+                found |= dict.fromkeys(batch, batch)
+    return found
+
+
+def sources_of(draft: Draft) -> Iterator[int]:
+    """The steps whose values a step takes."""
+    return (value.step for value in draft.inputs.values() if isinstance(value, Ref))
+
+
+def memory_of_batch(node: Node, inputs: Mapping[str, PortType], steps: int, compute: Compute) -> int | None:
+    """Bytes that so many equal steps need on the device when they are computed together; None where it is unknown."""
+    whole = {
+        port: kind if kind.batch is None else replace(kind, batch=kind.batch * steps) for port, kind in inputs.items()
+    }
+    need = node.memory(whole, compute)
+    return None if need is None else need.total
