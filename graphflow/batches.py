@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from graphflow.device import Compute
+from graphflow.memory import Memory
 from graphflow.node import Node, Ref
 from graphflow.types import PortType
 
@@ -64,10 +65,9 @@ def sources_of(draft: Draft) -> Iterator[int]:
     return (value.step for value in draft.inputs.values() if isinstance(value, Ref))
 
 
-def memory_of_batch(node: Node, inputs: Mapping[str, PortType], steps: int, compute: Compute) -> int | None:
-    """Bytes that so many equal steps need on the device when they are computed together; None where it is unknown."""
+def memory_of_batch(node: Node, inputs: Mapping[str, PortType], steps: int, compute: Compute) -> Memory | None:
+    """What so many equal steps need on the device when they are computed together; None where it is unknown."""
     whole = {
         port: kind if kind.batch is None else replace(kind, batch=kind.batch * steps) for port, kind in inputs.items()
     }
-    need = node.memory(whole, compute)
-    return None if need is None else need.total
+    return node.memory(whole, compute)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphflow import events
 from graphflow.batches import memory_of_batch
@@ -40,8 +40,7 @@ from graphflow.types import type_name
 __all__ = ["Outcome", "StepRecord", "execute"]
 
 
-@dataclass(frozen=True, slots=True)
-class StepRecord:
+class StepRecord(NamedTuple):
     """What became of one step: "ran", "cached", "unneeded", or "not reached" where the run ended before."""
 
     name: str
@@ -66,10 +65,10 @@ class Outcome:
 class RunContext(Context):
     """The context of one running step."""
 
-    def __init__(self, runner: _Runner, step: Step, device: str) -> None:
+    def __init__(self, runner: _Runner, step: Step, device: str, together: int) -> None:
         self._runner, self._step = runner, step
         self.compute, self.output_folder = runner.compute[device], runner.output_folder / step.folder
-        self.memory = runner.plan.memory(step)
+        self.memory = memory_of_batch(step.node, step.input_types, together, runner.plan.compute)
         record = runner.provenance.get(step.folder)
         name = step.name.removeprefix(f"{step.folder}/")
         self.provenance = None if record is None else {**record, "saved_by": name}
@@ -131,10 +130,13 @@ class _Runner:
         self.lost: set[str] = set()
         """Keys of results that the store has no more, though it had them when it was asked."""
         self.files: list[tuple[int, Path]] = []
+        self.halted = False
+        """Whether a result turned out to be lost, so that nobody begins another step before it is looked up again."""
         self.failure: BaseException | None = None
         """What ended the run; from then on no worker begins or goes on with a step."""
         self._telling = threading.RLock()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
 
     def saved(self, step: Step, path: Path) -> None:
         with self._telling:
@@ -203,15 +205,16 @@ class _Runner:
         self.uses = Counter(value for step in running for value in step.inputs.values() if isinstance(value, Ref))
         self.uses.update(set(self.plan.results.values()))
         self.values = {ref: value for ref, value in self.values.items() if self.uses[ref]}
-        placement = Placement(self._units(wanted, found), list(self.compute), self.values)
+        self.halted = False
+        self.found, self.placement = found, Placement(self._units(wanted, found), list(self.compute), self.values)
         if len(self.compute) == 1:
             (device,) = self.compute
-            self._work(device, placement, found)
+            self._work(device)
         else:
-            self._work_together(placement, found)
-        return not placement.left
+            self._work_together()
+        return not self.placement.left
 
-    def _work_together(self, placement: Placement, found: LookUp) -> None:
+    def _work_together(self) -> None:
         """One worker for each device; what one of them raises ends the others at their next step, and is raised here.
 
         Python hands an interruption from the keyboard to this thread, which does nothing but wait.
@@ -219,9 +222,9 @@ class _Runner:
 
         def work(device: str) -> None:
             try:
-                self._work(device, placement, found)
+                self._work(device)
             except BaseException as error:
-                with self._changed:
+                with self._lock:
                     self.failure = self.failure or error
                     self._changed.notify_all()
 
@@ -262,35 +265,37 @@ class _Runner:
         count = most
         while count > 1 and limit is not None:
             need = memory_of_batch(step.node, step.input_types, count, compute)
-            if need is None or need <= limit:
+            if need is None or need.total <= limit:
                 break
             count -= 1
         return count
 
-    def _work(self, device: str, placement: Placement, found: LookUp) -> None:
+    def _work(self, device: str) -> None:
         """Take steps and do them until there are none, or until a kept result turns out to be gone."""
-        lost = len(self.lost)
-        while True:
-            with self._changed:
-                unit = None
-                while placement.left and len(self.lost) == lost and unit is None:
-                    self.stop_if_cancelled()
-                    unit = placement.take(device)
-                    if unit is None:
-                        self._changed.wait(_WAITING)
-                if unit is None:
-                    return
-            done = self._do(unit, device, found)
-            with self._changed:
-                if done:
-                    placement.done(unit)
-                    if found.states[unit[0].index] == "run":
-                        self._drop(unit)
-                self._changed.notify_all()
+        unit = self._next(device)
+        while unit is not None and self._do(unit, device):
+            unit = self._next(device, done=unit)
 
-    def _do(self, unit: Unit, device: str, found: LookUp) -> bool:
+    def _next(self, device: str, done: Unit | None = None) -> Unit | None:
+        """What to run now, waited for where other devices have to finish something first; None where it is over."""
+        with self._lock:
+            if done is not None:
+                self.placement.done(done)
+                if self.found.states[done[0].index] == "run":
+                    self._drop(done)
+                if len(self.compute) > 1:
+                    self._changed.notify_all()
+            while self.placement.left and not self.halted:
+                self.stop_if_cancelled()
+                unit = self.placement.take(device)
+                if unit is not None:
+                    return unit
+                self._changed.wait(_WAITING)
+            return None
+
+    def _do(self, unit: Unit, device: str) -> bool:
         """Run steps, or take what is known of one; False where that was not there after all."""
-        step = unit[0]
+        step, found = unit[0], self.found
         if found.states[step.index] == "run":
             self._run_or_wait(unit, device)
         elif step.index in found.files:
@@ -299,6 +304,7 @@ class _Runner:
                 self.saved(step, path)
         elif not self._read(step):
             self.lost.add(step.key)
+            self.halted = True
             return False
         return True
 
@@ -314,7 +320,8 @@ class _Runner:
     def _cached(self, step: Step, outputs: Mapping[str, Any]) -> None:
         self._keep(step, outputs)
         self.records[step.index] = StepRecord(step.name, "cached")
-        self.emit(events.StepCached(step.index, step.name, step.node.type_id))
+        if self.listeners:
+            self.emit(events.StepCached(step.index, step.name, step.node.type_id))
 
     def _read(self, step: Step) -> bool:
         """Take the outputs of a step from the store, if they are there."""
@@ -375,7 +382,7 @@ class _Runner:
                 port: value.value if isinstance(value, Constant) else self.values[value]
                 for port, value in step.inputs.items()
             }
-            context = RunContext(self, step, device) if step.node.signature().takes_context else None
+            context = RunContext(self, step, device, len(unit)) if step.node.signature().takes_context else None
             if context is not None:
                 given["context"] = context
             arguments.append(given)
@@ -411,7 +418,8 @@ class _Runner:
             elif context is not None:
                 keep_receipt(self.cache, step, context.output_folder, context.files, self.warn)
         self.records[step.index] = StepRecord(step.name, "ran", seconds, device)
-        self.emit(events.StepFinished(step.index, step.name, step.node.type_id, seconds))
+        if self.listeners:
+            self.emit(events.StepFinished(step.index, step.name, step.node.type_id, seconds))
 
     def _keep(self, step: Step, outputs: Mapping[str, Any]) -> None:
         for output, value in outputs.items():
