@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import chain, engine, kept, memory, read_ahead, shared_store, startup
+from benchmarks import chain, engine, kept, memory, read_ahead, shared_store, startup, together
 
 
 def _full_size() -> None:
@@ -23,6 +23,7 @@ TABLES: dict[str, Callable[[], None]] = {
     "memory": memory.main,
     "read_ahead": read_ahead.main,
     "startup": startup.main,
+    "together": together.main,
 }
 
 FULL_SIZE = frozenset({"full_size", "read_ahead"})

@@ -109,6 +109,8 @@ def _text(planned: Plan, forecast: _Forecast) -> str:
             lines.append(wrapped("  ".join(details), indent=indent, width=width))
         if why := forecast.why(step):
             lines.append(wrapped("runs: " + "; ".join(why), indent=indent, width=width))
+        if others := [f"#{each + 1}" for each in step.batch if each != step.index]:
+            lines.append(wrapped("computed together with " + ", ".join(others), indent=indent, width=width))
         freed = [_result(planned, ref) for ref in step.frees if ref.step != step.index]
         if freed:
             lines.append(wrapped("frees " + ", ".join(freed), indent=indent, width=width))
@@ -187,6 +189,7 @@ def _step_data(planned: Plan, step: Step) -> dict[str, Any]:
         "models": list(step.node.models()),
         "memory": {"weights": need.weights, "activations": need.activations, "total": need.total} if need else None,
         "effect": step.node.effect,
+        "batch": list(step.batch),
         "frees": [{"step": ref.step, "output": ref.output} for ref in step.frees],
         "key": step.key,
     }

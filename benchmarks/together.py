@@ -1,0 +1,42 @@
+"""A sweep of 8 seeds, with several of them going through the denoiser at once, beside one after the other."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import graphflow as gf
+from graphflow.nodes import Text2Image
+
+POINTS = 8
+REPEATS = 3
+
+
+def sweep(together: int) -> tuple[float, list[gf.Image]]:
+    """Seconds of the sweep on the embedded model, and its pictures."""
+    built = gf.Workflow()
+    seed = built.input("seed", "int")
+    built.output("image", built.add("draw", Text2Image(steps=20), prompt="a red ball on sand", seed=seed))
+    begun = time.perf_counter()
+    run = built.run(device="cpu", cache=False, sweep={"seed": list(range(POINTS))}, together=together)
+    return time.perf_counter() - begun, [point["image"] for point in run.points]
+
+
+def main() -> None:
+    """Print the table: medians of several sweeps, interleaved."""
+    sizes = (1, 2, 4, 8)
+    sweep(1)  # loads the model
+    measured: dict[int, list[tuple[float, list[gf.Image]]]] = {size: [] for size in sizes}
+    for _ in range(REPEATS):
+        for size in sizes:
+            measured[size].append(sweep(size))
+    alone = statistics.median(seconds for seconds, _ in measured[1])
+    print(f"Sweep of {POINTS} seeds, 20 steps, embedded model (medians of {REPEATS})")
+    print("| at once | seconds | / one by one | largest difference of a pixel, of 1 |")
+    print("|---|---|---|---|")
+    for size in sizes:
+        seconds = statistics.median(each for each, _ in measured[size])
+        pictures, expected = measured[size][0][1], measured[1][0][1]
+        pairs = zip(pictures, expected, strict=True)
+        difference = max(float((made.pixels - other.pixels).abs().max()) for made, other in pairs)
+        print(f"| {size} | {seconds:.2f} | **{seconds / alone:.2f}** | {difference:.1e} |")
