@@ -21,7 +21,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -196,6 +196,14 @@ class Node(BaseModel):
         """Add the nodes that this one stands for to the Expansion given first; return a Ref or a NamedTuple of them."""
         raise NotImplementedError(f"{self.type_id} does not expand: it runs")
 
+    @classmethod
+    def run_batch(cls, nodes: Sequence[Self], arguments: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
+        """What `run` would give for each of the nodes, computed at once; they have one `batch_key`.
+
+        Each has its own arguments, the context too. What the contexts say of memory is what all of them need together.
+        """
+        return [node.run(**given) for node, given in zip(nodes, arguments, strict=True)]
+
     # Hooks, all answered without weights -----------------------------------------------------------------------------
 
     def input_types(self) -> Mapping[str, PortType]:
@@ -254,6 +262,10 @@ class Node(BaseModel):
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
         """What a run needs on its device at its peak, None where it is unknown."""
+        return None
+
+    def batch_key(self, inputs: Mapping[str, PortType]) -> Hashable | None:
+        """What steps of one class must have in common to be computed at once by `run_batch`; None: it is run alone."""
         return None
 
     def lighter(self) -> Iterable[Self]:
