@@ -26,6 +26,10 @@ class Denoise(ModelNode, version=1):
     ``int(steps * strength)`` steps (of SD3 and FLUX a step that is begun counts) and are redrawn (SDEdit, Meng et al.
     2021); noisy ones that another model left part of the way through the schedule are finished. Item i of a batch draws
     its noise from ``seed + i`` and equals the same picture made alone.
+
+    Steps that differ in seed and prompts only, and in the pictures that are redrawn, can be computed as one batch. In
+    float32 on the CPU the latents then differ from those of each step alone by at most 4.8e-5, of values in the tens
+    (with the sampler lcm; 1.3e-5 with the models' own).
     """
 
     task: ClassVar[Task | None] = "image-to-image"
