@@ -198,7 +198,10 @@ class Node(BaseModel):
 
     @classmethod
     def run_batch(cls, nodes: Sequence[Self], arguments: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
-        """What `run` would give for each of the nodes, computed at once. Each has its own arguments and context."""
+        """What `run` would give for each of the nodes, computed at once; they have one `batch_key`.
+
+        Each has its own arguments, the context too. What the contexts say of memory is what all of them need together.
+        """
         return [node.run(**given) for node, given in zip(nodes, arguments, strict=True)]
 
     # Hooks, all answered without weights -----------------------------------------------------------------------------
@@ -262,7 +265,7 @@ class Node(BaseModel):
         return None
 
     def batch_key(self, inputs: Mapping[str, PortType]) -> Hashable | None:
-        """What steps must have in common to be run together by `run_batch`; None: it is run alone."""
+        """What steps of one class must have in common to be computed at once by `run_batch`; None: it is run alone."""
         return None
 
     def lighter(self) -> Iterable[Self]:

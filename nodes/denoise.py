@@ -1,18 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
-from graphflow import Compute, Conditioning, Context, Field, Latent, Memory, PortType, Problem, Seed
+from graphflow import Compute, Conditioning, Context, DepthMap, Field, Latent, Memory, PortType, Problem, Seed
 from graphflow.nodes.diffusion.checks import check_guidance, check_negative, check_redrawing, check_strength
 from graphflow.nodes.diffusion.families import Task
-from graphflow.nodes.diffusion.families.adapters import Control, Draws, Sampling
+from graphflow.nodes.diffusion.families.adapters import Control, Draws, Sampling, seeds_from
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.diffusion.schedule import steps_between
 from graphflow.nodes.diffusion.step_memory import denoising_memory
+from graphflow.nodes.diffusion.together import TogetherContext, alike, taken_apart, together
 from graphflow.nodes.encoded_for import prompts_of
 
 __all__ = ["Denoise"]
@@ -25,6 +26,10 @@ class Denoise(ModelNode, version=1):
     ``int(steps * strength)`` steps (of SD3 and FLUX a step that is begun counts) and are redrawn (SDEdit, Meng et al.
     2021); noisy ones that another model left part of the way through the schedule are finished. Item i of a batch draws
     its noise from ``seed + i`` and equals the same picture made alone.
+
+    Steps that differ in seed and prompts only, and in the pictures that are redrawn, can be computed as one batch. In
+    float32 on the CPU the latents then differ from those of each step alone by at most 4.8e-5, of values in the tens
+    (with the sampler lcm; 1.3e-5 with the models' own).
     """
 
     task: ClassVar[Task | None] = "image-to-image"
@@ -103,21 +108,53 @@ class Denoise(ModelNode, version=1):
         guided = info.family.guides_away(self._guidance(info))
         return denoising_memory(info, inputs["latent"], compute, guided=guided)
 
+    def batch_key(self, inputs: Mapping[str, PortType]) -> Hashable | None:
+        """All parameters but the seed, the latents' space, size, number and noise, and whether a negative prompt comes.
+
+        None where some of it is not known before the run.
+        """
+        latent = inputs.get("latent", PortType(Latent))
+        needed = (latent.space, latent.width, latent.height, latent.batch, latent.noise)
+        if None in needed or (latent.partly_noisy and latent.steps is None):
+            return None
+        return (self.model_copy(update={"seed": 0}), *needed, latent.steps, "negative" in inputs)
+
     def run(
         self, *, latent: Latent, positive: Conditioning, negative: Conditioning | None = None, context: Context
     ) -> Latent:
         """Denoise a batch. Raises ValueError for noise that does not fit, and guidance without a negative prompt."""
-        return self.denoised(latent, positive, negative, None, context)
+        seeds = seeds_from(self.seed, len(latent))
+        return self.denoised(seeds, context, latent=latent, positive=positive, negative=negative)
+
+    @classmethod
+    def run_batch(cls, nodes: Sequence[Self], arguments: Sequence[Mapping[str, Any]]) -> list[Latent]:
+        """All pictures as one batch; those whose encoded prompts are of another length go by themselves."""
+        made: dict[int, Latent] = {}
+        for group in alike(arguments):
+            latents = cls._run_alike([nodes[index] for index in group], [arguments[index] for index in group])
+            made.update(zip(group, latents, strict=True))
+        return [made[index] for index in range(len(nodes))]
+
+    @classmethod
+    def _run_alike(cls, nodes: Sequence[Self], arguments: Sequence[Mapping[str, Any]]) -> list[Latent]:
+        if len(nodes) == 1:
+            return [nodes[0].run(**arguments[0])]
+        counts = [len(given["latent"]) for given in arguments]
+        seeds = [seed for node, count in zip(nodes, counts, strict=True) for seed in seeds_from(node.seed, count)]
+        context = TogetherContext([given["context"] for given in arguments])
+        return taken_apart(nodes[0].denoised(tuple(seeds), context, **together(arguments)), counts)
 
     def denoised(
         self,
+        seeds: tuple[int, ...],
+        context: Context,
+        *,
         latent: Latent,
         positive: Conditioning,
-        negative: Conditioning | None,
-        control: Control | None,
-        context: Context,
+        negative: Conditioning | None = None,
+        depth_map: DepthMap | None = None,
     ) -> Latent:
-        """What `run` does, under a ControlNet if there is one."""
+        """What `run` does, with a seed for each picture, and whatever ports a node has that does the same."""
         info, found = self.required, PortType(Latent, noise=latent.noise, steps=latent.steps)
         if latent.space != info.space:
             raise ValueError(f'found latents of the space "{latent.space}", expected "{info.space}"')
@@ -129,13 +166,14 @@ class Denoise(ModelNode, version=1):
         sampling = Sampling(
             steps=steps,
             guidance_scale=guidance_scale,
-            seed=self.seed,
+            seeds=seeds,
             sampler=self.sampler,
             strength=1.0 if self.strength is None else self.strength,
             denoising_start=1 - latent.noise if found.partly_noisy else None,
             denoising_end=self.denoising_end,
             after_encoding=self.after_encoding,
         )
+        control = self._control(latent, depth_map)
         backend: Draws = self.adapter(context)
         if latent.noise == 1.0:
             if sampling.strength != 1.0:
@@ -148,6 +186,10 @@ class Denoise(ModelNode, version=1):
         if self.denoising_end is not None:
             return Latent(data, info.space, self.model, 1 - self.denoising_end, steps)
         return Latent(data, info.space, self.model)
+
+    def _control(self, latent: Latent, depth_map: DepthMap | None) -> Control | None:
+        """What steers the denoiser besides the prompts: nothing."""
+        return None
 
     def _steps(self, info: ModelInfo | None, latent: PortType) -> int | None:
         if self.steps is not None or latent.steps is not None:

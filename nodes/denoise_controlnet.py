@@ -6,7 +6,7 @@ from pathlib import Path
 from graphflow import Compute, Conditioning, Context, DepthMap, Field, Latent, Memory, ModelRef, PortType, Problem
 from graphflow.nodes.denoise import Denoise
 from graphflow.nodes.diffusion.controlnet import check_control
-from graphflow.nodes.diffusion.families.adapters import Control
+from graphflow.nodes.diffusion.families.adapters import Control, seeds_from
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.network_info import NetworkInfo, find_network, require_network
 from graphflow.nodes.diffusion.step_memory import denoising_memory
@@ -72,6 +72,12 @@ class DenoiseControlNet(Denoise, version=1):
         context: Context,
     ) -> Latent:
         """Denoise a batch. Raises ValueError as `Denoise` does, and for depth maps of another size or number."""
+        seeds = seeds_from(self.seed, len(latent))
+        return self.denoised(seeds, context, latent=latent, positive=positive, negative=negative, depth_map=depth_map)
+
+    def _control(self, latent: Latent, depth_map: DepthMap | None) -> Control:
+        """The ControlNet with depth maps of the pictures' size."""
+        assert depth_map is not None
         cell = self.required.pixels_per_cell
         rows, columns = latent.data.shape[-2:]
         if (depth_map.width, depth_map.height) != (columns * cell, rows * cell):
@@ -79,11 +85,10 @@ class DenoiseControlNet(Denoise, version=1):
                 f"found a depth map of {depth_map.width} x {depth_map.height} pixels, expected {columns * cell} x "
                 f"{rows * cell} as the pictures; put a FitDepthMap before it"
             )
-        control = Control(
+        return Control(
             require_network(self.controlnet, "controlnet"),
             depth_map.pixels.expand(-1, 3, -1, -1),
             self.conditioning_scale,
             self.control_guidance_start,
             self.control_guidance_end,
         )
-        return self.denoised(latent, positive, negative, control, context)

@@ -5,7 +5,7 @@ from typing import ClassVar, NamedTuple
 
 from graphflow import Compute, Conditioning, Context, Field, Memory, PortType, Problem, Seed, Text
 from graphflow.nodes.diffusion.families import Task
-from graphflow.nodes.diffusion.families.adapters import Imagines, Sampling
+from graphflow.nodes.diffusion.families.adapters import Imagines, Sampling, seeds_from
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT
@@ -62,8 +62,9 @@ class DenoisePrior(ModelNode, version=1):
 
     def run(self, *, text: Text, negative_text: Text = "", context: Context) -> Imagined:
         """Imagine a batch."""
-        sampling = Sampling(steps=self.steps, guidance_scale=self.guidance_scale, seed=self.seed, sampler=DEFAULT)
+        seeds = seeds_from(self.seed, self.batch_size)
+        sampling = Sampling(steps=self.steps, guidance_scale=self.guidance_scale, seeds=seeds, sampler=DEFAULT)
         backend: Imagines = self.adapter(context)
-        positive, negative = backend.imagine(text, negative_text, sampling, self.batch_size, context.step)
+        positive, negative = backend.imagine(text, negative_text, sampling, context.step)
         space = self.required.text_space
         return Imagined(Conditioning(positive.embeds, space), Conditioning(negative.embeds, space))

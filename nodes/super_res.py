@@ -20,7 +20,7 @@ from graphflow import (
 )
 from graphflow.nodes.diffusion.checks import check_negative, check_tiles
 from graphflow.nodes.diffusion.families import Task
-from graphflow.nodes.diffusion.families.adapters import Sampling, SuperResolves
+from graphflow.nodes.diffusion.families.adapters import Sampling, SuperResolves, seeds_from
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
@@ -125,7 +125,10 @@ class DenoiseSuperRes(_SuperResolving, version=1):
             image.pixels,
             prompts_of(info, positive, negative, guidance_scale),
             Sampling(
-                steps=self.setting(info, "steps"), guidance_scale=guidance_scale, seed=self.seed, sampler=self.sampler
+                steps=self.setting(info, "steps"),
+                guidance_scale=guidance_scale,
+                seeds=seeds_from(self.seed, len(image)),
+                sampler=self.sampler,
             ),
             noise_level=self.setting(info, "noise_level"),
             tile=self.tile_size,

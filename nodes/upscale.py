@@ -19,7 +19,7 @@ from graphflow import (
 )
 from graphflow.nodes.diffusion.checks import check_negative, cut_down, cut_size
 from graphflow.nodes.diffusion.families import Task
-from graphflow.nodes.diffusion.families.adapters import Sampling, Upscales
+from graphflow.nodes.diffusion.families.adapters import Sampling, Upscales, seeds_from
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT
@@ -109,7 +109,7 @@ class DenoiseUpscale(_Upscaling, version=1):
             Sampling(
                 steps=self.setting(info, "steps"),
                 guidance_scale=guidance_scale,
-                seed=self.seed,
+                seeds=seeds_from(self.seed, len(latent)),
                 sampler=DEFAULT,
                 after_encoding=self.after_encoding,
             ),

@@ -26,6 +26,7 @@ __all__ = [
     "SuperResolves",
     "Upscales",
     "Warn",
+    "seeds_from",
 ]
 
 Progress = Callable[[int, int], None]
@@ -52,6 +53,11 @@ class Prompts(NamedTuple):
     negative: Encoded | None = None
 
 
+def seeds_from(seed: int, count: int) -> tuple[int, ...]:
+    """The seed of each item of a batch, ``seed + i`` (modulo 2**64)."""
+    return tuple((seed + index) % 2**64 for index in range(count))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How noise is drawn and taken away."""
@@ -59,8 +65,8 @@ class Sampling:
     steps: int
     """Length of the noise schedule."""
     guidance_scale: float
-    seed: int
-    """Item i of a batch draws its noise on the CPU from a fresh generator seeded with ``seed + i``."""
+    seeds: tuple[int, ...]
+    """Item i of a batch draws its noise on the CPU from a fresh generator seeded with ``seeds[i]``."""
     sampler: str
     strength: float = 1.0
     """Of image-to-image: the share of the schedule that is run again."""
@@ -69,7 +75,7 @@ class Sampling:
     denoising_end: float | None = None
     """The share of the schedule after which to stop."""
     after_encoding: bool = False
-    """The latents were sampled with the same seed: take the noise that follows that draw."""
+    """The latents were sampled with the same seeds: take the noise that follows that draw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ class Control:
 class Adapter(Protocol):
     """What every family can do. Tensors are (batch, channels, height, width); latents are scaled as diffusers does.
 
-    Item i of a batch equals the same picture made alone with ``seed + i``.
+    Item i of a batch equals the same picture made alone with its seed.
     """
 
     def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
@@ -102,7 +108,7 @@ class Adapter(Protocol):
     def encode_image(self, pixels: torch.Tensor, seed: int | None, tile: int) -> torch.Tensor:
         """Latents of pixels in [0, 1]: a sample of the posterior drawn from the seed, or its mode for None.
 
-        In tiles where the picture is larger than ``tile`` pixels.
+        Item i is drawn from ``seed + i``. In tiles where the picture is larger than ``tile`` pixels.
         """
 
     def decode(self, latents: torch.Tensor, tile: int) -> torch.Tensor:
@@ -133,10 +139,8 @@ class Draws(Adapter, Protocol):
 class Imagines(Adapter, Protocol):
     """What a family with a prior can do besides: make of a prompt the embedding of a picture that shows it."""
 
-    def imagine(
-        self, text: str, negative_text: str, sampling: Sampling, count: int, progress: Progress
-    ) -> tuple[Encoded, Encoded]:
-        """``count`` embeddings of pictures that show ``text``, and as many of what to be guided away from."""
+    def imagine(self, text: str, negative_text: str, sampling: Sampling, progress: Progress) -> tuple[Encoded, Encoded]:
+        """For each seed the embedding of a picture that shows ``text``, and one of what to be guided away from."""
 
 
 class Upscales(Adapter, Protocol):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from graphflow import Compute
-from graphflow.nodes.diffusion.families.adapters import Encoded, Progress, Prompts, Sampling
+from graphflow.nodes.diffusion.families.adapters import Encoded, Progress, Prompts, Sampling, seeds_from
 from graphflow.nodes.diffusion.families.denoising import generators, step_callback
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.models import load_component, quiet
@@ -70,7 +70,7 @@ class AutoencoderFamily:
             )
         autoencoder = self._load(self.info.family.autoencoder)
         values = (2 * pixels.to(self.device) - 1).to(autoencoder.dtype)
-        draws = generators(seed, len(values)) if seed is not None else []
+        draws = generators(seeds_from(seed, len(values))) if seed is not None else []
         cells = max(tile // cell, 8)
 
         def encoded(item: torch.Tensor, rows: slice, columns: slice) -> torch.Tensor:

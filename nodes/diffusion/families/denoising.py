@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,25 +18,19 @@ __all__ = [
     "check_cells",
     "generators",
     "generators_for",
-    "seeds",
     "step_callback",
     "steps_of_redrawing",
 ]
 
 
-def seeds(seed: int, count: int) -> list[int]:
-    """The seed of each item of a batch, ``seed + i`` (modulo 2**64)."""
-    return [(seed + index) % 2**64 for index in range(count)]
-
-
-def generators(seed: int, count: int) -> list[torch.Generator]:
-    """A fresh CPU generator for each item of a batch, seeded with `seeds`."""
-    return [torch.Generator("cpu").manual_seed(each) for each in seeds(seed, count)]
+def generators(seeds: Iterable[int]) -> list[torch.Generator]:
+    """A fresh CPU generator for each item of a batch."""
+    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
 def generators_for(latents: torch.Tensor, sampling: Sampling, dtype: torch.dtype) -> list[torch.Generator]:
     """Generators for noise on latents, past what ``encode_image`` drew from the same seeds to sample them."""
-    draws = generators(sampling.seed, len(latents))
+    draws = generators(sampling.seeds)
     if sampling.after_encoding:
         for draw in draws:
             torch.randn((1, *latents.shape[1:]), generator=draw, dtype=dtype)

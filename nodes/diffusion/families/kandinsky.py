@@ -27,10 +27,8 @@ __all__ = ["Kandinsky"]
 class Kandinsky(ClipFamily):
     """Runs one model of the family on one device. Satisfies `adapters.Draws` and `adapters.Imagines`."""
 
-    def imagine(
-        self, text: str, negative_text: str, sampling: Sampling, count: int, progress: Progress
-    ) -> tuple[Encoded, Encoded]:
-        """Embeddings (count, width) of pictures that show ``text``, and of what to be guided away from."""
+    def imagine(self, text: str, negative_text: str, sampling: Sampling, progress: Progress) -> tuple[Encoded, Encoded]:
+        """Embeddings (seeds, width) of pictures that show ``text``, and of what to be guided away from."""
         for each in (text, negative_text):
             tokenizer = self._tokenizer_for(each)
         pipeline = self._pipeline(
@@ -42,8 +40,8 @@ class Kandinsky(ClipFamily):
             scheduler=make_scheduler(self.info, DEFAULT, name="prior_scheduler"),
         )
         positive, negative = [], []
-        total = sampling.steps * count
-        for index, generator in enumerate(generators(sampling.seed, count)):
+        total = sampling.steps * len(sampling.seeds)
+        for index, generator in enumerate(generators(sampling.seeds)):
             # One by one: a batch of one prompt draws all of its noise from the first generator.
             ended = step_callback(_after(progress, index * sampling.steps, total), sampling.steps)
             wanted, unwanted = pipeline(
@@ -72,7 +70,7 @@ class Kandinsky(ClipFamily):
         )
         latents: torch.Tensor = pipeline(
             **self._size(shape),
-            **self._sampled(sampling, generators(sampling.seed, batch), progress, sampling.steps),
+            **self._sampled(sampling, generators(sampling.seeds), progress, sampling.steps),
             **self._guided(prompts, batch),
         ).images
         return latents
@@ -92,7 +90,7 @@ class Kandinsky(ClipFamily):
         result: torch.Tensor = pipeline(
             image=latents.to(self.device, unet.dtype),
             strength=sampling.strength,
-            **self._sampled(sampling, generators(sampling.seed, batch), progress, count),
+            **self._sampled(sampling, generators(sampling.seeds), progress, count),
             **self._guided(prompts, batch),
         ).images
         return result

@@ -18,7 +18,6 @@ from graphflow.nodes.diffusion.families.denoising import (
     DescribedVae,
     generators,
     generators_for,
-    seeds,
     steps_of_redrawing,
 )
 from graphflow.nodes.diffusion.families.prompt_reading import encode_windows, pooled_text
@@ -73,12 +72,10 @@ class StableDiffusionXL(ClipFamily):
         """Latents of ``shape``, from pure noise: clean, or noisy where the schedule stops early."""
         batch = shape[0]
         ending = {} if control else {"denoising_end": sampling.denoising_end}
-        pipeline = self._drawing(
-            StableDiffusionXLPipeline, StableDiffusionXLControlNetPipeline, sampling, control, batch
-        )
+        pipeline = self._drawing(StableDiffusionXLPipeline, StableDiffusionXLControlNetPipeline, sampling, control)
         latents: torch.Tensor = pipeline(
             **self._size(shape),
-            **self._sampled(sampling, generators(sampling.seed, batch), progress),
+            **self._sampled(sampling, generators(sampling.seeds), progress),
             **ending,
             **self._guided(prompts, batch),
             **self._control(control, batch, "image"),
@@ -93,7 +90,7 @@ class StableDiffusionXL(ClipFamily):
             steps_of_redrawing(self.info, sampling)
         batch = len(latents)
         pipeline = self._drawing(
-            StableDiffusionXLImg2ImgPipeline, StableDiffusionXLControlNetImg2ImgPipeline, sampling, control, batch
+            StableDiffusionXLImg2ImgPipeline, StableDiffusionXLControlNetImg2ImgPipeline, sampling, control
         )
         dtype = pipeline.unet.dtype
         draws = generators_for(latents, sampling, dtype)
@@ -110,12 +107,12 @@ class StableDiffusionXL(ClipFamily):
         ).images
         return result
 
-    def _drawing(self, plain: Any, controlled: Any, sampling: Sampling, control: Control | None, batch: int) -> Any:
+    def _drawing(self, plain: Any, controlled: Any, sampling: Sampling, control: Control | None) -> Any:
         """The pipeline of class ``plain``, or with a ControlNet of class ``controlled``."""
         parts = {
             "unet": self._load("unet"),
             "vae": DescribedVae(self.info),
-            "scheduler": make_scheduler(self.info, sampling.sampler, seeds=seeds(sampling.seed, batch)),
+            "scheduler": make_scheduler(self.info, sampling.sampler, seeds=sampling.seeds),
             "add_watermarker": False,
         }
         # Which sizes and scores the UNet is told beside the prompt; only the image-to-image pipelines know both kinds.

@@ -18,7 +18,7 @@ import torch
 
 from graphflow.nodes.diffusion.families.adapters import Control, Encoded, Progress, Prompts, Sampling
 from graphflow.nodes.diffusion.families.clip_family import ClipFamily
-from graphflow.nodes.diffusion.families.denoising import generators, generators_for, seeds, steps_of_redrawing
+from graphflow.nodes.diffusion.families.denoising import generators, generators_for, steps_of_redrawing
 from graphflow.nodes.diffusion.families.prompt_reading import encode_windows
 from graphflow.nodes.diffusion.models import make_scheduler, quiet
 from graphflow.nodes.diffusion.reading import PromptReading
@@ -59,10 +59,10 @@ class StableDiffusion(ClipFamily):
     ) -> torch.Tensor:
         """Clean latents of ``shape``, from pure noise."""
         batch = shape[0]
-        pipeline = self._drawing(StableDiffusionPipeline, StableDiffusionControlNetPipeline, sampling, control, batch)
+        pipeline = self._drawing(StableDiffusionPipeline, StableDiffusionControlNetPipeline, sampling, control)
         latents: torch.Tensor = pipeline(
             **self._size(shape),
-            **self._sampled(sampling, generators(sampling.seed, batch), progress, sampling.steps),
+            **self._sampled(sampling, generators(sampling.seeds), progress, sampling.steps),
             **self._guided(prompts, batch),
             **self._control(control, batch, "image"),
         ).images
@@ -75,7 +75,7 @@ class StableDiffusion(ClipFamily):
         count = steps_of_redrawing(self.info, sampling)
         batch = len(latents)
         pipeline = self._drawing(
-            StableDiffusionImg2ImgPipeline, StableDiffusionControlNetImg2ImgPipeline, sampling, control, batch
+            StableDiffusionImg2ImgPipeline, StableDiffusionControlNetImg2ImgPipeline, sampling, control
         )
         dtype = pipeline.unet.dtype
         draws = generators_for(latents, sampling, dtype)
@@ -94,11 +94,11 @@ class StableDiffusion(ClipFamily):
             "negative_prompt_embeds": self._rows(prompts.negative, batch)[0],
         }
 
-    def _drawing(self, plain: Any, controlled: Any, sampling: Sampling, control: Control | None, batch: int) -> Any:
+    def _drawing(self, plain: Any, controlled: Any, sampling: Sampling, control: Control | None) -> Any:
         """The pipeline of class ``plain``, or with a ControlNet of class ``controlled``."""
         parts = {
             "unet": self._load("unet"),
-            "scheduler": make_scheduler(self.info, sampling.sampler, seeds=seeds(sampling.seed, batch)),
+            "scheduler": make_scheduler(self.info, sampling.sampler, seeds=sampling.seeds),
             "requires_safety_checker": False,
         }
         return self._steered(plain, controlled, control, parts)

@@ -40,7 +40,7 @@ class TransformerFamily(AutoencoderFamily):
         pipeline = self._drawing(self.draws, sampling)
         answer = pipeline(
             **self._size(shape),
-            **self._sampled(sampling, generators(sampling.seed, shape[0]), progress, sampling.steps),
+            **self._sampled(sampling, generators(sampling.seeds), progress, sampling.steps),
             **self._guided(prompts, shape[0]),
         ).images
         return self._unpacked(pipeline, answer, shape)

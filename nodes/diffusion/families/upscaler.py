@@ -8,7 +8,7 @@ import torch
 
 from graphflow.nodes.diffusion.families.adapters import Progress, Prompts, Sampling
 from graphflow.nodes.diffusion.families.clip_family import ClipFamily
-from graphflow.nodes.diffusion.families.denoising import DescribedVae, generators, seeds
+from graphflow.nodes.diffusion.families.denoising import DescribedVae, generators
 from graphflow.nodes.diffusion.models import make_scheduler, quiet
 from graphflow.nodes.diffusion.samplers import DEFAULT
 from graphflow.nodes.diffusion.tiling import in_tiles
@@ -43,7 +43,7 @@ class Upscaler(ClipFamily):
             StableDiffusionUpscalePipeline,
             vae=DescribedVae(self.info, SCALING_FACTOR),
             unet=_TiledUNet(unet, self.device, tile, overlap),
-            scheduler=make_scheduler(self.info, sampling.sampler, seeds=seeds(sampling.seed, batch)),
+            scheduler=make_scheduler(self.info, sampling.sampler, seeds=sampling.seeds),
             low_res_scheduler=make_scheduler(self.info, DEFAULT, name="low_res_scheduler"),
             max_noise_level=self.info.max_noise_level,
         )
@@ -54,7 +54,7 @@ class Upscaler(ClipFamily):
             num_inference_steps=steps,
             guidance_scale=sampling.guidance_scale,
             noise_level=noise_level,
-            generator=generators(sampling.seed, batch),
+            generator=generators(sampling.seeds),
             prompt_embeds=self._rows(prompts.positive, batch)[0],
             negative_prompt_embeds=self._rows(prompts.negative, batch)[0],
             output_type="latent",
