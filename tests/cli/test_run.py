@@ -218,6 +218,41 @@ def test_a_device_that_is_none(graphflow: Command, letter: Path) -> None:
     assert "found 'gpu', expected auto, cpu, cuda, cuda:N or mps" in done.err
 
 
+def test_on_several_devices_the_same_files_are_saved(graphflow: Command, letter: Path, tmp_path: Path) -> None:
+    sweep = ["--sweep", "copies=1..3", "--no-cache"]
+    one = graphflow("run", letter, *sweep, "--out", tmp_path / "one", "--device", "cpu")
+    two = graphflow("run", letter, *sweep, "--out", tmp_path / "two", "--device", "cpu:0,cpu:1")
+    assert (one.status, two.status) == (0, 0)
+    saved = [sorted((tmp_path / name).rglob("*.txt")) for name in ("one", "two")]
+    assert [path.relative_to(tmp_path / "one") for path in saved[0]] == [
+        path.relative_to(tmp_path / "two") for path in saved[1]
+    ]
+    assert [path.read_text() for path in saved[0]] == [path.read_text() for path in saved[1]] and saved[0]
+    assert two.out.splitlines() and [*map(Path, sorted(two.out.splitlines()))] == saved[1]
+
+
+def test_devices_that_do_not_go_together(graphflow: Command, letter: Path) -> None:
+    done = graphflow("run", letter, "--device", "cpu,cpu")
+    assert done.status == 2
+    assert "found a device twice in 'cpu,cpu', expected each once [device.twice]" in done.err
+
+
+def test_a_number_of_points_to_compute_together_that_is_none(graphflow: Command, letter: Path) -> None:
+    for word in ("0", "-1", "two", "1.5"):
+        done = graphflow("run", letter, "--together", word)
+        assert done.status == 2
+        assert f"found '{word}', expected a whole number from 1 on" in done.err
+
+
+def test_plan_tells_what_is_computed_together(graphflow: Command) -> None:
+    words = ("plan", "text_to_image", "--sweep", "seed=1,2,3", "--together", "2", "--no-cache", "--device", "cpu")
+    done = graphflow(*words)
+    assert done.status == 0
+    assert "computed together with #5" in done.out and "computed together with #4" in done.out
+    steps = json.loads(graphflow(*words, "--json").out)["steps"]
+    assert [step["batch"] for step in steps if step["type"] == "Denoise"] == [[3, 4], [3, 4], []]
+
+
 def test_an_output_folder_that_cannot_be_written(graphflow: Command, letter: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     done = graphflow("run", letter, "--out", tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Training loops over several single-thread processes: mean gradients, EMA, checkpoints, a schedule by processor time."""
+"""Training loops of several single-thread processes: mean gradients, EMA, checkpoints, a schedule by minutes."""
 
 from __future__ import annotations
 
