@@ -33,6 +33,8 @@ class Denoise(ModelNode, version=1):
     """
 
     task: ClassVar[Task | None] = "image-to-image"
+    joins: ClassVar[bool] = True
+    """Whether `denoised` is all that `run` does. Not inherited: a class with a ``run`` of its own may do more."""
 
     steps: int | None = Field(
         None, ge=1, le=1000, description="length of the noise schedule; default: the model's own, or the latents'"
@@ -111,8 +113,10 @@ class Denoise(ModelNode, version=1):
     def batch_key(self, inputs: Mapping[str, PortType]) -> Hashable | None:
         """All parameters but the seed, the latents' space, size, number and noise, and whether a negative prompt comes.
 
-        None where some of it is not known before the run.
+        None where some of it is not known before the run, and for a derived class that does not say `joins` itself.
         """
+        if not vars(type(self)).get("joins", False):
+            return None
         latent = inputs.get("latent", PortType(Latent))
         needed = (latent.space, latent.width, latent.height, latent.batch, latent.noise)
         if None in needed or (latent.partly_noisy and latent.steps is None):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from graphflow import Compute, Conditioning, Context, DepthMap, Field, Latent, Memory, ModelRef, PortType, Problem
 from graphflow.nodes.denoise import Denoise
@@ -20,6 +21,8 @@ class DenoiseControlNet(Denoise, version=1):
     As `Denoise`, with the ControlNet's answers added to those of the UNet (Zhang et al. 2023). The depth maps must have
     the size of the pictures, and be one for all or one for each; `FitDepthMap` sees to the size.
     """
+
+    joins: ClassVar[bool] = True
 
     controlnet: ModelRef = Field(
         "pocket-controlnet-depth", description="ControlNet for depth: a hub id with optional @revision, or a folder"

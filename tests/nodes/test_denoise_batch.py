@@ -294,6 +294,19 @@ def test_what_is_not_known_before_the_run_is_run_alone(fields: dict[str, Any]) -
     assert Denoise().batch_key({}) is None
 
 
+def test_a_derived_class_may_do_something_else_and_is_run_alone() -> None:
+    class Doubled(Denoise, version=1):
+        """Denoise and double."""
+
+        def run(
+            self, *, latent: Latent, positive: Conditioning, negative: Conditioning | None = None, context: gf.Context
+        ) -> Latent:
+            made = super().run(latent=latent, positive=positive, negative=negative, context=context)
+            return Latent(2 * made.data, made.space, made.model)
+
+    assert key(Doubled()) is None
+
+
 def test_other_nodes_are_run_one_after_another(contexts: list[Recorder]) -> None:
     nodes = [EncodePrompt(), EncodePrompt()]
     assert nodes[0].batch_key({"text": PortType(str)}) is None
