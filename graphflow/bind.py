@@ -90,6 +90,10 @@ class _Binder:
         self.fetcher = fetcher
         self.problems: list[Problem] = list(flat.problems)
         self.nodes: dict[str, BoundNode] = {}
+        self.loading: set[str] = set()
+        """Nodes that are given a file, which another node loads."""
+        self.fetching = False
+        """Whether any node may read from elsewhere."""
 
     def bind(self, document: WorkflowDocument) -> Graph:
         for flat_node in self.flat.nodes.values():
@@ -109,11 +113,12 @@ class _Binder:
             before = list(self.problems)
             self._check_nodes(order)
             # the network is asked for nothing by a workflow that is at fault anyway
-            if not self.faulty and self.fetcher.active and self._fetches(order):
+            if not self.faulty and self.fetcher.active and self.fetching:
                 self.problems = before
                 self._fetch(order)
                 self._check_nodes(order)
-        self.problems += checks.check_claims((bound.name, bound.node, bound.flat) for bound in self.nodes.values())
+        writing = (bound for bound in self.nodes.values() if bound.node.effect)
+        self.problems += checks.check_claims((bound.name, bound.node, bound.flat) for bound in writing)
         if not self.flat.nodes and not self.problems:
             self.problems.append(Problem("workflow.empty", "the workflow has no nodes", position=document.position()))
         warnings = [problem for problem in self.problems if problem.severity == "warning"]
@@ -177,28 +182,27 @@ class _Binder:
                     self._report(flat, Problem("parameter.edge", message, key, hint))
                     waiting = True
             elif key in ports:
-                self._port(flat, ports[key], bound, inputs)
+                if isinstance(bound, Edge):
+                    inputs[key] = bound
+                else:
+                    self._port(flat, ports[key], bound, inputs)
             else:
                 hint = nearest(key, [*signature.parameters, *ports])
                 self._report(flat, Problem("field.unknown", f"{cls.type_id} has no field '{key}'", key, hint))
                 waiting = True
-        for port in ports.values():
-            if port.required and port.name not in flat:
-                hint = f'add "{port.name}": ' + ('"…"' if port.type.kind is str else '{"from": "a node"}')
-                hint = flat.left_out_hint(port.name) or hint
-                self._report(
-                    flat,
-                    Problem(
-                        "port.missing",
-                        f"the port '{port.name}' ({port.type}) of {cls.type_id} is not connected",
-                        None,
-                        hint,
-                    ),
-                )
+        for key in signature.required:
+            if key not in flat.fields and key not in flat:
+                self._missing_port(flat, cls, ports[key])
+        self.fetching |= cls.fetches
         node = self._build(cls, flat, parameters)
         if node is None:
             return None
         return BoundNode(flat.name, node, inputs, flat, complete=not waiting)
+
+    def _missing_port(self, flat: FlatNode, cls: type[Node], port: Port) -> None:
+        hint = f'add "{port.name}": ' + ('"…"' if port.type.kind is str else '{"from": "a node"}')
+        message = f"the port '{port.name}' ({port.type}) of {cls.type_id} is not connected"
+        self._report(flat, Problem("port.missing", message, None, flat.left_out_hint(port.name) or hint))
 
     def _open_parameter(self, flat: FlatNode, cls: type[Node], key: str, bound: Open) -> None:
         """Hold the declared type of an input that has no value yet against the parameter it is for."""
@@ -211,10 +215,10 @@ class _Binder:
         message = f"found {bound.type} from the input '{bound.name}', expected {expected} for the parameter '{key}'"
         self._report(flat, Problem("type.mismatch", message, key, _declare_hint(kinds or tuple(PLAIN_KINDS))))
 
-    def _port(self, flat: FlatNode, port: Port, bound: Any, inputs: dict[str, Edge | Constant]) -> None:
-        if isinstance(bound, Edge):
-            inputs[port.name] = bound
-        elif isinstance(bound, Open):
+    def _port(
+        self, flat: FlatNode, port: Port, bound: Given | Literal | Open, inputs: dict[str, Edge | Constant]
+    ) -> None:
+        if isinstance(bound, Open):
             if bound.type.kind is not object:
                 inputs[port.name] = Constant(bound)
         elif isinstance(bound, Given):
@@ -256,6 +260,8 @@ class _Binder:
             message = f"no installed node reads {type_name(given.kind)} from a file"
             self._report(flat, Problem("input.loader", message, port.name, "give the value itself, from Python"))
             return Open(port.name, PortType(given.kind))
+        self.loading.add(flat.name)
+        self.fetching = True
         return Loaded(loader, given.value, given.folder)
 
     def _build(self, cls: type[Node], flat: FlatNode, parameters: dict[str, Any]) -> Node | None:
@@ -270,7 +276,7 @@ class _Binder:
                 else:
                     parameters[key] = path
         try:
-            node = cls.model_validate(parameters)
+            node = cls.__pydantic_validator__.validate_python(parameters)
         except ValidationError as error:
             for problem, place in problems_from(error):
                 key = str(place[0]) if place else ""
@@ -346,9 +352,6 @@ class _Binder:
 
     # Files that are fetched ----------------------------------------------------------------------------------------
 
-    def _fetches(self, order: Iterable[str]) -> bool:
-        return any(self.nodes[name].node.fetches or any(self._loaded(self.nodes[name])) for name in order)
-
     def _fetch(self, order: Iterable[str]) -> None:
         """Have every node that reads from elsewhere get what it needs."""
         for name in order:
@@ -387,14 +390,8 @@ class _Binder:
             found = self._type_of(source)
             if found is None:
                 continue
-            problem = checks.check_edge(wanted[port], found, self.registry, self._describe(source), coarse=node.coarse)
-            if problem is not None:
-                if isinstance(source, Constant) and isinstance(source.value, Open):
-                    problem = replace(problem, hint=_declare_hint(self._arriving(wanted[port])) or problem.hint)
-                self._report(bound.flat, replace(problem, field=port))
-                if problem.severity == "error":
-                    continue
-            known[port] = found
+            if accepts(wanted[port], found) or self._converts(bound, port, found, wanted[port]):
+                known[port] = found
         signature = node.signature()
         if self.problems:
             # What should arrive stands for what does not, because of a fault that was told elsewhere: so the node's own
@@ -414,6 +411,18 @@ class _Binder:
                 plain = {port: constant.value for port, constant in constants.items() if constant.plain}
                 for problem in node.check_values(plain):
                     self._report(bound.flat, problem)
+
+    def _converts(self, bound: BoundNode, port: str, found: PortType, wanted: PortType) -> bool:
+        """Whether a value of another type can get to a port; what is wrong or surprising about it is reported."""
+        source = bound.inputs[port]
+        origin, coarse = self._describe(source), bound.node.coarse
+        problem = checks.check_edge(wanted, found, self.registry, origin, coarse=coarse)
+        if problem is None:
+            return True
+        if isinstance(source, Constant) and isinstance(source.value, Open):
+            problem = replace(problem, hint=_declare_hint(self._arriving(wanted)) or problem.hint)
+        self._report(bound.flat, replace(problem, field=port))
+        return problem.severity != "error"
 
     def _arriving(self, target: PortType) -> Iterator[type]:
         """The kinds of input that can get to a port, as they are or converted."""
@@ -435,7 +444,9 @@ class _Binder:
 
     def _check_files(self, order: Iterable[str]) -> None:
         """Give every path that stands for an input value its loading node."""
-        for name in list(order):
+        for name in order:
+            if name not in self.loading:
+                continue
             bound = self.nodes[name]
             for port, loaded in self._loaded(bound):
                 path = resolve_file(Literal(loaded.path, loaded.folder), urls=loaded.loader.fetches)

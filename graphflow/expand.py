@@ -14,7 +14,7 @@ from typing import Any
 from graphflow.errors import NodeDefinitionError, WorkflowError
 from graphflow.fetching import Fetcher
 from graphflow.graph import Constant, Loaded, type_of_constant
-from graphflow.hashing import KEY_RECORD, digest
+from graphflow.hashing import CLASS_RECORD, KEY_RECORD, digest
 from graphflow.node import Node, Ref
 from graphflow.registry import Registry, converter_port
 from graphflow.types import PortType, accepts, digest_of
@@ -48,6 +48,7 @@ class StepBuilder:
         self.fetcher = fetcher
         self.environment = dict(environment)
         self.drafts: list[Draft] = []
+        self._class_digests: dict[type[Node], str] = {}
         self._by_key: dict[str, int] = {}
         self._names: dict[str, int] = {}
         self.folder = self.prefix = ""
@@ -82,8 +83,9 @@ class StepBuilder:
             connected[port] = value if isinstance(value, (Ref, Constant)) else Constant(value)
             types[port] = found
         signature = node.signature()
-        for port in signature.required - connected.keys():
-            raise NodeDefinitionError(f"'{name}': the port '{port}' of {node.type_id} was given no value")
+        for port in signature.required:
+            if port not in connected:
+                raise NodeDefinitionError(f"'{name}': the port '{port}' of {node.type_id} was given no value")
         if node.fetches:
             node = self._fetched(name, node)
         key = self._key(node, connected)
@@ -154,19 +156,17 @@ class StepBuilder:
                 parts.append([port, value.value])
             else:
                 parts.append([port, {"digest": digest_of(value.value)}])
+        parameters = node.__pydantic_serializer__.to_python(node)
         identity = node.identity() if self._identities else None
-        return digest(
-            [
-                KEY_RECORD,
-                node.type_id,
-                node.version,
-                node.code(),
-                node.model_dump(),
-                identity,
-                parts,
-                self.environment,
-            ]
-        )
+        return digest([KEY_RECORD, self._class_digest(type(node)), parameters, identity, parts])
+
+    def _class_digest(self, cls: type[Node]) -> str:
+        """What the keys of all nodes of a class have in common, digested once."""
+        found = self._class_digests.get(cls)
+        if found is None:
+            found = digest([CLASS_RECORD, cls.type_id, cls.version, cls.code(), self.environment])
+            self._class_digests[cls] = found
+        return found
 
     def _unique(self, name: str) -> str:
         count = self._names.get(name, 0) + 1

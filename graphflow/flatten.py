@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,7 +132,8 @@ def flatten(
         edge = _edge_of(document, "", reference.source)
         if edge is not None:
             flat.outputs[output] = edge
-    _follow(flat, aliases, calls, document)
+    if calls:
+        _follow(flat, aliases, calls, document)
     return flat
 
 
@@ -272,7 +273,7 @@ def _argument(
         if fault:
             report(fault[0], fault[1], name)
             return Open(name, PortType(kind))
-        return replace(bound, via=bound.via or name, origin=bound.origin or node.position(name))
+        return bound._replace(via=bound.via or name, origin=bound.origin or node.position(name))
     if (
         isinstance(bound, Open)
         and not accepts(PortType(kind), bound.type)

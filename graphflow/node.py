@@ -100,7 +100,7 @@ class Signature:
     multiple: bool
     """The return annotation is a NamedTuple: its fields are the outputs."""
     input_types: Mapping[str, PortType]
-    required: frozenset[str]
+    required: tuple[str, ...]
     parameters: frozenset[str]
     file_fields: tuple[str, ...]
     """Parameters that are paths of files to read."""
@@ -270,9 +270,10 @@ class Node(BaseModel):
     @classmethod
     def signature(cls) -> Signature:
         """Ports and outputs, read once from the annotations of ``run`` or ``expand``."""
-        if cls._signature is None:
-            cls._signature = _read_signature(cls)
-        return cls._signature
+        signature = cls._signature
+        if signature is None:
+            signature = cls._signature = _read_signature(cls)
+        return signature
 
     @classmethod
     def code(cls) -> str | None:
@@ -332,7 +333,7 @@ def _read_signature(cls: type[Node]) -> Signature:
             takes_context,
             multiple,
             {name: port.type for name, port in inputs.items()},
-            frozenset(name for name, port in inputs.items() if port.required),
+            tuple(name for name, port in inputs.items() if port.required),
             frozenset(cls.model_fields),
             _marked(cls, INPUT_FILE),
         )

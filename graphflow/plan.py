@@ -31,7 +31,7 @@ NUMERIC_LIBRARIES = ("torch", "diffusers", "transformers", "pillow", "numpy")
 """Libraries whose version may change a result; their versions are part of every cache key."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would double the time in which it is made
 class Step:
     """One node to run. ``inputs`` are constants or outputs of earlier steps (by index in the plan)."""
 
