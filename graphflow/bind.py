@@ -194,10 +194,9 @@ class _Binder:
             if key not in flat.fields and key not in flat:
                 self._missing_port(flat, cls, ports[key])
         self.fetching |= cls.fetches
+        whole = not signature.file_fields or self._resolve_files(cls, flat, parameters)
         node = self._build(cls, flat, parameters)
-        if node is None:
-            return None
-        return BoundNode(flat.name, node, inputs, flat, complete=not waiting)
+        return BoundNode(flat.name, node, inputs, flat, complete=not waiting) if whole and node is not None else None
 
     def _missing_port(self, flat: FlatNode, cls: type[Node], port: Port) -> None:
         hint = f'add "{port.name}": ' + ('"…"' if port.type.kind is str else '{"from": "a node"}')
@@ -264,19 +263,23 @@ class _Binder:
         self.fetching = True
         return Loaded(loader, given.value, given.folder)
 
-    def _build(self, cls: type[Node], flat: FlatNode, parameters: dict[str, Any]) -> Node | None:
-        bad_files = False
+    def _resolve_files(self, cls: type[Node], flat: FlatNode, parameters: dict[str, Any]) -> bool:
+        """Put absolute paths in the place of those that were written; whether none was at fault."""
+        whole = True
         for key in cls.signature().file_fields:
             bound = flat.fields.get(key)
             if isinstance(bound, Literal) and isinstance(bound.value, str):
                 path = resolve_file(bound, urls=cls.fetches)
                 if isinstance(path, Problem):
                     self._report(flat, Problem(path.code, path.message, key, path.hint))
-                    bad_files = True
+                    whole = False
                 else:
                     parameters[key] = path
+        return whole
+
+    def _build(self, cls: type[Node], flat: FlatNode, parameters: dict[str, Any]) -> Node | None:
         try:
-            node = cls.__pydantic_validator__.validate_python(parameters)
+            return cls.__pydantic_validator__.validate_python(parameters)  # type: ignore[no-any-return]
         except ValidationError as error:
             for problem, place in problems_from(error):
                 key = str(place[0]) if place else ""
@@ -291,8 +294,7 @@ class _Binder:
                     told = cls.model_fields[key].description if key in cls.model_fields else None
                     hint = problem.hint or (f"{key}: {told}" if told and problem.code not in _PLAIN_FAULTS else "")
                     self._report(flat, Problem(problem.code, problem.message, key, hint))
-            return None
-        return None if bad_files else node
+        return None
 
     # Edges ---------------------------------------------------------------------------------------------------------
 

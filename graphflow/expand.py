@@ -71,10 +71,11 @@ class StepBuilder:
         wanted = node.input_types()
         connected: dict[str, Ref | Constant] = {}
         types: dict[str, PortType] = {}
+        drafts = self.drafts
         for port, value in inputs.items():
             if isinstance(value, Constant) and isinstance(value.value, Loaded):
                 value = self._loaded(name, port, value.value)
-            found = self.type_of(value)
+            found = drafts[value.step].output_types[value.output] if isinstance(value, Ref) else self.type_of(value)
             if port not in wanted:
                 raise NodeDefinitionError(f"{node.type_id} has no port '{port}', but '{name}' was given it")
             if not accepts(wanted[port], found):
@@ -91,11 +92,8 @@ class StepBuilder:
         key = self._key(node, connected)
         known = None if node.effect else self._by_key.get(key)
         if known is None:
-            known = len(self.drafts)
-            self._by_key[key] = known
-            self.drafts.append(
-                Draft(self._unique(name), node, connected, types, node.output_types(types), key, self.folder)
-            )
+            known = self._by_key[key] = len(drafts)
+            drafts.append(Draft(self._unique(name), node, connected, types, node.output_types(types), key, self.folder))
         return {output: Ref(known, output) for output in signature.outputs}
 
     def convert(self, name: str, value: Any, source: PortType, target: PortType) -> Ref:
@@ -147,26 +145,21 @@ class StepBuilder:
         return dict(zip(signature.outputs, refs, strict=True))
 
     def _key(self, node: Node, inputs: Mapping[str, Ref | Constant]) -> str:
-        parts: list[Any] = []
-        for port in sorted(inputs):
-            value = inputs[port]
-            if isinstance(value, Ref):
-                parts.append([port, self.drafts[value.step].key, value.output])
-            elif value.plain:
-                parts.append([port, value.value])
-            else:
-                parts.append([port, {"digest": digest_of(value.value)}])
-        parameters = node.__pydantic_serializer__.to_python(node)
+        parts = [
+            (port, self.drafts[value.step].key, value.output) if isinstance(value, Ref) else (port, _plain(value))
+            for port, value in sorted(inputs.items())
+        ]
+        cls = type(node)
+        common = self._class_digests.get(cls) or self._class_digest(cls)
+        parameters = cls.__pydantic_serializer__.to_python(node)
         identity = node.identity() if self._identities else None
-        return digest([KEY_RECORD, self._class_digest(type(node)), parameters, identity, parts])
+        return digest([KEY_RECORD, common, parameters, identity, parts])
 
     def _class_digest(self, cls: type[Node]) -> str:
         """What the keys of all nodes of a class have in common, digested once."""
-        found = self._class_digests.get(cls)
-        if found is None:
-            found = digest([CLASS_RECORD, cls.type_id, cls.version, cls.code(), self.environment])
-            self._class_digests[cls] = found
-        return found
+        common = digest([CLASS_RECORD, cls.type_id, cls.version, cls.code(), self.environment])
+        self._class_digests[cls] = common
+        return common
 
     def _unique(self, name: str) -> str:
         count = self._names.get(name, 0) + 1
@@ -200,6 +193,11 @@ class Expansion:
     def type_of(self, value: Any) -> PortType:
         """What is known of a value before the run: kind, space, size, batch."""
         return self._builder.type_of(value)
+
+
+def _plain(constant: Constant) -> Any:
+    """A constant as it stands in a key."""
+    return constant.value if constant.plain else {"digest": digest_of(constant.value)}
 
 
 def snake(type_id: str) -> str:

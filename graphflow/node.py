@@ -200,11 +200,11 @@ class Node(BaseModel):
 
     def input_types(self) -> Mapping[str, PortType]:
         """Types of the ports of this instance; override to narrow them, e.g. to the latent space of the model."""
-        return self.signature().input_types
+        return (self._signature or self.signature()).input_types
 
     def output_types(self, inputs: Mapping[str, PortType]) -> Mapping[str, PortType]:
         """Types of the outputs, given those of the connected inputs."""
-        return self.signature().outputs
+        return (self._signature or self.signature()).outputs
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
         """Faults and surprises that can be known before the run."""

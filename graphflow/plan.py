@@ -170,10 +170,9 @@ class _Part:
         inputs: dict[str, Any] = {}
         for port, source in bound.inputs.items():
             found = refs.get(source) if isinstance(source, Edge) else source
-            if found is not None:
-                inputs[port] = found
-        if len(inputs) < len(bound.inputs):
-            return
+            if found is None:
+                return
+            inputs[port] = found
         before = len(builder.drafts)
         for output, ref in builder.add(builder.prefix + bound.name, bound.node, inputs).items():
             refs[Edge(bound.name, output)] = ref
