@@ -334,7 +334,7 @@ class _Binder:
     def _ordered(self) -> list[str]:
         """Topological order; cycles are reported, and their nodes left out with everything behind them."""
         sources = {
-            name: {source.source for source in bound.inputs.values() if isinstance(source, Edge)}
+            name: [source.source for source in bound.inputs.values() if isinstance(source, Edge)]
             for name, bound in self.nodes.items()
         }
         order = topological_order(sources)

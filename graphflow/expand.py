@@ -145,15 +145,16 @@ class StepBuilder:
         return dict(zip(signature.outputs, refs, strict=True))
 
     def _key(self, node: Node, inputs: Mapping[str, Ref | Constant]) -> str:
-        parts = [
-            (port, self.drafts[value.step].key, value.output) if isinstance(value, Ref) else (port, _plain(value))
-            for port, value in sorted(inputs.items())
-        ]
+        drafts = self.drafts
+        given = {
+            port: (drafts[value.step].key, value.output) if isinstance(value, Ref) else _plain(value)
+            for port, value in inputs.items()
+        }
         cls = type(node)
         common = self._class_digests.get(cls) or self._class_digest(cls)
         parameters = cls.__pydantic_serializer__.to_python(node)
         identity = node.identity() if self._identities else None
-        return digest([KEY_RECORD, common, parameters, identity, parts])
+        return digest([KEY_RECORD, common, parameters, identity, given])
 
     def _class_digest(self, cls: type[Node]) -> str:
         """What the keys of all nodes of a class have in common, digested once."""
