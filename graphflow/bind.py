@@ -435,9 +435,7 @@ class _Binder:
     def _type_of(self, source: Edge | Constant) -> PortType | None:
         if isinstance(source, Constant):
             return type_of_constant(source.value)
-        bound = self.nodes[source.source]
-        found = bound.output_types.get(source.output or "")
-        return found if found is not None and bound.output_types else None
+        return self.nodes[source.source].output_types.get(source.output or "")
 
     def _describe(self, source: Edge | Constant) -> str:
         if isinstance(source, Edge):
