@@ -279,6 +279,7 @@ class _Binder:
 
     def _build(self, cls: type[Node], flat: FlatNode, parameters: dict[str, Any]) -> Node | None:
         try:
+            # what model_validate asks, without what it does around it, which takes as long
             return cls.__pydantic_validator__.validate_python(parameters)  # type: ignore[no-any-return]
         except ValidationError as error:
             for problem, place in problems_from(error):

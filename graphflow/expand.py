@@ -152,6 +152,7 @@ class StepBuilder:
         }
         cls = type(node)
         common = self._class_digests.get(cls) or self._class_digest(cls)
+        # what model_dump gives, without what it does around it, which takes as long
         parameters = cls.__pydantic_serializer__.to_python(node)
         identity = node.identity() if self._identities else None
         return digest([KEY_RECORD, common, parameters, identity, given])

@@ -138,11 +138,12 @@ def flatten(
 
 
 def _resolve_node(frame: _Frame, name: str, entry: NodeEntry, problems: list[Problem]) -> FlatNode:
-    node = FlatNode(frame.prefix + name, entry, {}, frame.document, ("nodes", name))
+    fields: dict[str, Given | Literal | Open | Edge] = {}
+    node = FlatNode(frame.prefix + name, entry, fields, frame.document, ("nodes", name))
     for key, value in entry.fields.items():
         reference = parse_reference(value)
         if reference is None:
-            node.fields[key] = Literal(value, frame.folder)
+            fields[key] = Literal(value, frame.folder)
         elif isinstance(reference, str):
             problems.append(Problem("reference.form", reference, key).at(node=node.name, position=node.position(key)))
         elif isinstance(reference, Input):
@@ -151,7 +152,7 @@ def _resolve_node(frame: _Frame, name: str, entry: NodeEntry, problems: list[Pro
             if isinstance(bound, LeftOut):
                 node.left_out[key] = reference.name
             elif bound is not None:
-                node.fields[key] = bound
+                fields[key] = bound
             elif reference.name not in frame.document.inputs:
                 hint = nearest(reference.name, frame.document.inputs) or 'declare it under "inputs"'
                 problem = Problem("input.unknown", f"the workflow has no input '{reference.name}'", key, hint)
@@ -161,7 +162,7 @@ def _resolve_node(frame: _Frame, name: str, entry: NodeEntry, problems: list[Pro
             problem = Problem("reference.node", f"there is no node '{reference.node}'", key, hint)
             problems.append(problem.at(node=node.name, position=node.position(key)))
         else:
-            node.fields[key] = Edge(frame.prefix + reference.node, reference.output)
+            fields[key] = Edge(frame.prefix + reference.node, reference.output)
     return node
 
 
