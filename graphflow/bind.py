@@ -90,6 +90,10 @@ class _Binder:
         self.fetcher = fetcher
         self.problems: list[Problem] = list(flat.problems)
         self.nodes: dict[str, BoundNode] = {}
+        self.loading: set[str] = set()
+        """Nodes that are given a file, which another node loads."""
+        self.fetching = False
+        """Whether any node may read from elsewhere."""
 
     def bind(self, document: WorkflowDocument) -> Graph:
         for flat_node in self.flat.nodes.values():
@@ -109,11 +113,12 @@ class _Binder:
             before = list(self.problems)
             self._check_nodes(order)
             # the network is asked for nothing by a workflow that is at fault anyway
-            if not self.faulty and self.fetcher.active and self._fetches(order):
+            if not self.faulty and self.fetcher.active and self.fetching:
                 self.problems = before
                 self._fetch(order)
                 self._check_nodes(order)
-        self.problems += checks.check_claims((bound.name, bound.node, bound.flat) for bound in self.nodes.values())
+        writing = (bound for bound in self.nodes.values() if bound.node.effect)
+        self.problems += checks.check_claims((bound.name, bound.node, bound.flat) for bound in writing)
         if not self.flat.nodes and not self.problems:
             self.problems.append(Problem("workflow.empty", "the workflow has no nodes", position=document.position()))
         warnings = [problem for problem in self.problems if problem.severity == "warning"]
@@ -177,28 +182,26 @@ class _Binder:
                     self._report(flat, Problem("parameter.edge", message, key, hint))
                     waiting = True
             elif key in ports:
-                self._port(flat, ports[key], bound, inputs)
+                if isinstance(bound, Edge):
+                    inputs[key] = bound
+                else:
+                    self._port(flat, ports[key], bound, inputs)
             else:
                 hint = nearest(key, [*signature.parameters, *ports])
                 self._report(flat, Problem("field.unknown", f"{cls.type_id} has no field '{key}'", key, hint))
                 waiting = True
-        for port in ports.values():
-            if port.required and port.name not in flat:
-                hint = f'add "{port.name}": ' + ('"…"' if port.type.kind is str else '{"from": "a node"}')
-                hint = flat.left_out_hint(port.name) or hint
-                self._report(
-                    flat,
-                    Problem(
-                        "port.missing",
-                        f"the port '{port.name}' ({port.type}) of {cls.type_id} is not connected",
-                        None,
-                        hint,
-                    ),
-                )
+        for key in signature.required:
+            if key not in flat.fields and key not in flat:
+                self._missing_port(flat, cls, ports[key])
+        self.fetching |= cls.fetches
+        whole = not signature.file_fields or self._resolve_files(cls, flat, parameters)
         node = self._build(cls, flat, parameters)
-        if node is None:
-            return None
-        return BoundNode(flat.name, node, inputs, flat, complete=not waiting)
+        return BoundNode(flat.name, node, inputs, flat, complete=not waiting) if whole and node is not None else None
+
+    def _missing_port(self, flat: FlatNode, cls: type[Node], port: Port) -> None:
+        hint = f'add "{port.name}": ' + ('"…"' if port.type.kind is str else '{"from": "a node"}')
+        message = f"the port '{port.name}' ({port.type}) of {cls.type_id} is not connected"
+        self._report(flat, Problem("port.missing", message, None, flat.left_out_hint(port.name) or hint))
 
     def _open_parameter(self, flat: FlatNode, cls: type[Node], key: str, bound: Open) -> None:
         """Hold the declared type of an input that has no value yet against the parameter it is for."""
@@ -211,10 +214,10 @@ class _Binder:
         message = f"found {bound.type} from the input '{bound.name}', expected {expected} for the parameter '{key}'"
         self._report(flat, Problem("type.mismatch", message, key, _declare_hint(kinds or tuple(PLAIN_KINDS))))
 
-    def _port(self, flat: FlatNode, port: Port, bound: Any, inputs: dict[str, Edge | Constant]) -> None:
-        if isinstance(bound, Edge):
-            inputs[port.name] = bound
-        elif isinstance(bound, Open):
+    def _port(
+        self, flat: FlatNode, port: Port, bound: Given | Literal | Open, inputs: dict[str, Edge | Constant]
+    ) -> None:
+        if isinstance(bound, Open):
             if bound.type.kind is not object:
                 inputs[port.name] = Constant(bound)
         elif isinstance(bound, Given):
@@ -256,21 +259,28 @@ class _Binder:
             message = f"no installed node reads {type_name(given.kind)} from a file"
             self._report(flat, Problem("input.loader", message, port.name, "give the value itself, from Python"))
             return Open(port.name, PortType(given.kind))
+        self.loading.add(flat.name)
+        self.fetching = True
         return Loaded(loader, given.value, given.folder)
 
-    def _build(self, cls: type[Node], flat: FlatNode, parameters: dict[str, Any]) -> Node | None:
-        bad_files = False
+    def _resolve_files(self, cls: type[Node], flat: FlatNode, parameters: dict[str, Any]) -> bool:
+        """Put absolute paths in the place of those that were written; whether none was at fault."""
+        whole = True
         for key in cls.signature().file_fields:
             bound = flat.fields.get(key)
             if isinstance(bound, Literal) and isinstance(bound.value, str):
                 path = resolve_file(bound, urls=cls.fetches)
                 if isinstance(path, Problem):
                     self._report(flat, Problem(path.code, path.message, key, path.hint))
-                    bad_files = True
+                    whole = False
                 else:
                     parameters[key] = path
+        return whole
+
+    def _build(self, cls: type[Node], flat: FlatNode, parameters: dict[str, Any]) -> Node | None:
         try:
-            node = cls.model_validate(parameters)
+            # what model_validate asks, without what it does around it, which takes as long
+            return cls.__pydantic_validator__.validate_python(parameters)  # type: ignore[no-any-return]
         except ValidationError as error:
             for problem, place in problems_from(error):
                 key = str(place[0]) if place else ""
@@ -285,8 +295,7 @@ class _Binder:
                     told = cls.model_fields[key].description if key in cls.model_fields else None
                     hint = problem.hint or (f"{key}: {told}" if told and problem.code not in _PLAIN_FAULTS else "")
                     self._report(flat, Problem(problem.code, problem.message, key, hint))
-            return None
-        return None if bad_files else node
+        return None
 
     # Edges ---------------------------------------------------------------------------------------------------------
 
@@ -326,7 +335,7 @@ class _Binder:
     def _ordered(self) -> list[str]:
         """Topological order; cycles are reported, and their nodes left out with everything behind them."""
         sources = {
-            name: {source.source for source in bound.inputs.values() if isinstance(source, Edge)}
+            name: [source.source for source in bound.inputs.values() if isinstance(source, Edge)]
             for name, bound in self.nodes.items()
         }
         order = topological_order(sources)
@@ -345,9 +354,6 @@ class _Binder:
         self._report(closing.flat, Problem("graph.cycle", message, port, hint))
 
     # Files that are fetched ----------------------------------------------------------------------------------------
-
-    def _fetches(self, order: Iterable[str]) -> bool:
-        return any(self.nodes[name].node.fetches or any(self._loaded(self.nodes[name])) for name in order)
 
     def _fetch(self, order: Iterable[str]) -> None:
         """Have every node that reads from elsewhere get what it needs."""
@@ -387,14 +393,8 @@ class _Binder:
             found = self._type_of(source)
             if found is None:
                 continue
-            problem = checks.check_edge(wanted[port], found, self.registry, self._describe(source), coarse=node.coarse)
-            if problem is not None:
-                if isinstance(source, Constant) and isinstance(source.value, Open):
-                    problem = replace(problem, hint=_declare_hint(self._arriving(wanted[port])) or problem.hint)
-                self._report(bound.flat, replace(problem, field=port))
-                if problem.severity == "error":
-                    continue
-            known[port] = found
+            if accepts(wanted[port], found) or self._converts(bound, port, found, wanted[port]):
+                known[port] = found
         signature = node.signature()
         if self.problems:
             # What should arrive stands for what does not, because of a fault that was told elsewhere: so the node's own
@@ -415,6 +415,18 @@ class _Binder:
                 for problem in node.check_values(plain):
                     self._report(bound.flat, problem)
 
+    def _converts(self, bound: BoundNode, port: str, found: PortType, wanted: PortType) -> bool:
+        """Whether a value of another type can get to a port; what is wrong or surprising about it is reported."""
+        source = bound.inputs[port]
+        origin, coarse = self._describe(source), bound.node.coarse
+        problem = checks.check_edge(wanted, found, self.registry, origin, coarse=coarse)
+        if problem is None:
+            return True
+        if isinstance(source, Constant) and isinstance(source.value, Open):
+            problem = replace(problem, hint=_declare_hint(self._arriving(wanted)) or problem.hint)
+        self._report(bound.flat, replace(problem, field=port))
+        return problem.severity != "error"
+
     def _arriving(self, target: PortType) -> Iterator[type]:
         """The kinds of input that can get to a port, as they are or converted."""
         for kind in INPUT_KINDS.values():
@@ -424,9 +436,7 @@ class _Binder:
     def _type_of(self, source: Edge | Constant) -> PortType | None:
         if isinstance(source, Constant):
             return type_of_constant(source.value)
-        bound = self.nodes[source.source]
-        found = bound.output_types.get(source.output or "")
-        return found if found is not None and bound.output_types else None
+        return self.nodes[source.source].output_types.get(source.output or "")
 
     def _describe(self, source: Edge | Constant) -> str:
         if isinstance(source, Edge):
@@ -435,7 +445,9 @@ class _Binder:
 
     def _check_files(self, order: Iterable[str]) -> None:
         """Give every path that stands for an input value its loading node."""
-        for name in list(order):
+        for name in order:
+            if name not in self.loading:
+                continue
             bound = self.nodes[name]
             for port, loaded in self._loaded(bound):
                 path = resolve_file(Literal(loaded.path, loaded.folder), urls=loaded.loader.fetches)

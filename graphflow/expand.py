@@ -14,7 +14,7 @@ from typing import Any
 from graphflow.errors import NodeDefinitionError, WorkflowError
 from graphflow.fetching import Fetcher
 from graphflow.graph import Constant, Loaded, type_of_constant
-from graphflow.hashing import KEY_RECORD, digest
+from graphflow.hashing import CLASS_RECORD, KEY_RECORD, digest
 from graphflow.node import Node, Ref
 from graphflow.registry import Registry, converter_port
 from graphflow.types import PortType, accepts, digest_of
@@ -48,6 +48,7 @@ class StepBuilder:
         self.fetcher = fetcher
         self.environment = dict(environment)
         self.drafts: list[Draft] = []
+        self._class_digests: dict[type[Node], str] = {}
         self._by_key: dict[str, int] = {}
         self._names: dict[str, int] = {}
         self.folder = self.prefix = ""
@@ -70,10 +71,11 @@ class StepBuilder:
         wanted = node.input_types()
         connected: dict[str, Ref | Constant] = {}
         types: dict[str, PortType] = {}
+        drafts = self.drafts
         for port, value in inputs.items():
             if isinstance(value, Constant) and isinstance(value.value, Loaded):
                 value = self._loaded(name, port, value.value)
-            found = self.type_of(value)
+            found = drafts[value.step].output_types[value.output] if isinstance(value, Ref) else self.type_of(value)
             if port not in wanted:
                 raise NodeDefinitionError(f"{node.type_id} has no port '{port}', but '{name}' was given it")
             if not accepts(wanted[port], found):
@@ -82,18 +84,16 @@ class StepBuilder:
             connected[port] = value if isinstance(value, (Ref, Constant)) else Constant(value)
             types[port] = found
         signature = node.signature()
-        for port in signature.required - connected.keys():
-            raise NodeDefinitionError(f"'{name}': the port '{port}' of {node.type_id} was given no value")
+        for port in signature.required:
+            if port not in connected:
+                raise NodeDefinitionError(f"'{name}': the port '{port}' of {node.type_id} was given no value")
         if node.fetches:
             node = self._fetched(name, node)
         key = self._key(node, connected)
         known = None if node.effect else self._by_key.get(key)
         if known is None:
-            known = len(self.drafts)
-            self._by_key[key] = known
-            self.drafts.append(
-                Draft(self._unique(name), node, connected, types, node.output_types(types), key, self.folder)
-            )
+            known = self._by_key[key] = len(drafts)
+            drafts.append(Draft(self._unique(name), node, connected, types, node.output_types(types), key, self.folder))
         return {output: Ref(known, output) for output in signature.outputs}
 
     def convert(self, name: str, value: Any, source: PortType, target: PortType) -> Ref:
@@ -145,28 +145,23 @@ class StepBuilder:
         return dict(zip(signature.outputs, refs, strict=True))
 
     def _key(self, node: Node, inputs: Mapping[str, Ref | Constant]) -> str:
-        parts: list[Any] = []
-        for port in sorted(inputs):
-            value = inputs[port]
-            if isinstance(value, Ref):
-                parts.append([port, self.drafts[value.step].key, value.output])
-            elif value.plain:
-                parts.append([port, value.value])
-            else:
-                parts.append([port, {"digest": digest_of(value.value)}])
+        drafts = self.drafts
+        given = {
+            port: (drafts[value.step].key, value.output) if isinstance(value, Ref) else _plain(value)
+            for port, value in inputs.items()
+        }
+        cls = type(node)
+        common = self._class_digests.get(cls) or self._class_digest(cls)
+        # what model_dump gives, without what it does around it, which takes as long
+        parameters = cls.__pydantic_serializer__.to_python(node)
         identity = node.identity() if self._identities else None
-        return digest(
-            [
-                KEY_RECORD,
-                node.type_id,
-                node.version,
-                node.code(),
-                node.model_dump(),
-                identity,
-                parts,
-                self.environment,
-            ]
-        )
+        return digest([KEY_RECORD, common, parameters, identity, given])
+
+    def _class_digest(self, cls: type[Node]) -> str:
+        """What the keys of all nodes of a class have in common, digested once."""
+        common = digest([CLASS_RECORD, cls.type_id, cls.version, cls.code(), self.environment])
+        self._class_digests[cls] = common
+        return common
 
     def _unique(self, name: str) -> str:
         count = self._names.get(name, 0) + 1
@@ -200,6 +195,11 @@ class Expansion:
     def type_of(self, value: Any) -> PortType:
         """What is known of a value before the run: kind, space, size, batch."""
         return self._builder.type_of(value)
+
+
+def _plain(constant: Constant) -> Any:
+    """A constant as it stands in a key."""
+    return constant.value if constant.plain else {"digest": digest_of(constant.value)}
 
 
 def snake(type_id: str) -> str:

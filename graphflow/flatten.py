@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,16 +132,18 @@ def flatten(
         edge = _edge_of(document, "", reference.source)
         if edge is not None:
             flat.outputs[output] = edge
-    _follow(flat, aliases, calls, document)
+    if calls:
+        _follow(flat, aliases, calls, document)
     return flat
 
 
 def _resolve_node(frame: _Frame, name: str, entry: NodeEntry, problems: list[Problem]) -> FlatNode:
-    node = FlatNode(frame.prefix + name, entry, {}, frame.document, ("nodes", name))
+    fields: dict[str, Given | Literal | Open | Edge] = {}
+    node = FlatNode(frame.prefix + name, entry, fields, frame.document, ("nodes", name))
     for key, value in entry.fields.items():
         reference = parse_reference(value)
         if reference is None:
-            node.fields[key] = Literal(value, frame.folder)
+            fields[key] = Literal(value, frame.folder)
         elif isinstance(reference, str):
             problems.append(Problem("reference.form", reference, key).at(node=node.name, position=node.position(key)))
         elif isinstance(reference, Input):
@@ -150,7 +152,7 @@ def _resolve_node(frame: _Frame, name: str, entry: NodeEntry, problems: list[Pro
             if isinstance(bound, LeftOut):
                 node.left_out[key] = reference.name
             elif bound is not None:
-                node.fields[key] = bound
+                fields[key] = bound
             elif reference.name not in frame.document.inputs:
                 hint = nearest(reference.name, frame.document.inputs) or 'declare it under "inputs"'
                 problem = Problem("input.unknown", f"the workflow has no input '{reference.name}'", key, hint)
@@ -160,7 +162,7 @@ def _resolve_node(frame: _Frame, name: str, entry: NodeEntry, problems: list[Pro
             problem = Problem("reference.node", f"there is no node '{reference.node}'", key, hint)
             problems.append(problem.at(node=node.name, position=node.position(key)))
         else:
-            node.fields[key] = Edge(frame.prefix + reference.node, reference.output)
+            fields[key] = Edge(frame.prefix + reference.node, reference.output)
     return node
 
 
@@ -272,7 +274,7 @@ def _argument(
         if fault:
             report(fault[0], fault[1], name)
             return Open(name, PortType(kind))
-        return replace(bound, via=bound.via or name, origin=bound.origin or node.position(name))
+        return bound._replace(via=bound.via or name, origin=bound.origin or node.position(name))
     if (
         isinstance(bound, Open)
         and not accepts(PortType(kind), bound.type)

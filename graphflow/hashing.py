@@ -11,10 +11,13 @@ from typing import Any
 
 import orjson
 
-__all__ = ["KEY_RECORD", "digest"]
+__all__ = ["CLASS_RECORD", "KEY_RECORD", "digest"]
 
-KEY_RECORD = "step/1"
+KEY_RECORD = "step/2"
 """First element of a step's record; raise the number when the meaning of a key changes."""
+
+CLASS_RECORD = "class/1"
+"""First element of the record of what the steps of one node class have in common, whose digest is in theirs."""
 
 
 def digest(record: list[Any]) -> str:

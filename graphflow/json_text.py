@@ -27,7 +27,6 @@ _TOKEN = re.compile(
 )
 
 
-_LONG_NUMBER = re.compile(r"\d{19}")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 
@@ -123,6 +122,11 @@ class Source:
         return places
 
 
+def _may_hold_surrogates(text: str) -> bool:
+    """A quick look, which spares most texts the search."""
+    return not text.isascii() or "\\u" in text
+
+
 def parse(source: Source) -> tuple[Any, list[Problem]]:
     """Read a JSON text; the value is meaningless if there is any problem.
 
@@ -130,25 +134,35 @@ def parse(source: Source) -> tuple[Any, list[Problem]]:
     integers of more than 64 bits, half characters.
     """
     problems: list[Problem] = []
-    repeated = False
+    repeated = long = False
     numbers: set[str] = set()
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         nonlocal repeated
         made = dict(items)
-        repeated |= len(made) != len(items)
+        if len(made) != len(items):
+            repeated = True
         return made
 
     def constant(text: str) -> float:
         numbers.add(text)
         return 0.0
 
+    def integer(text: str) -> int:
+        nonlocal long
+        value = int(text)
+        if not -(2**63) <= value < 2**64:
+            long = True
+        return value
+
     def real(text: str) -> float:
         value = float(text)
         return value if math.isfinite(value) else constant(text)
 
     try:
-        value = json.loads(source.text, object_pairs_hook=pairs, parse_constant=constant, parse_float=real)
+        value = json.loads(
+            source.text, object_pairs_hook=pairs, parse_constant=constant, parse_float=real, parse_int=integer
+        )
     except json.JSONDecodeError as error:
         return None, [_syntax_problem(source, error)]
     except RecursionError:
@@ -184,7 +198,7 @@ def parse(source: Source) -> tuple[Any, list[Problem]]:
             for text, place in source.scalars()
             if text in numbers
         ]
-    if _LONG_NUMBER.search(source.text):
+    if long:
         problems += [
             Problem(
                 "json.number",
@@ -195,7 +209,7 @@ def parse(source: Source) -> tuple[Any, list[Problem]]:
             for text, place in source.scalars()
             if re.fullmatch(r"-?\d+", text) and not -(2**63) <= int(text) < 2**64
         ]
-    if _SURROGATE.search(source.text):
+    if _may_hold_surrogates(source.text) and _SURROGATE.search(source.text):
         problems += [
             Problem(
                 "json.text",

@@ -100,7 +100,7 @@ class Signature:
     multiple: bool
     """The return annotation is a NamedTuple: its fields are the outputs."""
     input_types: Mapping[str, PortType]
-    required: frozenset[str]
+    required: tuple[str, ...]
     parameters: frozenset[str]
     file_fields: tuple[str, ...]
     """Parameters that are paths of files to read."""
@@ -208,11 +208,11 @@ class Node(BaseModel):
 
     def input_types(self) -> Mapping[str, PortType]:
         """Types of the ports of this instance; override to narrow them, e.g. to the latent space of the model."""
-        return self.signature().input_types
+        return (self._signature or self.signature()).input_types
 
     def output_types(self, inputs: Mapping[str, PortType]) -> Mapping[str, PortType]:
         """Types of the outputs, given those of the connected inputs."""
-        return self.signature().outputs
+        return (self._signature or self.signature()).outputs
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
         """Faults and surprises that can be known before the run."""
@@ -282,9 +282,10 @@ class Node(BaseModel):
     @classmethod
     def signature(cls) -> Signature:
         """Ports and outputs, read once from the annotations of ``run`` or ``expand``."""
-        if cls._signature is None:
-            cls._signature = _read_signature(cls)
-        return cls._signature
+        signature = cls._signature
+        if signature is None:
+            signature = cls._signature = _read_signature(cls)
+        return signature
 
     @classmethod
     def code(cls) -> str | None:
@@ -344,7 +345,7 @@ def _read_signature(cls: type[Node]) -> Signature:
             takes_context,
             multiple,
             {name: port.type for name, port in inputs.items()},
-            frozenset(name for name, port in inputs.items() if port.required),
+            tuple(name for name, port in inputs.items() if port.required),
             frozenset(cls.model_fields),
             _marked(cls, INPUT_FILE),
         )

@@ -32,7 +32,7 @@ NUMERIC_LIBRARIES = ("torch", "diffusers", "transformers", "pillow", "numpy")
 """Libraries whose version may change a result; their versions are part of every cache key."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would double the time in which it is made
 class Step:
     """One node to run. ``inputs`` are constants or outputs of earlier steps (by index in the plan)."""
 
@@ -167,7 +167,8 @@ class _Part:
 
     def __init__(self, builder: StepBuilder, graph: Graph, folder: str, *, results: bool) -> None:
         self._builder, self._graph, self._results = builder, graph, results
-        self._refs: dict[Edge, Ref] = {}
+        self._refs: dict[str, Mapping[str, Ref]] = {}
+        """The outputs of each node that was added."""
         self.effects: list[int] = []
         self._shown: dict[str, Any] = {}
         builder.begin(folder, graph.fetcher)
@@ -176,17 +177,15 @@ class _Part:
                 self._add(bound)
 
     def _add(self, bound: BoundNode) -> None:
-        builder, refs = self._builder, self._refs
+        builder = self._builder
         inputs: dict[str, Any] = {}
         for port, source in bound.inputs.items():
-            found = refs.get(source) if isinstance(source, Edge) else source
-            if found is not None:
-                inputs[port] = found
-        if len(inputs) < len(bound.inputs):
-            return
+            found = self._ref(source) if isinstance(source, Edge) else source
+            if found is None:
+                return
+            inputs[port] = found
         before = len(builder.drafts)
-        for output, ref in builder.add(builder.prefix + bound.name, bound.node, inputs).items():
-            refs[Edge(bound.name, output)] = ref
+        self._refs[bound.name] = builder.add(builder.prefix + bound.name, bound.node, inputs)
         if not bound.node.effect:
             return
         added = [index for index in range(before, len(builder.drafts)) if builder.drafts[index].node.effect]
@@ -195,21 +194,27 @@ class _Part:
             for port, source in bound.inputs.items():
                 if isinstance(source, Edge):
                     # what the effect received is what people see of the node behind it
-                    received = builder.drafts[added[-1]].inputs[port] if added else refs[source]
+                    received = builder.drafts[added[-1]].inputs[port] if added else inputs[port]
                     self._shown.setdefault(source.source, received)
+
+    def _ref(self, edge: Edge) -> Ref | None:
+        """What stands for an output, None where its node was left out."""
+        outputs = self._refs.get(edge.source)
+        return outputs.get(edge.output or "") if outputs else None
 
     def wanted(self, keep: Collection[str]) -> dict[str, Ref]:
         """The values that are wanted by name, besides what the effects need."""
-        graph, refs = self._graph, self._refs
+        graph = self._graph
         wanted: dict[str, Ref] = {}
         for name, edge in graph.outputs.items():
-            if edge in refs:
-                wanted[name] = self._presented(name, refs[edge])
+            ref = self._ref(edge)
+            if ref is not None:
+                wanted[name] = self._presented(name, ref)
         if not self.effects and not graph.outputs:
             used = {source.source for bound in graph for source in bound.inputs.values() if isinstance(source, Edge)}
             for bound in graph:
                 last = bound.name not in used and bound.output_types
-                first = refs.get(Edge(bound.name, next(iter(bound.output_types)))) if last else None
+                first = self._ref(Edge(bound.name, next(iter(bound.output_types)))) if last else None
                 if first is not None:
                     wanted[bound.name] = self._presented(bound.name, first)
         if self._results:
@@ -219,11 +224,12 @@ class _Part:
             wanted |= {name: ref for name, ref in self._shown.items() if isinstance(ref, Ref) and name not in wanted}
         for name in keep:
             node, _, output = name.partition(".")
-            edges = [edge for edge in refs if edge.source == node and (not output or edge.output == output)]
-            if not edges:
+            outputs = self._refs.get(node, {})
+            kept = outputs.get(output) if output else next(iter(outputs.values()), None)
+            if kept is None:
                 hint = nearest(node, graph.order)
                 raise WorkflowError([Problem("keep.unknown", f"there is no value '{name}' to keep", hint=hint)])
-            wanted[name] = refs[edges[0]]
+            wanted[name] = kept
         return wanted
 
     def _presented(self, name: str, ref: Ref) -> Ref:

@@ -13,8 +13,8 @@ __all__ = ["cycles", "topological_order"]
 def topological_order(sources: Mapping[str, Collection[str]]) -> list[str]:
     """The nodes, each after its sources and else as they are given (Kahn 1962).
 
-    ``sources`` maps each node to the distinct nodes it takes values from. Nodes on a cycle are left out, and so is
-    everything behind them.
+    ``sources`` maps each node to the nodes it takes values from, as often as it takes some. Nodes on a cycle are left
+    out, and so is everything behind them.
     """
     waiting = {name: len(behind) for name, behind in sources.items()}
     consumers: dict[str, list[str]] = {}

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError
@@ -38,7 +37,7 @@ FORMAT_VERSION: Final = 1
 
 NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
 Name = Annotated[str, StringConstraints(pattern=rf"^{NAME}$", max_length=100)]
-_NAME = re.compile(NAME)
+_is_name = re.compile(NAME).fullmatch
 
 BEGINNING: Final = f'begin the file with {{"graphflow": {FORMAT_VERSION}, "nodes": {{…}}}}'
 
@@ -61,8 +60,7 @@ FILE_INPUTS = frozenset({"file", "image", "mask", "depth_map"})
 """Types of inputs for which a person may give a path."""
 
 
-@dataclass(frozen=True, slots=True)
-class From:
+class From(NamedTuple):
     """A reference to an output of another node; ``output`` None means its only or first one."""
 
     node: str
@@ -73,8 +71,7 @@ class From:
         return {"from": self.node if self.output is None else f"{self.node}.{self.output}"}
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
+class Input(NamedTuple):
     """A reference to an input of the workflow."""
 
     name: str
@@ -92,7 +89,7 @@ def parse_reference(value: Any) -> From | Input | str | None:
         key, target = next(iter(value.items()))
         if key == "from" and type(target) is str:
             node, dot, output = target.partition(".")
-            if _NAME.fullmatch(node) and (not dot or _NAME.fullmatch(output)):
+            if _is_name(node) and (not dot or _is_name(output)):
                 return From(node, output or None)
             return f'found {target!r} after "from", expected "node" or "node.output"'
         if key == "input" and type(target) is str:
