@@ -37,8 +37,10 @@ WITHOUT_A_FILE = {
     "attention.unknown": "an option of a run, not of a workflow",
     "compile.missing": "an option of a run, not of a workflow",
     "compile.offload": "an option of a run, not of a workflow",
+    "device.mixed": "an option of a run, not of a workflow",
     "device.missing": "an option of a run, not of a workflow",
     "device.unknown": "an option of a run, not of a workflow",
+    "device.twice": "an option of a run, not of a workflow",
     "dtype.unknown": "an option of a run, not of a workflow",
     "file.unwritable": "an option of a run, not of a workflow",
     "file.damaged": "found by the decoder, when the picture is read",
@@ -80,6 +82,7 @@ WITHOUT_A_FILE = {
     "value.hand_over_steps": "needs a model of the SDXL family; tests/nodes/test_sdxl.py",
     "value.invalid": "a rule of a parameter that only other packs have",
     "value.unwritable": "a value that no file can hold, given in Python",
+    "together.range": "an option of a run, not of a workflow",
 }
 """Codes that no workflow file can show by itself, each with the reason."""
 

@@ -182,10 +182,10 @@ def test_steps_run_at_the_same_time_and_listeners_are_told_one_by_one() -> None:
     assert devices == {"cpu:0", "cpu:1"}
 
 
-def test_records_tell_where_a_step_ran() -> None:
-    made = chains("ab", 2).run(registry=REGISTRY, device=TWO, cache=False)
+def test_records_tell_where_a_step_ran(tmp_path: Path) -> None:
+    made = chains("ab", 2).run(out=tmp_path, registry=REGISTRY, device=TWO, cache=False)
     assert {record.device for record in made.outcome.records} <= {"cpu:0", "cpu:1"}
-    one = chains("a", 1).run(registry=REGISTRY, device="cpu", cache=False)
+    one = chains("a", 1).run(out=tmp_path, registry=REGISTRY, device="cpu", cache=False)
     assert {record.device for record in one.outcome.records} == {"cpu"}
 
 

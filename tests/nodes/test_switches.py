@@ -80,7 +80,7 @@ class TestOffloading:
         unet = load_component(require_model("pocket"), "unet", Compute(offload="sequential"))
         assert {parameter.device.type for parameter in unet.parameters()} == {"meta"}
 
-    def test_a_component_comes_when_it_is_called_and_goes_before_the_next_step(self) -> None:
+    def test_a_component_comes_when_it_is_called_and_goes_before_the_next_step_there(self) -> None:
         """With a device that holds no data, whose name alone shows where the weights are."""
         compute = Compute(device="meta", offload="model")
         vae = load_component(require_model("pocket"), "vae", compute)
@@ -92,6 +92,8 @@ class TestOffloading:
         vae.to = moved.append  # what came to "meta" has lost its values: only look where it is sent
         vae.to_empty(device="meta")
         begin_step(Compute(), None)
+        assert moved == [], "another device may be computing with it"
+        begin_step(compute, None)
         assert moved == ["cpu"]
         pool.clear()
 
