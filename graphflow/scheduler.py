@@ -374,19 +374,7 @@ class _Runner:
             self.stop_if_cancelled()
 
     def _run(self, unit: Unit, device: str) -> None:
-        arguments, contexts = [], []
-        for step in unit:
-            if self.listeners:
-                self.emit(events.StepStarted(step.index, step.name, step.node.type_id, step.progress_steps, device))
-            given = {
-                port: value.value if isinstance(value, Constant) else self.values[value]
-                for port, value in step.inputs.items()
-            }
-            context = RunContext(self, step, device, len(unit)) if step.node.signature().takes_context else None
-            if context is not None:
-                given["context"] = context
-            arguments.append(given)
-            contexts.append(context)
+        arguments = [self._arguments(step, device, len(unit)) for step in unit]
         begun = time.perf_counter()
         try:
             if len(unit) == 1:
@@ -404,22 +392,28 @@ class _Runner:
                 self.emit(events.StepFailed(step.index, step.name, step.node.type_id, told))
             raise
         seconds = (time.perf_counter() - begun) / len(unit)
-        for step, made, context in zip(unit, outputs, contexts, strict=True):
-            self._finish(step, made, context, seconds, device)
+        for step, given, made in zip(unit, arguments, outputs, strict=True):
+            self._keep(step, made)
+            if self.cache is not None:
+                if step.node.cached:
+                    self.cache.put(step.key, made, self.warn)
+                elif (context := given.get("context")) is not None:
+                    keep_receipt(self.cache, step, context.output_folder, context.files, self.warn)
+            self.records[step.index] = StepRecord(step.name, "ran", seconds, device)
+            if self.listeners:
+                self.emit(events.StepFinished(step.index, step.name, step.node.type_id, seconds))
 
-    def _finish(
-        self, step: Step, outputs: Mapping[str, Any], context: RunContext | None, seconds: float, device: str
-    ) -> None:
-        """Keep what a step made."""
-        self._keep(step, outputs)
-        if self.cache is not None:
-            if step.node.cached:
-                self.cache.put(step.key, outputs, self.warn)
-            elif context is not None:
-                keep_receipt(self.cache, step, context.output_folder, context.files, self.warn)
-        self.records[step.index] = StepRecord(step.name, "ran", seconds, device)
+    def _arguments(self, step: Step, device: str, together: int) -> dict[str, Any]:
+        """Tell that a step begins, and put together what it is called with."""
+        node, values = step.node, self.values
         if self.listeners:
-            self.emit(events.StepFinished(step.index, step.name, step.node.type_id, seconds))
+            self.emit(events.StepStarted(step.index, step.name, node.type_id, step.progress_steps, device))
+        given = {
+            port: value.value if isinstance(value, Constant) else values[value] for port, value in step.inputs.items()
+        }
+        if node.signature().takes_context:
+            given["context"] = RunContext(self, step, device, together)
+        return given
 
     def _keep(self, step: Step, outputs: Mapping[str, Any]) -> None:
         for output, value in outputs.items():
