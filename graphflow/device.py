@@ -16,7 +16,7 @@ from functools import cache
 
 from graphflow.accelerators import cuda_available
 from graphflow.errors import Problem, WorkflowError, nearest
-from graphflow.memory import parse_bytes
+from graphflow.memory import device_kind, parse_bytes
 from graphflow.processor import computes_in_bfloat16
 
 __all__ = [
@@ -77,7 +77,7 @@ class Compute:
     @property
     def on_cpu(self) -> bool:
         """Whether tensors stay in the machine's memory."""
-        return self.device.partition(":")[0] == "cpu"
+        return device_kind(self.device) == "cpu"
 
     def on(self, device: str) -> Compute:
         """The same settings for what one of the devices computes."""
@@ -89,7 +89,7 @@ class Compute:
         Offloading and the budget change nothing, and steps that are computed together give what each gives alone,
         within a tolerance that their node states. A switch that is left alone is not mentioned.
         """
-        told = {"device": self.device.partition(":")[0], "dtype": self.dtype}
+        told = {"device": device_kind(self.device), "dtype": self.dtype}
         if self.attention != "sdpa":
             told["attention"] = self.attention
         for name, on in (("channels_last", self.channels_last), ("compile", self.compile)):
@@ -143,7 +143,7 @@ def resolve_compute(
         channels_last=channels_last,
         compile=compile,
         memory_budget=budget,
-        together=(1 if places[0].partition(":")[0] == "cpu" else TOGETHER) if together is None else together,
+        together=(1 if device_kind(places[0]) == "cpu" else TOGETHER) if together is None else together,
     )
     problems += _impossible(compute, device_known=device_known)
     if problems:
@@ -217,7 +217,7 @@ def resolve_devices(names: str) -> tuple[str, ...]:
     problems = []
     if len(set(devices)) < len(devices):
         problems.append(Problem("device.twice", f"found a device twice in '{names}', expected each once"))
-    if len({device.partition(":")[0] for device in devices}) > 1:
+    if len({device_kind(device) for device in devices}) > 1:
         hint = "results on another kind of device differ in their last digits, and so do their keys"
         problems.append(Problem("device.mixed", f"found '{names}', expected devices of one kind", hint=hint))
     if problems:
@@ -263,6 +263,6 @@ def resolve_dtype(name: str, device: str, weights: int = 0) -> str:
         raise WorkflowError([Problem("dtype.unknown", f"found dtype '{name}', expected one of {', '.join(DTYPES)}")])
     if name != "auto":
         return name
-    if device.partition(":")[0] != "cpu":
+    if device_kind(device) != "cpu":
         return "float16"
     return "bfloat16" if weights >= LARGE and computes_in_bfloat16() else "float32"

@@ -14,7 +14,7 @@ from pathlib import Path
 from graphflow.control_group import control_groups
 from graphflow.errors import Problem, WorkflowError
 
-__all__ = ["Memory", "device_memory", "machine_memory", "parse_bytes", "show_bytes"]
+__all__ = ["Memory", "device_kind", "device_memory", "machine_memory", "parse_bytes", "show_bytes"]
 
 _UNITS = {"": 1, **{f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)}}
 _UNITS |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}
@@ -60,12 +60,17 @@ def parse_bytes(text: str, what: str = "memory budget") -> int:
     return count
 
 
+def device_kind(device: str) -> str:
+    """The device without its number: "cuda" of "cuda:1"."""
+    return device.partition(":")[0]
+
+
 def device_memory(device: str) -> int | None:
     """Bytes that a run may use: all of an accelerator's, and what the machine can still give for the CPU.
 
     None where nobody tells. Asking an accelerator imports torch.
     """
-    if device.partition(":")[0] == "cpu":
+    if device_kind(device) == "cpu":
         return _available()
     import torch
 
