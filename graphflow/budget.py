@@ -12,7 +12,7 @@ from graphflow.node import Node
 from graphflow.plan import Plan, Step
 from graphflow.types import PortType
 
-__all__ = ["over_budget", "refuse_over_budget"]
+__all__ = ["out_of_memory", "over_budget", "refuse_over_budget", "ways_down"]
 
 WORTHWHILE = 0.95
 """A change that leaves more than this share of the estimate is not worth telling."""
@@ -38,7 +38,7 @@ def over_budget(plan: Plan) -> list[Problem]:
     whose = "the budget of"
     if limit is None:
         limit = device_memory(plan.compute.device)
-        whose = "what the machine can give," if plan.compute.on_cpu else f"the memory of {plan.compute.device},"
+        whose = "what the machine can give," if plan.compute.on_cpu else f"what {plan.compute.device} can give,"
     if limit is None:
         return []
     problems = []
@@ -48,14 +48,28 @@ def over_budget(plan: Plan) -> list[Problem]:
                 f"needs about {show_bytes(need.total)} of memory ({show_bytes(need.weights)} for weights, "
                 f"{show_bytes(need.activations)} to compute with), expected at most {whose} {show_bytes(limit)}"
             )
-            ways = [
-                f"{show_bytes(count)} with {what}"
-                for what, count in _ways_down(step, plan.compute)
-                if count < WORTHWHILE * need.total
-            ]
-            hint = f"it would need {', '.join(ways)}" if ways else "it needs a machine with more memory"
-            problems.append(Problem("memory.budget", message, hint=hint, node=step.name))
+            problems.append(Problem("memory.budget", message, hint=ways_down(step, plan.compute), node=step.name))
     return problems
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception tells that memory ran out: Python's, an accelerator's in torch, or the CPU's in torch."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    )
+
+
+def ways_down(step: Step, compute: Compute) -> str:
+    """What would make a step need less memory, and how much it would need then."""
+    need = step.node.memory(step.input_types, compute)
+    ways = [
+        f"{show_bytes(count)} with {what}"
+        for what, count in _ways_down(step, compute)
+        if need is not None and count < WORTHWHILE * need.total
+    ]
+    return f"it would need {', '.join(ways)}" if ways else "it needs a machine with more memory"
 
 
 def _ways_down(step: Step, compute: Compute) -> Iterator[tuple[str, int]]:

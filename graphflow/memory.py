@@ -66,7 +66,7 @@ def device_kind(device: str) -> str:
 
 
 def device_memory(device: str) -> int | None:
-    """Bytes that a run may use: all of an accelerator's, and what the machine can still give for the CPU.
+    """Bytes that a run may use: what the device, or the machine for the CPU, can still give, and what is held already.
 
     None where nobody tells. Asking an accelerator imports torch.
     """
@@ -75,7 +75,8 @@ def device_memory(device: str) -> int | None:
     import torch
 
     if device.startswith("cuda"):
-        return int(torch.cuda.get_device_properties(torch.device(device)).total_memory)
+        free, _ = torch.cuda.mem_get_info(torch.device(device))  # other processes may hold some
+        return int(free + torch.cuda.memory_reserved(torch.device(device)))
     return int(torch.mps.recommended_max_memory()) if device == "mps" else None
 
 

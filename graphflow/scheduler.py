@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from graphflow import events
 from graphflow.batches import memory_of_batch
+from graphflow.budget import out_of_memory, ways_down
 from graphflow.cache import Claim, Store
 from graphflow.errors import Cancelled
 from graphflow.events import Event, Listener
@@ -376,6 +377,7 @@ class _Runner:
     def _run(self, unit: Unit, device: str) -> None:
         arguments = [self._arguments(step, device, len(unit)) for step in unit]
         begun = time.perf_counter()
+        outputs = None
         try:
             if len(unit) == 1:
                 results: Sequence[Any] = [unit[0].node.run(**arguments[0])]
@@ -385,12 +387,15 @@ class _Runner:
         except (KeyboardInterrupt, Cancelled):
             raise
         except BaseException as error:
-            for step, given in zip(unit, arguments, strict=True):
-                given.pop("context", None)
-                error.add_note(_note(step, given))
-                told = f"{type(error).__name__}: {error}"
-                self.emit(events.StepFailed(step.index, step.name, step.node.type_id, told))
-            raise
+            if len(unit) == 1 or not out_of_memory(error):
+                self._failed(unit, arguments, error)
+                raise
+        if outputs is None:
+            # an estimate of memory is not exact, and others may compute on the device too; by now the failure, and
+            # what was alive in it, is forgotten
+            for step in unit:
+                self._run((step,), device)
+            return
         seconds = (time.perf_counter() - begun) / len(unit)
         for step, given, made in zip(unit, arguments, outputs, strict=True):
             self._keep(step, made)
@@ -402,6 +407,16 @@ class _Runner:
             self.records[step.index] = StepRecord(step.name, "ran", seconds, device)
             if self.listeners:
                 self.emit(events.StepFinished(step.index, step.name, step.node.type_id, seconds))
+
+    def _failed(self, unit: Unit, arguments: Sequence[dict[str, Any]], error: BaseException) -> None:
+        """Note on an error which steps it ended, and what may help; tell the listeners."""
+        for step, given in zip(unit, arguments, strict=True):
+            given.pop("context", None)
+            error.add_note(_note(step, given))
+            if out_of_memory(error):
+                error.add_note(f"memory ran out: {ways_down(step, self.plan.compute)}")
+            told = f"{type(error).__name__}: {error}"
+            self.emit(events.StepFailed(step.index, step.name, step.node.type_id, told))
 
     def _arguments(self, step: Step, device: str, together: int) -> dict[str, Any]:
         """Tell that a step begins, and put together what it is called with."""

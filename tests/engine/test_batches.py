@@ -173,3 +173,42 @@ def test_keys_do_not_depend_on_what_is_computed_together() -> None:
 def test_a_number_below_one_is_refused() -> None:
     with pytest.raises(gf.WorkflowError, match="found together 0, expected at least 1"):
         resolve_compute(device="cpu", together=0)
+
+
+class Greedy(Noise, version=1):
+    """Compute at most two steps at once, whatever was estimated, and none with the seed 13."""
+
+    def run(self, *, value: int = 0, context: Context) -> int:
+        if self.seed == 13:
+            raise MemoryError("no room for 13")
+        return super().run(value=value, context=context)
+
+    @classmethod
+    def run_batch(cls, nodes: Sequence[Self], arguments: Sequence[Mapping[str, Any]]) -> list[int]:
+        if len(nodes) > 2:
+            raise MemoryError(f"no room for {len(nodes)}")
+        return super().run_batch(nodes, arguments)
+
+
+def greedy(seeds: list[int], together: int) -> gf.Run:
+    built = gf.Workflow()
+    source = built.add("source", Batch(tag=100))
+    built.output("total", built.add("noise", Greedy(), value=source, seed=built.input("seed", "int")))
+    BATCHES.clear()
+    registry = Registry([Greedy, Batch])
+    return built.run(registry=registry, device="cpu", cache=False, sweep={"seed": seeds}, together=together)
+
+
+def test_a_batch_that_memory_has_no_room_for_is_computed_one_by_one() -> None:
+    made = greedy([1, 2, 3, 4], together=4)
+    assert totals(made) == [111, 121, 131, 141]
+    assert BATCHES == [[1], [2], [3], [4]]
+    assert [record.state for record in made.outcome.records] == ["ran"] * 5
+
+
+def test_a_step_that_memory_has_no_room_for_says_what_would_help() -> None:
+    with pytest.raises(MemoryError, match="no room for 13") as caught:
+        greedy([1, 12, 13, 14], together=4)
+    (where, help_) = caught.value.__notes__
+    assert where.startswith("in node 'seed=13/noise' (Greedy)")
+    assert help_.startswith("memory ran out: it needs a machine with more memory")
