@@ -36,38 +36,40 @@ ROUNDS = 5
 class Plain:
     """What a script does that follows the documentation of diffusers."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
         library: Any = diffusers
         with quiet():
-            self.text = library.StableDiffusionPipeline.from_pretrained(str(folder), dtype=dtype)
+            self.text = library.StableDiffusionPipeline.from_pretrained(str(folder), dtype=dtype).to(device)
             self.image = library.StableDiffusionImg2ImgPipeline(**self.text.components, requires_safety_checker=False)
         for pipeline in (self.text, self.image):
             pipeline.set_progress_bar_config(disable=True)
 
-    def run(self, seed: int) -> torch.Tensor:
-        """Pixels (1, 3, height, width)."""
+    def run(self, seed: int, *, size: int = SIZE, steps: int = STEPS, redraw_steps: int = REDRAW_STEPS) -> torch.Tensor:
+        """Pixels (1, 3, height, width), in the machine's memory."""
         latents = self.text(
-            PROMPTS[0], height=SIZE, width=SIZE, num_inference_steps=STEPS, guidance_scale=7.5, output_type="latent",
+            PROMPTS[0], height=size, width=size, num_inference_steps=steps, guidance_scale=7.5, output_type="latent",
             generator=torch.Generator("cpu").manual_seed(seed),
         ).images  # fmt: skip
         pixels: torch.Tensor = self.image(
-            PROMPTS[1], image=latents, strength=STRENGTH, num_inference_steps=REDRAW_STEPS, guidance_scale=7.5,
+            PROMPTS[1], image=latents, strength=STRENGTH, num_inference_steps=redraw_steps, guidance_scale=7.5,
             output_type="pt", generator=torch.Generator("cpu").manual_seed(seed + 1000),
         ).images  # fmt: skip
-        return pixels
+        return pixels.cpu()
 
 
-def workflow(folder: Path, seed: int) -> gf.Workflow:
+def workflow(
+    folder: Path, seed: int, *, size: int = SIZE, steps: int = STEPS, redraw_steps: int = REDRAW_STEPS
+) -> gf.Workflow:
     """The same as a workflow."""
     model, w = str(folder), gf.Workflow()
     draft = w.add(
         "draft",
-        Text2Image(model=model, width=SIZE, height=SIZE, steps=STEPS, guidance_scale=7.5, seed=seed),
+        Text2Image(model=model, width=size, height=size, steps=steps, guidance_scale=7.5, seed=seed),
         prompt=PROMPTS[0],
     )
     redraw = w.add(
         "redraw",
-        Image2Image(model=model, steps=REDRAW_STEPS, strength=STRENGTH, guidance_scale=7.5, seed=seed + 1000),
+        Image2Image(model=model, steps=redraw_steps, strength=STRENGTH, guidance_scale=7.5, seed=seed + 1000),
         image=draft,
         prompt=PROMPTS[1],
     )

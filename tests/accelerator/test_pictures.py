@@ -11,7 +11,6 @@ import torch
 
 import graphflow as gf
 from graphflow.nodes import ControlNetDepth, EstimateDepth, Image2Image, SuperRes, Text2Image, Upscale
-from graphflow.nodes.diffusion.model_info import require_model
 from tests.nodes import tiny
 from tests.nodes.conftest import diffusers
 from tests.nodes.depth_models import KINDS, save_depth_model
@@ -42,7 +41,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> dict[str,
 
 
 def pixels_of(run: gf.Run) -> Iterator[tuple[str, torch.Tensor]]:
-    for name, value in run.results.items():
+    for name, value in run.items():
         if isinstance(value, (gf.Image, gf.DepthMap)):
             yield name, value.pixels.float().cpu()
 
@@ -90,7 +89,7 @@ def test_every_family_draws_and_redraws_what_the_cpu_does(
         w.output("drawn", start)
     redraw = Image2Image(model=model, steps=4, strength=0.5, guidance_scale=guidance, seed=2)
     w.output("redrawn", w.add("redraw", redraw, image=start, prompt=PROMPT))
-    given = {"image": gf.Image(picture(1))}
+    given: dict[str, Any] = {"image": gf.Image(picture(1))}
     expected = dict(pixels_of(w.run(device="cpu", dtype="float32", cache=False, **given)))
     for name, pixels in pixels_of(w.run(device=device, dtype=dtype, cache=False, **given)):
         assert_near(pixels, expected[name], dtype)
@@ -122,7 +121,9 @@ def test_depth_models_of_transformers(estimator: str, device: str, tmp_path: Pat
     w.output("out", w.add("depth", EstimateDepth(model=str(folder)), image=w.input("image", "image")))
     image = gf.Image(picture(1))
     expected = w.run(image=image, device="cpu", dtype="float32", cache=False)["out"].pixels
-    assert_near(w.run(image=image, device=device, dtype="float32", cache=False)["out"].pixels.cpu(), expected, "float32")
+    assert_near(
+        w.run(image=image, device=device, dtype="float32", cache=False)["out"].pixels.cpu(), expected, "float32"
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -139,7 +140,9 @@ def test_a_chain_is_what_diffusers_computes_there(dtype: str, device: str, tiny_
         **settings,
     ).images.float().cpu()  # fmt: skip
     w, model = gf.Workflow(), str(tiny_sd)
-    draft = w.add("draft", Text2Image(model=model, width=64, height=64, steps=6, guidance_scale=5.0, seed=1), prompt=PROMPT)
+    draft = w.add(
+        "draft", Text2Image(model=model, width=64, height=64, steps=6, guidance_scale=5.0, seed=1), prompt=PROMPT
+    )
     redraw = Image2Image(model=model, steps=6, strength=0.5, guidance_scale=5.0, seed=2)
     w.output("out", w.add("redraw", redraw, image=draft, prompt=PROMPT))
     ours = w.run(device=device, dtype=dtype, cache=False)["out"].pixels.float().cpu()
@@ -160,9 +163,7 @@ def test_points_of_a_sweep_that_go_together_are_what_they_are_alone(
     draw = Text2Image(model=models[family], width=64, height=64, steps=3, guidance_scale=guidance)
     w.output("out", w.add("draw", draw, prompt=PROMPT, seed=w.input("seed", "seed")))
     seeds = {"seed": [1, 2, 3, 4, 5]}
-    alone, together = (
-        w.run(device=device, dtype=dtype, cache=False, sweep=seeds, together=count) for count in (1, 4)
-    )
+    alone, together = (w.run(device=device, dtype=dtype, cache=False, sweep=seeds, together=count) for count in (1, 4))
     for one, other in zip(together.points, alone.points, strict=True):
         assert_near(one["out"].pixels.float().cpu(), other["out"].pixels.float().cpu(), dtype)
 
@@ -176,8 +177,3 @@ def test_noise_is_the_same_on_every_device(device: str) -> None:
     cpu, there = (w.run(device=each, dtype="float32", cache=False)["out"].pixels.cpu() for each in ("cpu", device))
     unlike = other.run(device=device, dtype="float32", cache=False)["out"].pixels.cpu()
     assert difference(there, cpu) <= SAME < difference(unlike, cpu)
-
-
-def test_the_embedded_model_is_found_there(device: str) -> None:
-    assert require_model("pocket").family.name == "stable-diffusion"
-    assert gf.load("text_to_image").plan(device=device).compute.dtype == "float16"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +32,9 @@ def _cuda(device: str) -> None:
 def chain(first: str = "pocket", second: str = "pocket", *, side: int = 64, **fields: Any) -> gf.Workflow:
     w = gf.Workflow()
     seed = w.input("seed", "seed", default=1)
-    draft = w.add("draft", Text2Image(model=first, width=side, height=side, steps=3, **fields), prompt=PROMPT, seed=seed)
+    draft = w.add(
+        "draft", Text2Image(model=first, width=side, height=side, steps=3, **fields), prompt=PROMPT, seed=seed
+    )
     redraw = Image2Image(model=second, steps=4, strength=0.5, seed=2)
     w.output("out", w.add("redraw", redraw, image=draft, prompt=PROMPT))
     return w
@@ -86,9 +87,7 @@ def test_networks_without_room_wait_in_the_memory_of_the_machine(device: str, tm
     assert pool.loads - loads <= 8  # three networks and a tokenizer of each model, each read once
 
 
-@pytest.mark.parametrize(
-    "switches", [{"attention": "eager"}, {"channels_last": True}, {"compile": True}], ids=lambda switches: next(iter(switches))
-)  # fmt: skip
+@pytest.mark.parametrize("switches", [{"attention": "eager"}, {"channels_last": True}, {"compile": True}], ids=str)
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 @pytest.mark.usefixtures("empty_pool")
 def test_switches_draw_the_same(switches: dict[str, Any], device: str) -> None:
@@ -146,17 +145,21 @@ def test_when_memory_runs_out_the_command_line_says_what_would_help(
 
 def graphflow(*words: str | Path, check: str = "") -> subprocess.CompletedProcess[str]:
     program = f"import sys\nfrom graphflow.cli import main\nstatus = main(sys.argv[1:])\n{check}\nsys.exit(status)"
-    environment = {name: value for name, value in os.environ.items() if name != "GRAPHFLOW_NO_CACHE"}
     return subprocess.run(
-        [sys.executable, "-c", program, *map(str, words)], capture_output=True, text=True, check=False, env=environment
+        [sys.executable, "-c", program, *map(str, words)], capture_output=True, text=True, check=False
     )
 
 
-def test_the_command_line_finds_the_device_and_keeps_its_results(device: str, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("device")
+def test_the_command_line_finds_the_device_and_keeps_its_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     w = chain()
     w.add("save", SaveImage(name="picture"), image=w.add("again", Text2Image(steps=2, seed=9), prompt=PROMPT))
     w.save(tmp_path / "flow.json")
-    words = "run", tmp_path / "flow.json", "--out", tmp_path / "out", "--cache-dir", tmp_path / "store"
+    words = "run", tmp_path / "flow.json", "--out", tmp_path / "out"
+    monkeypatch.setenv("GRAPHFLOW_CACHE", str(tmp_path / "store"))
+    monkeypatch.delenv("GRAPHFLOW_NO_CACHE")
     first = graphflow(*words)
     assert (first.returncode, "Traceback" in first.stderr) == (0, False), first.stderr
     (manifest,) = (tmp_path / "out" / "manifests").glob("*.json")
