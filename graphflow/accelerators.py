@@ -1,4 +1,4 @@
-"""Whether torch would find a CUDA device, told without importing it.
+"""Whether torch would find a CUDA device, and how large its memory is, told without importing it.
 
 Importing torch takes seconds; a run whose results are all known must not wait for that. The build of torch is read from
 its file of versions, and the driver is asked how many devices there are.
@@ -15,7 +15,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-__all__ = ["cuda_available"]
+__all__ = ["cuda_available", "cuda_memory"]
 
 
 @cache
@@ -30,6 +30,22 @@ def cuda_available() -> bool:
     import torch
 
     return bool(torch.cuda.is_available())
+
+
+def cuda_memory(device: str) -> int:
+    """Bytes of the whole memory of a device that is there, such as "cuda:1"."""
+    number = int(device.partition(":")[2] or 0)
+    if "torch" not in sys.modules and _build_of_torch() == "cuda":
+        driver, handle, size = _driver(), ctypes.c_int(), ctypes.c_size_t()
+        if (
+            driver is not None
+            and driver.cuDeviceGet(ctypes.byref(handle), number) == 0
+            and driver.cuDeviceTotalMem_v2(ctypes.byref(size), handle) == 0
+        ):
+            return size.value
+    import torch
+
+    return int(torch.cuda.get_device_properties(number).total_memory)
 
 
 def _build_of_torch() -> str | None:
@@ -49,10 +65,15 @@ def _build_of_torch() -> str | None:
 
 def _devices_of_driver() -> int:
     """How many devices the CUDA driver sees, 0 where there is no driver."""
+    driver, count = _driver(), ctypes.c_int(0)
+    return count.value if driver is not None and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
+
+
+def _driver() -> ctypes.CDLL | None:
+    """The CUDA driver, ready to be asked, None where there is none."""
     for name in ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so"):
         with contextlib.suppress(OSError, AttributeError):
             driver = ctypes.CDLL(name)
-            count = ctypes.c_int(0)
-            if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
-                return count.value
-    return 0
+            if driver.cuInit(0) == 0:
+                return driver
+    return None

@@ -38,7 +38,7 @@ def over_budget(plan: Plan) -> list[Problem]:
     whose = "the budget of"
     if limit is None:
         limit = device_memory(plan.compute.device)
-        whose = "what the machine can give," if plan.compute.on_cpu else f"what {plan.compute.device} can give,"
+        whose = "what the machine can give," if plan.compute.on_cpu else f"the memory of {plan.compute.device},"
     if limit is None:
         return []
     problems = []

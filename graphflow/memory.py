@@ -11,10 +11,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from graphflow.accelerators import cuda_memory
 from graphflow.control_group import control_groups
 from graphflow.errors import Problem, WorkflowError
 
-__all__ = ["Memory", "device_kind", "device_memory", "machine_memory", "parse_bytes", "show_bytes"]
+__all__ = ["Memory", "device_kind", "device_memory", "free_memory", "machine_memory", "parse_bytes", "show_bytes"]
 
 _UNITS = {"": 1, **{f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)}}
 _UNITS |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}
@@ -66,18 +67,27 @@ def device_kind(device: str) -> str:
 
 
 def device_memory(device: str) -> int | None:
-    """Bytes that a run may use: what the device, or the machine for the CPU, can still give, and what is held already.
+    """Bytes that a run can be planned with: all of an accelerator's, and what the machine can still give for the CPU.
 
-    None where nobody tells. Asking an accelerator imports torch.
+    None where nobody tells.
     """
     if device_kind(device) == "cpu":
         return _available()
+    if device_kind(device) == "cuda":
+        return cuda_memory(device)
     import torch
 
-    if device.startswith("cuda"):
-        free, _ = torch.cuda.mem_get_info(torch.device(device))  # other processes may hold some
-        return int(free + torch.cuda.memory_reserved(torch.device(device)))
     return int(torch.mps.recommended_max_memory()) if device == "mps" else None
+
+
+def free_memory(device: str) -> int | None:
+    """Bytes that this process can have now: as `device_memory`, without what others hold on an accelerator."""
+    if device_kind(device) != "cuda":
+        return device_memory(device)
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(torch.device(device))
+    return int(free + torch.cuda.memory_reserved(torch.device(device)))
 
 
 def machine_memory(system: Path = Path("/")) -> int | None:

@@ -30,7 +30,7 @@ from graphflow.errors import Cancelled
 from graphflow.events import Event, Listener
 from graphflow.graph import Constant
 from graphflow.lookup import LookUp, look_up
-from graphflow.memory import device_memory
+from graphflow.memory import free_memory
 from graphflow.node import Context, Ref
 from graphflow.placement import Placement, Unit
 from graphflow.plan import Plan, Step
@@ -262,7 +262,7 @@ class _Runner:
     def _fitting(self, step: Step, most: int) -> int:
         """How many equal steps may be computed together within the memory that there is."""
         compute = self.plan.compute
-        limit = device_memory(compute.device) if compute.memory_budget is None else compute.memory_budget
+        limit = free_memory(compute.device) if compute.memory_budget is None else compute.memory_budget
         count = most
         while count > 1 and limit is not None:
             need = memory_of_batch(step.node, step.input_types, count, compute)

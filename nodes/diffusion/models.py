@@ -20,13 +20,14 @@ import torch
 import transformers
 
 from graphflow import Compute, Memory
-from graphflow.memory import device_memory
+from graphflow.memory import free_memory
 from graphflow.nodes.diffusion.checkpoint_loading import from_checkpoint, fuse_loras
 from graphflow.nodes.diffusion.families import class_of
 from graphflow.nodes.diffusion.memory import weight_bytes
 from graphflow.nodes.diffusion.model_files import Component, changed, component_dtype
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.network_info import DEPTH_ESTIMATORS, IMAGE_PROCESSOR
+from graphflow.nodes.diffusion.noise import draw_noise_in_float32
 from graphflow.nodes.diffusion.pool import Pool
 from graphflow.nodes.diffusion.samplers import DEFAULT, SAMPLERS
 from graphflow.nodes.diffusion.switches import copied, placed, release
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 limit_threads()  # before anything computes
+draw_noise_in_float32()
 
 pool = Pool()
 """The one pool of this process."""
@@ -83,7 +85,7 @@ _FROM_TRANSFORMERS = ("CLIP", "T5", *DEPTH_ESTIMATORS)
 def begin_step(compute: Compute, need: Memory | None) -> None:
     """Make room for a step: what it computes with is kept free of pooled networks, and offloaded ones go back."""
     release(compute.device)
-    whole = device_memory(compute.device) if compute.memory_budget is None else compute.memory_budget
+    whole = free_memory(compute.device) if compute.memory_budget is None else compute.memory_budget
     pool.limit(compute.device, None if whole is None else whole - (need.activations if need else 0))
 
 

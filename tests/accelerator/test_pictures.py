@@ -59,9 +59,15 @@ def assert_near(made: torch.Tensor, expected: torch.Tensor, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("name", sorted(path.stem for path in WORKFLOWS.glob("*.json")))
 def test_every_workflow_draws_what_the_cpu_draws(name: str, dtype: str, device: str, tmp_path: Path) -> None:
+    if name == "prompt_weighting":
+        pytest.importorskip("compel")
     loaded = gf.load(name)
-    expected = dict(pixels_of(loaded.run(out=tmp_path / "cpu", device="cpu", dtype="float32", cache=False)))
-    made = dict(pixels_of(loaded.run(out=tmp_path / "made", device=device, dtype=dtype, cache=False)))
+    values: dict[str, Any] = {"image": gf.Image(picture(1)), "text": PROMPT}
+    given = {
+        name: values[field.type] for name, field in loaded.inputs.items() if "default" not in field.model_fields_set
+    }
+    expected = dict(pixels_of(loaded.run(out=tmp_path / "cpu", device="cpu", dtype="float32", cache=False, **given)))
+    made = dict(pixels_of(loaded.run(out=tmp_path / "made", device=device, dtype=dtype, cache=False, **given)))
     assert made.keys() == expected.keys() != set()
     for key, pixels in made.items():
         if dtype == "float32":
@@ -148,7 +154,8 @@ def test_a_chain_is_what_diffusers_computes_there(dtype: str, device: str, tiny_
     ours = w.run(device=device, dtype=dtype, cache=False)["out"].pixels.float().cpu()
     print(f"{dtype}: {difference(ours, theirs):.1e}")
     assert float(theirs.std()) > 0.01
-    assert difference(ours, theirs) <= 1e-4
+    # the pipeline rounds its picture to the dtype, and to 1e-3 or 8e-3 of a pixel by that
+    assert difference(ours, theirs) <= {"float32": 1e-4, "float16": 3e-3, "bfloat16": 2e-2}[dtype]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

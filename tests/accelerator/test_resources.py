@@ -14,7 +14,7 @@ import torch
 
 import graphflow as gf
 from graphflow.cli import main
-from graphflow.memory import device_memory
+from graphflow.memory import device_memory, free_memory
 from graphflow.nodes import Image2Image, SaveImage, Text2Image
 from graphflow.nodes.diffusion.models import pool
 from tests.nodes.test_against_diffusers import difference
@@ -76,7 +76,10 @@ def test_only_weights_stay_on_the_device_after_a_run(device: str) -> None:
 @pytest.mark.usefixtures("empty_pool")
 def test_networks_without_room_wait_in_the_memory_of_the_machine(device: str, tmp_path: Path, tiny_sd: Path) -> None:
     w = chain("pocket", str(tiny_sd))
-    expected = [point["out"].pixels.cpu() for point in w.run(device=device, cache=False, sweep={"seed": [1, 2]}).points]
+    expected = [
+        point["out"].pixels.cpu()
+        for point in w.run(device=device, cache=False, sweep={"seed": [1, 2]}, together=1).points
+    ]
     largest = max(need.total for step in w.plan(device=device).steps if (need := w.plan(device=device).memory(step)))
     pool.clear()
     loads = pool.loads
@@ -95,10 +98,10 @@ def test_switches_draw_the_same(switches: dict[str, Any], device: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("side", [256, 512])
 @pytest.mark.usefixtures("empty_pool")
-def test_estimates_of_memory_hold_what_is_allocated(side: int, dtype: str, device: str) -> None:
-    w = chain(side=side)
+def test_estimates_of_memory_hold_what_is_allocated(dtype: str, device: str) -> None:
+    """At sizes at which what the libraries of CUDA work with, up to 300 MB in float32, is not the most of it."""
+    w = chain(side=768)
     w.run(device=device, dtype=dtype, cache=False)  # the models, and what the libraries of CUDA keep
     planned = w.plan(device=device, dtype=dtype)
     need = max((found.activations, step.name) for step in planned.steps if (found := planned.memory(step)))
@@ -107,17 +110,18 @@ def test_estimates_of_memory_hold_what_is_allocated(side: int, dtype: str, devic
     torch.cuda.reset_peak_memory_stats()
     w.run(device=device, dtype=dtype, cache=False)
     peak = torch.cuda.max_memory_allocated() - before
-    print(f"{side} {dtype}: estimated {need[0] / MB:.0f} MB in {need[1]}, allocated {peak / MB:.0f} MB")
-    assert 0.7 <= need[0] / peak <= 2.5
+    print(f"{dtype}: estimated {need[0] / MB:.0f} MB in {need[1]}, allocated {peak / MB:.0f} MB")
+    assert 0.7 <= need[0] / peak <= 2.0
 
 
 def test_memory_that_others_hold_is_not_counted_on(device: str) -> None:
     whole = torch.cuda.get_device_properties(0).total_memory
-    found = device_memory("cuda:0")
+    assert device_memory("cuda:0") == whole
+    found = free_memory("cuda:0")
     assert found is not None
     assert 0 < found <= whole
     held = torch.empty(256 * MB, dtype=torch.uint8, device=device)  # by this process, which can let it go
-    again = device_memory("cuda:0")
+    again = free_memory("cuda:0")
     assert again is not None
     assert abs(again - found) < 128 * MB
     del held
@@ -137,7 +141,7 @@ def test_when_memory_runs_out_the_command_line_says_what_would_help(
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     err = capsys.readouterr().err
-    assert status == 1
+    assert status == 4
     assert "OutOfMemoryError: " in err
     assert "memory ran out: it would need " in err
     assert "Traceback" not in err

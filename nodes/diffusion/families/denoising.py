@@ -28,12 +28,12 @@ def generators(seeds: Iterable[int]) -> list[torch.Generator]:
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
-def generators_for(latents: torch.Tensor, sampling: Sampling, dtype: torch.dtype) -> list[torch.Generator]:
+def generators_for(latents: torch.Tensor, sampling: Sampling) -> list[torch.Generator]:
     """Generators for noise on latents, past what ``encode_image`` drew from the same seeds to sample them."""
     draws = generators(sampling.seeds)
     if sampling.after_encoding:
         for draw in draws:
-            torch.randn((1, *latents.shape[1:]), generator=draw, dtype=dtype)
+            torch.randn((1, *latents.shape[1:]), generator=draw)
     return draws
 
 

@@ -49,7 +49,7 @@ class LatentUpscaler(ClipFamily):
             image=latents.to(self.device, unet.dtype),
             num_inference_steps=steps,
             guidance_scale=sampling.guidance_scale,
-            generator=generators_for(latents, sampling, unet.dtype),
+            generator=generators_for(latents, sampling),
             output_type="latent",
             callback=lambda index, timestep, values: progress(index + 1, steps),
             **self._guided(prompts, batch),

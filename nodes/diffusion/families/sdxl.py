@@ -93,7 +93,7 @@ class StableDiffusionXL(ClipFamily):
             StableDiffusionXLImg2ImgPipeline, StableDiffusionXLControlNetImg2ImgPipeline, sampling, control
         )
         dtype = pipeline.unet.dtype
-        draws = generators_for(latents, sampling, dtype)
+        draws = generators_for(latents, sampling)
         shares = {} if control else {
             "denoising_start": sampling.denoising_start, "denoising_end": sampling.denoising_end,
         }  # fmt: skip

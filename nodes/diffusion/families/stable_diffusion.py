@@ -78,7 +78,7 @@ class StableDiffusion(ClipFamily):
             StableDiffusionImg2ImgPipeline, StableDiffusionControlNetImg2ImgPipeline, sampling, control
         )
         dtype = pipeline.unet.dtype
-        draws = generators_for(latents, sampling, dtype)
+        draws = generators_for(latents, sampling)
         result: torch.Tensor = pipeline(
             image=latents.to(self.device, dtype),
             strength=sampling.strength,

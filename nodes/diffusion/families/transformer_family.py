@@ -57,7 +57,7 @@ class TransformerFamily(AutoencoderFamily):
             image=latents.to(self.device, dtype),
             strength=sampling.strength,
             **self._size(latents.shape),
-            **self._sampled(sampling, generators_for(latents, sampling, dtype), progress, count),
+            **self._sampled(sampling, generators_for(latents, sampling), progress, count),
             **self._guided(prompts, len(latents)),
         ).images
         return self._unpacked(pipeline, answer, latents.shape)

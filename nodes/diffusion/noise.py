@@ -1,0 +1,46 @@
+"""Noise of one seed is the same in every dtype, as far as that can tell its numbers apart.
+
+Some versions of torch draw half precision on the CPU in half precision from the start (seen with 2.11, not with 2.13):
+other numbers than in float32, fewer different ones, and none far from zero (pytorch issue 166853). Since diffusers
+draws noise in the dtype that it computes in, a seed means another picture in each (diffusers issue 11056).
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from diffusers.utils import torch_utils
+
+__all__ = ["draw_noise_in_float32", "randn"]
+
+HALVES = frozenset({torch.float16, torch.bfloat16})
+
+
+def draw_noise_in_float32() -> None:
+    """Where torch needs it, have diffusers draw noise in float32 and round it, in this process and from now on."""
+    in_half, in_full = (
+        torch.randn(64, generator=torch.Generator().manual_seed(0), dtype=dtype)
+        for dtype in (torch.float16, torch.float32)
+    )
+    if not torch.equal(in_half, in_full.half()):
+        # every pipeline and scheduler has randn_tensor under a name of its own; what it calls has one name
+        torch_utils.torch = _Torch()
+
+
+def randn(*size: Any, dtype: torch.dtype | None = None, **options: Any) -> torch.Tensor:
+    """`torch.randn`, with numbers in half precision that are those of float32, rounded."""
+    drawn = torch.randn(*size, dtype=torch.float32 if dtype in HALVES else dtype, **options)
+    return drawn if dtype is None else drawn.to(dtype)
+
+
+class _Torch(ModuleType):
+    """torch with another `randn`."""
+
+    def __init__(self) -> None:
+        super().__init__("torch")
+        self.randn = randn
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
