@@ -8,6 +8,7 @@ run, so they are made anew for each use.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -53,29 +54,33 @@ pool = Pool()
 _quiet = threading.RLock()
 
 
+_HANDLED = logging.getLogger("diffusers"), logging.getLogger("transformers")
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep diffusers and transformers from writing bars and advice to stderr; their settings are put back."""
-    ours: Any = diffusers.utils.logging
-    theirs: Any = transformers.utils.logging
+    """Keep diffusers and transformers from writing bars and advice to stderr; their settings are put back.
+
+    It is their handlers that let nothing below an error through. To set the level of their loggers, as their own
+    functions do, has Python's logging forget what it knows of each logger there is, which takes a millisecond.
+    """
+    libraries: tuple[Any, ...] = diffusers.utils.logging, transformers.utils.logging
     with _quiet:
-        levels = ours.get_verbosity(), theirs.get_verbosity()
-        bars = ours.is_progress_bar_enabled(), theirs.is_progress_bar_enabled()
-        ours.set_verbosity_error()
-        theirs.set_verbosity_error()
-        ours.disable_progress_bar()
-        theirs.disable_progress_bar()
+        bars = [library for library in libraries if library.is_progress_bar_enabled()]
+        handlers = [(handler, handler.level) for logger in _HANDLED for handler in logger.handlers]
+        for handler, level in handlers:
+            handler.setLevel(max(level, logging.ERROR))
+        for library in bars:
+            library.disable_progress_bar()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 yield
         finally:
-            ours.set_verbosity(levels[0])
-            theirs.set_verbosity(levels[1])
-            if bars[0]:
-                ours.enable_progress_bar()
-            if bars[1]:
-                theirs.enable_progress_bar()
+            for handler, level in handlers:
+                handler.setLevel(level)
+            for library in bars:
+                library.enable_progress_bar()
 
 
 _FROM_TRANSFORMERS = ("CLIP", "T5", *DEPTH_ESTIMATORS)

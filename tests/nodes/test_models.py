@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+import logging
 import shutil
 import threading
 import time
@@ -12,7 +14,7 @@ from graphflow import Compute, Image
 from graphflow.nodes import Denoise, EmptyLatent, EncodeImage, EncodePrompt
 from graphflow.nodes.diffusion import models
 from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.models import load_component, make_scheduler
+from graphflow.nodes.diffusion.models import load_component, make_scheduler, quiet
 from graphflow.nodes.diffusion.pocket_models import POCKET_FOLDER
 from graphflow.nodes.diffusion.pool import Pool
 from tests.nodes.conftest import Recorder
@@ -116,3 +118,31 @@ def test_threads_load_once() -> None:
     for thread in threads:
         thread.join()
     assert (len(loads), len(set(map(id, found)))) == (1, 1)
+
+
+@pytest.mark.parametrize("library", ["diffusers", "transformers"])
+def test_quiet_lets_only_errors_through_and_puts_everything_back(library: str) -> None:
+    told: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(record.getMessage())
+
+    handler, logger = Handler(logging.INFO), logging.getLogger(f"{library}.somewhere")
+    root, bars = logging.getLogger(library), importlib.import_module(f"{library}.utils.logging")
+    before = bars.is_progress_bar_enabled()
+    root.addHandler(handler)
+    try:
+        with quiet():
+            assert not bars.is_progress_bar_enabled()
+            logger.warning("advice")
+            logger.error("an error")
+            with quiet():
+                logger.warning("more advice")
+            logger.warning("and more")
+        logger.warning("afterwards")
+    finally:
+        root.removeHandler(handler)
+    assert told == ["an error", "afterwards"]
+    assert handler.level == logging.INFO
+    assert bars.is_progress_bar_enabled() == before

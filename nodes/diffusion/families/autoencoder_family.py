@@ -49,6 +49,13 @@ def _statistics(latents: torch.Tensor, config: Any) -> tuple[Any, Any]:
     return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(deviation).view(1, -1, 1, 1)
 
 
+@functools.cache
+def _needed(cls: Any) -> tuple[str, ...]:
+    """The components that a pipeline cannot be made without."""
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    return tuple(each.name for each in parameters if each.default is each.empty and each.name != "self")
+
+
 class AutoencoderFamily:
     """Runs one model on one device: all of `adapters.Adapter` but `encode_prompt`."""
 
@@ -122,10 +129,8 @@ class AutoencoderFamily:
 
     def _pipeline(self, cls: Any, **arguments: Any) -> Any:
         """A pipeline of diffusers with the given arguments, and nothing for the other components it could have."""
-        needed = inspect.signature(cls.__init__).parameters.values()
-        absent = {each.name: None for each in needed if each.default is each.empty and each.name != "self"}
         with quiet():
-            pipeline = cls(**{**absent, **arguments})
+            pipeline = cls(**{**dict.fromkeys(_needed(cls)), **arguments})
         # Without a VAE the pipeline takes a cell to be 8 pixels.
         pipeline.vae_scale_factor = self.info.pixels_per_cell
         pipeline.image_processor = VaeImageProcessor(
