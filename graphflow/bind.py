@@ -25,6 +25,7 @@ from graphflow.graph import BoundNode, Constant, Graph, Loaded, type_of_constant
 from graphflow.inputs import Given, Literal, Open, literal_problem, resolve_file
 from graphflow.library import Library
 from graphflow.node import Node, Port
+from graphflow.one_look import one_look
 from graphflow.registry import Registry, default_registry
 from graphflow.topology import cycles, topological_order
 from graphflow.types import PLAIN_KINDS, PortType, accepts, type_name
@@ -34,6 +35,7 @@ from graphflow.workflow import INPUT_KINDS, Input, WorkflowDocument, parse_refer
 __all__ = ["bind", "models_named"]
 
 
+@one_look()
 @paused_collection()
 def bind(
     document: WorkflowDocument,

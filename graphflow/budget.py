@@ -9,6 +9,7 @@ from graphflow.device import Compute
 from graphflow.errors import Problem, WorkflowError
 from graphflow.memory import device_memory, show_bytes
 from graphflow.node import Node
+from graphflow.one_look import one_look
 from graphflow.plan import Plan, Step
 from graphflow.types import PortType
 
@@ -25,6 +26,7 @@ def refuse_over_budget(plan: Plan) -> None:
         raise WorkflowError(problems)
 
 
+@one_look()
 def over_budget(plan: Plan) -> list[Problem]:
     """A Problem for each step that needs more memory than the plan's budget.
 

@@ -14,6 +14,7 @@ from graphflow.flatten import Edge, FlatNode
 from graphflow.inputs import Open
 from graphflow.library import Library
 from graphflow.node import Node
+from graphflow.one_look import one_look
 from graphflow.registry import Registry
 from graphflow.types import PLAIN_KINDS, PortType
 from graphflow.workflow import WorkflowDocument
@@ -94,6 +95,7 @@ class Graph:
         return len(self.order)
 
 
+@one_look()
 def largest_weights(graphs: Iterable[Graph]) -> int | None:
     """Bytes of the largest file of weights that the nodes of some graphs read, None where no model runs."""
     nodes = [bound.node for graph in graphs for bound in graph]

@@ -23,6 +23,7 @@ from graphflow.flatten import Edge
 from graphflow.graph import BoundNode, Constant, Graph
 from graphflow.memory import Memory
 from graphflow.node import Node, Ref
+from graphflow.one_look import one_look
 from graphflow.order import grouped
 from graphflow.types import PLAIN_KINDS, Image, Latent, PortType
 
@@ -118,6 +119,7 @@ def plan(
     return plan_together({"": graph}, keep=keep, results=results, compute=compute)
 
 
+@one_look()
 @paused_collection()
 def plan_together(
     graphs: Mapping[str, Graph],

@@ -32,6 +32,7 @@ from graphflow.graph import Constant
 from graphflow.lookup import LookUp, look_up
 from graphflow.memory import free_memory
 from graphflow.node import Context, Ref
+from graphflow.one_look import one_look
 from graphflow.placement import Placement, Unit
 from graphflow.plan import Plan, Step
 from graphflow.read_ahead import read_ahead
@@ -202,7 +203,8 @@ class _Runner:
         )
         wanted = [step for step in self.plan.steps if found.states[step.index] != "unneeded"]
         running = [step for step in wanted if found.states[step.index] == "run"]
-        read_ahead(file for step in running for file in step.node.weight_files())
+        with one_look():
+            read_ahead(file for step in running for file in step.node.weight_files())
         self.uses = Counter(value for step in running for value in step.inputs.values() if isinstance(value, Ref))
         self.uses.update(set(self.plan.results.values()))
         self.values = {ref: value for ref, value in self.values.items() if self.uses[ref]}

@@ -17,6 +17,7 @@ from typing import Any
 
 from graphflow.errors import Position, Problem, WorkflowError, nearest
 from graphflow.graph import Graph
+from graphflow.one_look import one_look
 from graphflow.types import digest_of
 from graphflow.validation import show, show_typed
 from graphflow.workflow import WorkflowDocument
@@ -76,6 +77,7 @@ def folders_of(points: Sequence[Point]) -> list[str]:
     return [_folder(point) for point in points]
 
 
+@one_look()
 def bind_points(
     points: Sequence[Point], values: Mapping[str, Any], bound: Callable[[Mapping[str, Any]], Graph]
 ) -> dict[str, Graph]:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from graphflow.files import cache_folder, write_atomically
+from graphflow.one_look import looked_up
 
 __all__ = ["REMEMBERED_FROM", "file_digest"]
 
@@ -17,6 +18,7 @@ REMEMBERED_FROM = 8 << 20
 """Hashes of files of so many bytes or more are remembered on the disk: those of smaller ones are quickly taken."""
 
 
+@looked_up
 def file_digest(path: Path) -> str:
     """SHA-256 (hex) of the content of a file. Raises OSError if it cannot be read.
 

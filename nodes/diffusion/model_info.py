@@ -34,8 +34,9 @@ from graphflow.nodes.diffusion.reference_grammar import ModelReference, parse_re
 from graphflow.nodes.diffusion.single_file import open_single_file
 from graphflow.nodes.diffusion.tokenizer_files import find_tokenizer, settings_of, tokenizer_record
 from graphflow.nodes.file_digest import file_digest
+from graphflow.one_look import looked_up
 
-__all__ = ["ModelInfo", "find_model", "find_problems", "require_model"]
+__all__ = ["ModelInfo", "find_model", "find_problems", "model_digest", "require_model"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +122,12 @@ def require_model(reference: str, task: Task | None = None) -> ModelInfo:
     return found
 
 
+@looked_up
+def model_digest(reference: str, task: Task | None = None) -> str:
+    """`ModelInfo.digest` of a model. Raises as `require_model`."""
+    return require_model(reference, task).digest
+
+
 def find_model(reference: str, task: Task | None = None) -> ModelInfo | Problem:
     """What is known of a model, or why it cannot be used, for a task if one is given.
 
@@ -148,6 +155,7 @@ def find_problems(reference: str, task: Task | None = None) -> tuple[Problem, ..
     return tuple(problems)
 
 
+@looked_up
 def _found(reference: str, task: Task | None) -> ModelInfo:
     """What is known of a model with all of its parts. Raises UnusableError."""
     parsed = parse_reference(reference)

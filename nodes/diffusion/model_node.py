@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from graphflow import Context, Field, Latent, ModelRef, Node, PortType, Problem
 from graphflow.nodes.diffusion.families import Task, adapter
-from graphflow.nodes.diffusion.model_info import ModelInfo, find_model, find_problems, require_model
+from graphflow.nodes.diffusion.model_info import ModelInfo, find_model, find_problems, model_digest, require_model
 
 __all__ = ["ModelNode"]
 
@@ -62,7 +62,7 @@ class ModelNode(Node, abstract=True):
 
     def identity(self) -> str:
         """The digest of the model's files."""
-        return self.required.digest
+        return model_digest(self.model, self.task)
 
     def models(self) -> tuple[str, ...]:
         """The model."""
