@@ -7,50 +7,34 @@ back into it.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from graphflow.device import Compute
 from graphflow.memory import Memory
-from graphflow.node import Node, Ref
+from graphflow.node import Node
+from graphflow.step import Step
 from graphflow.types import PortType
 
-__all__ = ["Batches", "Draft", "batches", "memory_of_batch", "sources_of"]
-
-
-class Draft(Protocol):
-    """What is asked of a step under construction."""
-
-    @property
-    def node(self) -> Node:
-        """The node."""
-
-    @property
-    def inputs(self) -> Mapping[str, object]:
-        """Refs to other steps, or constants, by port."""
-
-    @property
-    def input_types(self) -> Mapping[str, PortType]:
-        """What is known of the inputs."""
+__all__ = ["Batches", "batches", "memory_of_batch"]
 
 
 Batches = Mapping[int, tuple[int, ...]]
 """Of each step that is in a batch, all that are, itself included."""
 
 
-def batches(drafts: Sequence[Draft], order: Iterable[int], most: int) -> Batches:
+def batches(steps: Sequence[Step], order: Iterable[int], most: int) -> Batches:
     """The batches among the steps of ``order``, which is topological, with at most ``most`` steps in each."""
     if most < 2:
         return {}
     depth: dict[int, int] = {}
     alike: dict[Hashable, list[int]] = {}
     for index in order:
-        draft = drafts[index]
-        depth[index] = 1 + max((depth[source] for source in sources_of(draft)), default=0)
-        key = draft.node.batch_key(draft.input_types)
+        step = steps[index]
+        depth[index] = 1 + max((depth[ref.step] for ref in step.refs), default=0)
+        key = step.node.batch_key(step.input_types)
         if key is not None:
-            alike.setdefault((depth[index], draft.node.type_id, draft.node.models(), key), []).append(index)
+            alike.setdefault((depth[index], step.node.type_id, step.node.models(), key), []).append(index)
     found: dict[int, tuple[int, ...]] = {}
     for members in alike.values():
         for start in range(0, len(members), most):
@@ -58,11 +42,6 @@ def batches(drafts: Sequence[Draft], order: Iterable[int], most: int) -> Batches
             if len(batch) > 1:
                 found |= dict.fromkeys(batch, batch)
     return found
-
-
-def sources_of(draft: Draft) -> Iterator[int]:
-    """The steps whose values a step takes."""
-    return (value.step for value in draft.inputs.values() if isinstance(value, Ref))
 
 
 def memory_of_batch(node: Node, inputs: Mapping[str, PortType], steps: int, compute: Compute) -> Memory | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections import namedtuple
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from graphflow.errors import NodeDefinitionError, WorkflowError
@@ -17,28 +16,16 @@ from graphflow.graph import Constant, Loaded, type_of_constant
 from graphflow.hashing import CLASS_RECORD, KEY_RECORD, digest
 from graphflow.node import Node, Ref
 from graphflow.registry import Registry, converter_port
+from graphflow.step import Step
 from graphflow.types import PortType, accepts, digest_of
 
-__all__ = ["Draft", "Expansion", "StepBuilder"]
+__all__ = ["Expansion", "StepBuilder"]
 
 MAXIMUM_DEPTH = 32
 
 
-@dataclass(slots=True)
-class Draft:
-    """A step before pruning and ordering; inputs are Refs to other drafts or constants."""
-
-    name: str
-    node: Node
-    inputs: dict[str, Ref | Constant]
-    input_types: dict[str, PortType]
-    output_types: Mapping[str, PortType]
-    key: str
-    folder: str = ""
-
-
 class StepBuilder:
-    """Collects drafts; the place where steps are converted, keyed and merged."""
+    """Collects steps in the order in which they are added; the place where they are converted, keyed and merged."""
 
     def __init__(
         self, registry: Registry, environment: Mapping[str, str], fetcher: Fetcher, *, identities: bool = True
@@ -47,7 +34,7 @@ class StepBuilder:
         self._identities = identities
         self.fetcher = fetcher
         self.environment = dict(environment)
-        self.drafts: list[Draft] = []
+        self.steps: list[Step] = []
         self._class_digests: dict[type[Node], str] = {}
         self._by_key: dict[str, int] = {}
         self._names: dict[str, int] = {}
@@ -61,7 +48,7 @@ class StepBuilder:
     def type_of(self, value: Any) -> PortType:
         """Static type of a Ref, or of a value that is known."""
         if isinstance(value, Ref):
-            return self.drafts[value.step].output_types[value.output]
+            return self.steps[value.step].output_types[value.output]
         return type_of_constant(value.value if isinstance(value, Constant) else value)
 
     def add(self, name: str, node: Node, inputs: Mapping[str, Any], depth: int = 0) -> dict[str, Ref]:
@@ -71,17 +58,22 @@ class StepBuilder:
         wanted = node.input_types()
         connected: dict[str, Ref | Constant] = {}
         types: dict[str, PortType] = {}
-        drafts = self.drafts
+        refs: list[Ref] = []
+        steps = self.steps
         for port, value in inputs.items():
             if isinstance(value, Constant) and isinstance(value.value, Loaded):
                 value = self._loaded(name, port, value.value)
-            found = drafts[value.step].output_types[value.output] if isinstance(value, Ref) else self.type_of(value)
+            found = steps[value.step].output_types[value.output] if isinstance(value, Ref) else self.type_of(value)
             if port not in wanted:
                 raise NodeDefinitionError(f"{node.type_id} has no port '{port}', but '{name}' was given it")
             if not accepts(wanted[port], found):
                 value = self.convert(name, value, found, wanted[port])
                 found = self.type_of(value)
-            connected[port] = value if isinstance(value, (Ref, Constant)) else Constant(value)
+            if isinstance(value, Ref):
+                refs.append(value)
+            elif not isinstance(value, Constant):
+                value = Constant(value)
+            connected[port] = value
             types[port] = found
         signature = node.signature()
         for port in signature.required:
@@ -92,8 +84,11 @@ class StepBuilder:
         key = self._key(node, connected)
         known = None if node.effect else self._by_key.get(key)
         if known is None:
-            known = self._by_key[key] = len(drafts)
-            drafts.append(Draft(self._unique(name), node, connected, types, node.output_types(types), key, self.folder))
+            known = self._by_key[key] = len(steps)
+            output_types = node.output_types(types)
+            steps.append(
+                Step(known, self._unique(name), node, connected, tuple(refs), types, output_types, key, self.folder)
+            )
         return {output: Ref(known, output) for output in signature.outputs}
 
     def convert(self, name: str, value: Any, source: PortType, target: PortType) -> Ref:
@@ -145,9 +140,9 @@ class StepBuilder:
         return dict(zip(signature.outputs, refs, strict=True))
 
     def _key(self, node: Node, inputs: Mapping[str, Ref | Constant]) -> str:
-        drafts = self.drafts
+        steps = self.steps
         given = {
-            port: (drafts[value.step].key, value.output) if isinstance(value, Ref) else _plain(value)
+            port: (steps[value.step].key, value.output) if isinstance(value, Ref) else _plain(value)
             for port, value in inputs.items()
         }
         cls = type(node)

@@ -67,7 +67,5 @@ def look_up(
         elif store is not None and node.cached and step.key not in lost and store.has(step.key):
             states[index] = "cached"
             continue
-        steps_needed |= {
-            value.step for value in step.inputs.values() if isinstance(value, Ref) and value not in present
-        }
+        steps_needed.update([ref.step for ref in step.refs if ref not in present])
     return found

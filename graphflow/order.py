@@ -11,24 +11,24 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 
-from graphflow.batches import Batches, Draft, sources_of
+from graphflow.batches import Batches
+from graphflow.step import Step
 
 __all__ = ["grouped"]
 
 Models = tuple[str, ...]
 
 
-def grouped(drafts: Sequence[Draft], order: Sequence[int], together: Batches) -> dict[int, int]:
-    """The place in the plan of each draft of ``order``, which is topological, in the order of the plan.
+def grouped(steps: Sequence[Step], order: list[int], together: Batches) -> list[int]:
+    """The steps of ``order``, which is topological, in the order of the plan.
 
     The steps of a batch, which follow each other in ``order``, come after all that any of them needs.
     """
-    models = {index: drafts[index].node.models() for index in order}
-    if len({needed for needed in models.values() if needed}) < 2:
-        return {index: place for place, index in enumerate(order)}
+    models = {index: steps[index].node.models() for index in order}
+    if len(set(models.values()) - {()}) < 2:
+        return order
     sources = {
-        index: {source for each in together.get(index, (index,)) for source in sources_of(drafts[each])}
-        for index in order
+        index: {ref.step for each in together.get(index, (index,)) for ref in steps[each].refs} for index in order
     }
     groups = _groups(order, models, sources)
     rank = {index: place for place, index in enumerate(order)}
@@ -58,7 +58,7 @@ def grouped(drafts: Sequence[Draft], order: Sequence[int], together: Batches) ->
             missing[user] -= 1
             if not missing[user]:
                 add(user)
-    return places
+    return list(places)
 
 
 def _groups(order: Sequence[int], models: Mapping[int, Models], sources: Mapping[int, set[int]]) -> dict[int, Models]:

@@ -73,7 +73,7 @@ class Placement:
         known = {step.index for unit in self._units for step in unit}
         last_effect: dict[str, int] = {}
         for number, unit in enumerate(self._units):
-            needs = {value.step for step in unit for value in _refs(step) if value not in present} & known
+            needs = {value.step for step in unit for value in step.refs if value not in present} & known
             for step in unit:
                 if step.node.effect:
                     if step.folder in last_effect:
@@ -89,7 +89,7 @@ class Placement:
         """Put a unit where a device finds it: with those of the same models, or whose inputs are in the same place."""
         step = self._units[number][0]
         models = step.node.models()
-        homes = () if models else (self._made_on.get(value.step) for value in _refs(step))
+        homes = () if models else (self._made_on.get(value.step) for value in step.refs)
         group = (models, next((home for home in homes if home), ""))
         heapq.heappush(self._ready.setdefault(group, []), number)
 
@@ -109,7 +109,3 @@ class Placement:
             (each for each in self._devices if each not in self._busy), key=lambda each: len(self._holds[each])
         )
         return 2 if len(self._holds[device]) <= len(self._holds[fewest]) else 0
-
-
-def _refs(step: Step) -> list[Ref]:
-    return [value for value in step.inputs.values() if isinstance(value, Ref)]

@@ -9,52 +9,29 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from graphflow.batches import Batches, batches, sources_of
+from graphflow.batches import Batches, batches
 from graphflow.collector import paused_collection
 from graphflow.device import Compute
 from graphflow.errors import Problem, WorkflowError, nearest
 from graphflow.expand import StepBuilder
 from graphflow.flatten import Edge
-from graphflow.graph import BoundNode, Constant, Graph
+from graphflow.graph import BoundNode, Graph
 from graphflow.memory import Memory
-from graphflow.node import Node, Ref
+from graphflow.node import Ref
 from graphflow.one_look import one_look
 from graphflow.order import grouped
+from graphflow.step import Step
 from graphflow.types import PLAIN_KINDS, Image, Latent, PortType
 
 __all__ = ["Plan", "Step", "plan", "plan_together"]
 
 NUMERIC_LIBRARIES = ("torch", "diffusers", "transformers", "pillow", "numpy")
 """Libraries whose version may change a result; their versions are part of every cache key."""
-
-
-@dataclass(slots=True)  # not frozen: that would double the time in which it is made
-class Step:
-    """One node to run. ``inputs`` are constants or outputs of earlier steps (by index in the plan)."""
-
-    index: int
-    name: str
-    node: Node
-    inputs: Mapping[str, Ref | Constant]
-    input_types: Mapping[str, PortType]
-    output_types: Mapping[str, PortType]
-    key: str
-    frees: tuple[Ref, ...]
-    """Values that nobody needs after this step."""
-    folder: str = ""
-    """Where below the output folder its files go: an item of a sweep has a folder of its own."""
-    batch: tuple[int, ...] = ()
-    """Steps that it may be computed together with, itself included."""
-
-    @property
-    def progress_steps(self) -> int | None:
-        """How many steps its progress bar counts."""
-        return self.node.progress_steps(self.input_types)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +52,17 @@ class Plan:
     def memory(self, step: Step) -> Memory | None:
         """What a step needs on the device at its peak, None where it is unknown."""
         return step.node.memory(step.input_types, self.compute)
+
+    def freed(self) -> list[list[Ref]]:
+        """For each step the values that nobody needs after it."""
+        last = {Ref(step.index, output): step.index for step in self.steps for output in step.output_types}
+        last |= {ref: step.index for step in self.steps for ref in step.refs}
+        kept = set(self.results.values())
+        freed: list[list[Ref]] = [[] for _ in self.steps]
+        for ref, index in last.items():
+            if ref not in kept:
+                freed[index].append(ref)
+        return freed
 
     def models(self) -> tuple[str, ...]:
         """Model references in the order in which they are first needed."""
@@ -151,17 +139,19 @@ def plan_together(
                 kept.add(prefix + name)
     # effects first, so that a result is saved as soon as it is there
     roots = [*effects, *sorted({ref.step for ref in wanted.values()})]
-    order, drafts = _order(builder, roots, {}), builder.drafts
-    together = batches(drafts, order, compute.together)
+    steps = builder.steps
+    order = _order(steps, roots, {})
+    together = batches(steps, order, compute.together)
     if together:
-        order = _order(builder, roots, together)
-    places = grouped(drafts, order, together)
-    outputs = {name: Ref(places[ref.step], ref.output) for name, ref in wanted.items()}
-    shown = {name: ref for name, ref in outputs.items() if name in kept}
+        order = _order(steps, roots, together)
+    order = grouped(steps, order, together)
+    if together or order != list(range(len(steps))):
+        places = {index: place for place, index in enumerate(order)}
+        steps = [_moved(steps[index], places, together) for index in order]
+        wanted = {name: Ref(places[ref.step], ref.output) for name, ref in wanted.items()}
+    shown = {name: ref for name, ref in wanted.items() if name in kept}
     warnings = tuple(dict.fromkeys(warning for graph in graphs.values() for warning in graph.warnings))
-    return Plan(
-        tuple(_steps(builder, places, set(shown.values()), together)), shown, outputs, warnings, environment, compute
-    )
+    return Plan(tuple(steps), shown, wanted, warnings, environment, compute)
 
 
 class _Part:
@@ -186,17 +176,17 @@ class _Part:
             if found is None:
                 return
             inputs[port] = found
-        before = len(builder.drafts)
+        before = len(builder.steps)
         self._refs[bound.name] = builder.add(builder.prefix + bound.name, bound.node, inputs)
         if not bound.node.effect:
             return
-        added = [index for index in range(before, len(builder.drafts)) if builder.drafts[index].node.effect]
+        added = [index for index in range(before, len(builder.steps)) if builder.steps[index].node.effect]
         self.effects += added
         if self._results:
             for port, source in bound.inputs.items():
                 if isinstance(source, Edge):
                     # what the effect received is what people see of the node behind it
-                    received = builder.drafts[added[-1]].inputs[port] if added else inputs[port]
+                    received = builder.steps[added[-1]].inputs[port] if added else inputs[port]
                     self._shown.setdefault(source.source, received)
 
     def _ref(self, edge: Edge) -> Ref | None:
@@ -243,14 +233,13 @@ class _Part:
         return ref
 
 
-def _order(builder: StepBuilder, roots: Iterable[int], together: Batches) -> list[int]:
+def _order(steps: Sequence[Step], roots: Iterable[int], together: Batches) -> list[int]:
     """Depth first from the wanted steps, so that few values live at once; what is not reached is dropped.
 
     The steps of a batch follow each other, after all that any of them needs.
     """
     reached: set[int] = set()
     order: list[int] = []
-    drafts = builder.drafts
     for root in roots:
         stack = [root]
         while stack:
@@ -259,7 +248,7 @@ def _order(builder: StepBuilder, roots: Iterable[int], together: Batches) -> lis
                 stack.pop()
                 continue
             batch = together.get(index) or (index,)
-            waiting = [step for each in batch for step in sources_of(drafts[each]) if step not in reached]
+            waiting = [ref.step for each in batch for ref in steps[each].refs if ref.step not in reached]
             if waiting:
                 stack.extend(reversed(waiting))
             else:
@@ -269,36 +258,16 @@ def _order(builder: StepBuilder, roots: Iterable[int], together: Batches) -> lis
     return order
 
 
-def _steps(builder: StepBuilder, places: Mapping[int, int], kept: set[Ref], together: Batches) -> Iterator[Step]:
-    """The steps, each with the values that nobody needs after it. ``kept`` are values that stay, by place."""
-    inputs_of: list[dict[str, Ref | Constant]] = []
-    last: dict[Ref, int] = {}
-    for index, place in places.items():
-        draft = builder.drafts[index]
-        inputs: dict[str, Ref | Constant] = {}
-        for port, value in draft.inputs.items():
-            if isinstance(value, Ref):
-                value = Ref(places[value.step], value.output)
-                last[value] = place
-            inputs[port] = value
-        inputs_of.append(inputs)
-        for output in draft.output_types:
-            last[Ref(place, output)] = place
-    frees: list[list[Ref]] = [[] for _ in places]
-    for ref, place in last.items():
-        if ref not in kept:
-            frees[place].append(ref)
-    for index, place in places.items():
-        draft = builder.drafts[index]
-        yield Step(
-            place,
-            draft.name,
-            draft.node,
-            inputs_of[place],
-            draft.input_types,
-            draft.output_types,
-            draft.key,
-            tuple(frees[place]),
-            draft.folder,
-            tuple(places[each] for each in together.get(index, ())),
-        )
+def _moved(step: Step, places: Mapping[int, int], together: Batches) -> Step:
+    """A step at its place in the plan, with references to steps at theirs."""
+
+    def moved(ref: Ref) -> Ref:
+        return Ref(places[ref.step], ref.output)
+
+    return replace(
+        step,
+        index=places[step.index],
+        inputs={port: moved(value) if isinstance(value, Ref) else value for port, value in step.inputs.items()},
+        refs=tuple(map(moved, step.refs)),
+        batch=tuple(places[each] for each in together.get(step.index, ())),
+    )

@@ -205,7 +205,7 @@ class _Runner:
         running = [step for step in wanted if found.states[step.index] == "run"]
         with one_look():
             read_ahead(file for step in running for file in step.node.weight_files())
-        self.uses = Counter(value for step in running for value in step.inputs.values() if isinstance(value, Ref))
+        self.uses = Counter(ref for step in running for ref in step.refs)
         self.uses.update(set(self.plan.results.values()))
         self.values = {ref: value for ref, value in self.values.items() if self.uses[ref]}
         self.halted = False
@@ -314,11 +314,10 @@ class _Runner:
     def _drop(self, unit: Unit) -> None:
         """Let go of the inputs of steps that nothing else needs."""
         for step in unit:
-            for value in step.inputs.values():
-                if isinstance(value, Ref):
-                    self.uses[value] -= 1
-                    if not self.uses[value]:
-                        self.values.pop(value, None)
+            for ref in step.refs:
+                self.uses[ref] -= 1
+                if not self.uses[ref]:
+                    self.values.pop(ref, None)
 
     def _cached(self, step: Step, outputs: Mapping[str, Any]) -> None:
         self._keep(step, outputs)

@@ -10,6 +10,7 @@ is, is told of as an error (exit status 2).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def _text(planned: Plan, forecast: _Forecast) -> str:
     number_width = len(str(len(planned.steps)))
     indent = number_width + 3
     lines = []
-    for step in planned.steps:
+    for step, last in zip(planned.steps, planned.freed(), strict=True):
         size = f", {count(step.progress_steps, 'step')}" if step.progress_steps else ""
         head = f"{'#' + str(step.index + 1):>{number_width + 1}}  {step.name}"
         need = planned.memory(step)
@@ -111,7 +112,7 @@ def _text(planned: Plan, forecast: _Forecast) -> str:
             lines.append(wrapped("runs: " + "; ".join(why), indent=indent, width=width))
         if others := [f"#{each + 1}" for each in step.batch if each != step.index]:
             lines.append(wrapped("computed together with " + ", ".join(others), indent=indent, width=width))
-        freed = [_result(planned, ref) for ref in step.frees if ref.step != step.index]
+        freed = [_result(planned, ref) for ref in last if ref.step != step.index]
         if freed:
             lines.append(wrapped("frees " + ", ".join(freed), indent=indent, width=width))
     lines += ["", _totals(planned, forecast)]
@@ -156,8 +157,8 @@ def _result(planned: Plan, ref: Ref) -> str:
 def _data(planned: Plan, forecast: _Forecast) -> dict[str, Any]:
     return {
         "steps": [
-            {**_step_data(planned, step), "state": forecast.states[step.index], "why": forecast.why(step)}
-            for step in planned.steps
+            {**_step_data(planned, step, last), "state": forecast.states[step.index], "why": forecast.why(step)}
+            for step, last in zip(planned.steps, planned.freed(), strict=True)
         ],
         "results": {name: {"step": ref.step, "output": ref.output} for name, ref in planned.wanted.items()},
         "models": list(planned.models()),
@@ -169,7 +170,7 @@ def _data(planned: Plan, forecast: _Forecast) -> dict[str, Any]:
     }
 
 
-def _step_data(planned: Plan, step: Step) -> dict[str, Any]:
+def _step_data(planned: Plan, step: Step, last: Sequence[Ref]) -> dict[str, Any]:
     need = planned.memory(step)
     inputs: dict[str, Any] = {}
     for port, value in step.inputs.items():
@@ -190,6 +191,6 @@ def _step_data(planned: Plan, step: Step) -> dict[str, Any]:
         "memory": {"weights": need.weights, "activations": need.activations, "total": need.total} if need else None,
         "effect": step.node.effect,
         "batch": list(step.batch),
-        "frees": [{"step": ref.step, "output": ref.output} for ref in step.frees],
+        "frees": [{"step": ref.step, "output": ref.output} for ref in last],
         "key": step.key,
     }

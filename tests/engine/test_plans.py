@@ -81,8 +81,8 @@ def test_every_value_is_freed_once_after_its_last_use_or_kept() -> None:
         },
         {"result": "b"},
     )
-    freed = {ref: step.index for step in plan.steps for ref in step.frees}
-    assert len(freed) == sum(len(step.frees) for step in plan.steps), "a value is freed twice"
+    freed = {ref: index for index, refs in enumerate(plan.freed()) for ref in refs}
+    assert len(freed) == sum(map(len, plan.freed())), "a value is freed twice"
     for step in plan.steps:
         for ref in step.inputs.values():
             if isinstance(ref, gf.Ref):
