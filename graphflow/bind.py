@@ -102,11 +102,12 @@ class _Binder:
             bound = self._instance(flat_node)
             if bound is not None:
                 self.nodes[bound.name] = bound
-        for bound in self.nodes.values():
-            self._connect(bound)
+        sources = {name: self._connect(bound) for name, bound in self.nodes.items()}
         for name, edge in self.flat.outputs.items():
             self.flat.outputs[name] = self._named(edge, f"outputs.{name}", None) or edge
-        order = self._ordered()
+        order = topological_order(sources)
+        for cycle in cycles(sources) if len(order) < len(sources) else ():  # left out, with everything behind it
+            self._report_cycle(cycle)
         self._check_files(order)
         if self.fetcher.offline:
             self._fetch(order)  # nobody is asked, so what is missing is told together with everything else
@@ -324,26 +325,18 @@ class _Binder:
             self.problems.append(problem.at(position=source.flat.document.position(*path)))
         return None
 
-    def _connect(self, bound: BoundNode) -> None:
-        for port, source in list(bound.inputs.items()):
-            if not isinstance(source, Edge):
-                continue
-            edge = self._named(source, port, bound.flat)
-            if edge is None:
-                del bound.inputs[port]
-                continue
-            bound.inputs[port] = edge
-
-    def _ordered(self) -> list[str]:
-        """Topological order; cycles are reported, and their nodes left out with everything behind them."""
-        sources = {
-            name: [source.source for source in bound.inputs.values() if isinstance(source, Edge)]
-            for name, bound in self.nodes.items()
-        }
-        order = topological_order(sources)
-        for cycle in cycles(sources) if len(order) < len(sources) else ():
-            self._report_cycle(cycle)
-        return order
+    def _connect(self, bound: BoundNode) -> list[str]:
+        """Spell the edges out, without those at fault; returns the nodes that they come from."""
+        sources = []
+        for port, source in [*bound.inputs.items()]:
+            if isinstance(source, Edge):
+                edge = self._named(source, port, bound.flat)
+                if edge is None:
+                    del bound.inputs[port]
+                else:
+                    bound.inputs[port] = edge
+                    sources.append(edge.source)
+        return sources
 
     def _report_cycle(self, cycle: list[str]) -> None:
         chain = " -> ".join(f"'{name}'" for name in [*cycle, cycle[0]])
@@ -391,10 +384,14 @@ class _Binder:
     def _follow_types(self, bound: BoundNode) -> None:
         node, known = bound.node, bound.input_types
         wanted = node.input_types()
+        nodes = self.nodes
         for port, source in bound.inputs.items():
-            found = self._type_of(source)
-            if found is None:
-                continue
+            if isinstance(source, Edge):
+                found = nodes[source.source].output_types.get(source.output or "")
+                if found is None:
+                    continue
+            else:
+                found = type_of_constant(source.value)
             if accepts(wanted[port], found) or self._converts(bound, port, found, wanted[port]):
                 known[port] = found
         signature = node.signature()
@@ -434,11 +431,6 @@ class _Binder:
         for kind in INPUT_KINDS.values():
             if accepts(target, PortType(kind)) or self.registry.route(PortType(kind), target) is not None:
                 yield kind
-
-    def _type_of(self, source: Edge | Constant) -> PortType | None:
-        if isinstance(source, Constant):
-            return type_of_constant(source.value)
-        return self.nodes[source.source].output_types.get(source.output or "")
 
     def _describe(self, source: Edge | Constant) -> str:
         if isinstance(source, Edge):

@@ -59,20 +59,23 @@ class StepBuilder:
         connected: dict[str, Ref | Constant] = {}
         types: dict[str, PortType] = {}
         refs: list[Ref] = []
+        given: dict[str, Any] = {}
         steps = self.steps
         for port, value in inputs.items():
+            if port not in wanted:
+                raise NodeDefinitionError(f"{node.type_id} has no port '{port}', but '{name}' was given it")
             if isinstance(value, Constant) and isinstance(value.value, Loaded):
                 value = self._loaded(name, port, value.value)
             found = steps[value.step].output_types[value.output] if isinstance(value, Ref) else self.type_of(value)
-            if port not in wanted:
-                raise NodeDefinitionError(f"{node.type_id} has no port '{port}', but '{name}' was given it")
             if not accepts(wanted[port], found):
                 value = self.convert(name, value, found, wanted[port])
                 found = self.type_of(value)
             if isinstance(value, Ref):
                 refs.append(value)
-            elif not isinstance(value, Constant):
-                value = Constant(value)
+                given[port] = steps[value.step].key, value.output
+            else:
+                value = value if isinstance(value, Constant) else Constant(value)
+                given[port] = _plain(value)
             connected[port] = value
             types[port] = found
         signature = node.signature()
@@ -81,7 +84,7 @@ class StepBuilder:
                 raise NodeDefinitionError(f"'{name}': the port '{port}' of {node.type_id} was given no value")
         if node.fetches:
             node = self._fetched(name, node)
-        key = self._key(node, connected)
+        key = self._key(node, given)
         known = None if node.effect else self._by_key.get(key)
         if known is None:
             known = self._by_key[key] = len(steps)
@@ -139,12 +142,8 @@ class StepBuilder:
                 )
         return dict(zip(signature.outputs, refs, strict=True))
 
-    def _key(self, node: Node, inputs: Mapping[str, Ref | Constant]) -> str:
-        steps = self.steps
-        given = {
-            port: (steps[value.step].key, value.output) if isinstance(value, Ref) else _plain(value)
-            for port, value in inputs.items()
-        }
+    def _key(self, node: Node, given: Mapping[str, Any]) -> str:
+        """The key of a node whose inputs are ``given``: keys of steps with outputs, and constants."""
         cls = type(node)
         common = self._class_digests.get(cls) or self._class_digest(cls)
         # what model_dump gives, without what it does around it, which takes as long

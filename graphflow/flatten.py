@@ -141,7 +141,7 @@ def _resolve_node(frame: _Frame, name: str, entry: NodeEntry, problems: list[Pro
     fields: dict[str, Given | Literal | Open | Edge] = {}
     node = FlatNode(frame.prefix + name, entry, fields, frame.document, ("nodes", name))
     for key, value in entry.fields.items():
-        reference = parse_reference(value)
+        reference = parse_reference(value) if type(value) is dict else None
         if reference is None:
             fields[key] = Literal(value, frame.folder)
         elif isinstance(reference, str):

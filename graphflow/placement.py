@@ -38,12 +38,13 @@ class Placement:
         self._missing: list[int] = []
         self._waiting: dict[int, list[int]] = {}
         self._ready: dict[tuple[tuple[str, ...], str], list[int]] = {}
-        if len(self._devices) > 1:
+        self._several = len(devices) > 1
+        if self._several:
             self._connect(present)
 
     def take(self, device: str) -> Unit | None:
         """What the device is to run now; None while there is nothing for it."""
-        if len(self._devices) == 1:
+        if not self._several:
             return next(self._in_order, None)
         self._busy.discard(device)
         ranked = [
@@ -63,7 +64,7 @@ class Placement:
     def done(self, unit: Unit) -> None:
         """Tell that the steps of a unit are done, so that those that waited for them may run."""
         self.left -= 1
-        for step in unit:
+        for step in unit if self._several else ():
             for user in self._waiting.pop(step.index, ()):
                 self._missing[user] -= 1
                 if not self._missing[user]:

@@ -172,9 +172,12 @@ class _Part:
         builder = self._builder
         inputs: dict[str, Any] = {}
         for port, source in bound.inputs.items():
-            found = self._ref(source) if isinstance(source, Edge) else source
-            if found is None:
-                return
+            found: Any = source
+            if isinstance(source, Edge):
+                outputs = self._refs.get(source.source)
+                found = outputs.get(source.output or "") if outputs else None
+                if found is None:
+                    return
             inputs[port] = found
         before = len(builder.steps)
         self._refs[bound.name] = builder.add(builder.prefix + bound.name, bound.node, inputs)

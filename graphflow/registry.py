@@ -16,6 +16,7 @@ import importlib
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
+from typing import Any
 
 from graphflow.errors import NodeDefinitionError
 from graphflow.node import Node
@@ -35,6 +36,10 @@ class Registry(Mapping[str, type[Node]]):
 
     def __getitem__(self, type_id: str) -> type[Node]:
         return self._classes[type_id]
+
+    def get(self, type_id: str, default: Any = None) -> Any:
+        """The class of that id, or ``default``; the mixin's would raise and catch for it."""
+        return self._classes.get(type_id, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._classes)
