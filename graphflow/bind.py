@@ -92,6 +92,8 @@ class _Binder:
         self.fetcher = fetcher
         self.problems: list[Problem] = list(flat.problems)
         self.nodes: dict[str, BoundNode] = {}
+        self.first: dict[str, Edge] = {}
+        """The edge from the first output of each node that one was named of."""
         self.loading: set[str] = set()
         """Nodes that are given a file, which another node loads."""
         self.fetching = False
@@ -304,12 +306,15 @@ class _Binder:
 
     def _named(self, edge: Edge, field_name: str, flat: FlatNode | None) -> Edge | None:
         """The edge with its output spelt out; None where the source is at fault (and that was reported)."""
+        if edge.output is None and edge.source in self.first:
+            return self.first[edge.source]
         source = self.nodes.get(edge.source)
         if source is None:
             return None
         outputs = source.node.signature().outputs
         if edge.output is None and outputs:
-            return Edge(edge.source, next(iter(outputs)))
+            first = self.first[edge.source] = Edge(edge.source, next(iter(outputs)))
+            return first
         if edge.output in outputs:
             return edge
         if outputs:

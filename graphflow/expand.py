@@ -51,7 +51,7 @@ class StepBuilder:
             return self.steps[value.step].output_types[value.output]
         return type_of_constant(value.value if isinstance(value, Constant) else value)
 
-    def add(self, name: str, node: Node, inputs: Mapping[str, Any], depth: int = 0) -> dict[str, Ref]:
+    def add(self, name: str, node: Node, inputs: Mapping[str, Any], depth: int = 0) -> Mapping[str, Ref]:
         """Add a node, coarse or fine, and return its outputs."""
         if node.coarse:
             return self._expand(name, node, inputs, depth)
@@ -88,11 +88,14 @@ class StepBuilder:
         known = None if node.effect else self._by_key.get(key)
         if known is None:
             known = self._by_key[key] = len(steps)
-            output_types = node.output_types(types)
+            made = {output: Ref(known, output) for output in signature.outputs}
             steps.append(
-                Step(known, self._unique(name), node, connected, tuple(refs), types, output_types, key, self.folder)
-            )
-        return {output: Ref(known, output) for output in signature.outputs}
+                Step(
+                    known, self._unique(name), node, connected, tuple(refs), types, made, node.output_types(types), key,
+                    self.folder,
+                )
+            )  # fmt: skip
+        return steps[known].outputs
 
     def convert(self, name: str, value: Any, source: PortType, target: PortType) -> Ref:
         """Put converters on an edge; `graphflow.checks.check_edge` has seen to it that there are some."""
@@ -117,7 +120,7 @@ class StepBuilder:
             raise NodeDefinitionError(f"'{name}': the file for '{port}' was not resolved")
         return self._only(self.add(f"{name}/{port}", loaded.node, {}))
 
-    def _only(self, outputs: dict[str, Ref]) -> Ref:
+    def _only(self, outputs: Mapping[str, Ref]) -> Ref:
         return next(iter(outputs.values()))
 
     def _expand(self, name: str, node: Node, inputs: Mapping[str, Any], depth: int) -> dict[str, Ref]:

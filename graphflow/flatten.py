@@ -141,7 +141,14 @@ def _resolve_node(frame: _Frame, name: str, entry: NodeEntry, problems: list[Pro
     fields: dict[str, Given | Literal | Open | Edge] = {}
     node = FlatNode(frame.prefix + name, entry, fields, frame.document, ("nodes", name))
     for key, value in entry.fields.items():
-        reference = parse_reference(value) if type(value) is dict else None
+        if type(value) is not dict:
+            fields[key] = Literal(value, frame.folder)
+            continue
+        target = value.get("from")
+        if type(target) is str and target in frame.document.nodes and len(value) == 1:
+            fields[key] = Edge(frame.prefix + target, None)  # the usual case: no name of a node has a dot in it
+            continue
+        reference = parse_reference(value)
         if reference is None:
             fields[key] = Literal(value, frame.folder)
         elif isinstance(reference, str):

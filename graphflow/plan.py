@@ -55,7 +55,7 @@ class Plan:
 
     def freed(self) -> list[list[Ref]]:
         """For each step the values that nobody needs after it."""
-        last = {Ref(step.index, output): step.index for step in self.steps for output in step.output_types}
+        last = {ref: step.index for step in self.steps for ref in step.outputs.values()}
         last |= {ref: step.index for step in self.steps for ref in step.refs}
         kept = set(self.results.values())
         freed: list[list[Ref]] = [[] for _ in self.steps]
@@ -162,23 +162,27 @@ class _Part:
         self._refs: dict[str, Mapping[str, Ref]] = {}
         """The outputs of each node that was added."""
         self.effects: list[int] = []
+        self._used: set[str] = set()
+        """Nodes that some other node takes a value of."""
         self._shown: dict[str, Any] = {}
         builder.begin(folder, graph.fetcher)
         for bound in graph:
-            if bound.complete:
-                self._add(bound)
+            self._add(bound)
 
     def _add(self, bound: BoundNode) -> None:
         builder = self._builder
         inputs: dict[str, Any] = {}
+        whole = bound.complete
         for port, source in bound.inputs.items():
             found: Any = source
             if isinstance(source, Edge):
+                self._used.add(source.source)
                 outputs = self._refs.get(source.source)
                 found = outputs.get(source.output or "") if outputs else None
-                if found is None:
-                    return
             inputs[port] = found
+            whole = whole and found is not None
+        if not whole:
+            return
         before = len(builder.steps)
         self._refs[bound.name] = builder.add(builder.prefix + bound.name, bound.node, inputs)
         if not bound.node.effect:
@@ -206,12 +210,9 @@ class _Part:
             if ref is not None:
                 wanted[name] = self._presented(name, ref)
         if not self.effects and not graph.outputs:
-            used = {source.source for bound in graph for source in bound.inputs.values() if isinstance(source, Edge)}
-            for bound in graph:
-                last = bound.name not in used and bound.output_types
-                first = self._ref(Edge(bound.name, next(iter(bound.output_types)))) if last else None
-                if first is not None:
-                    wanted[bound.name] = self._presented(bound.name, first)
+            for name, outputs in self._refs.items():
+                if name not in self._used and outputs:
+                    wanted[name] = self._presented(name, next(iter(outputs.values())))
         if self._results:
             for name, edge in graph.outputs.items():
                 if name in wanted:
@@ -272,5 +273,6 @@ def _moved(step: Step, places: Mapping[int, int], together: Batches) -> Step:
         index=places[step.index],
         inputs={port: moved(value) if isinstance(value, Ref) else value for port, value in step.inputs.items()},
         refs=tuple(map(moved, step.refs)),
+        outputs={output: moved(ref) for output, ref in step.outputs.items()},
         batch=tuple(places[each] for each in together.get(step.index, ())),
     )

@@ -433,7 +433,7 @@ class _Runner:
 
     def _keep(self, step: Step, outputs: Mapping[str, Any]) -> None:
         for output, value in outputs.items():
-            ref = Ref(step.index, output)
+            ref = step.outputs[output]
             if self.uses[ref]:
                 self.values[ref] = value
 

@@ -14,7 +14,7 @@ __all__ = ["Step"]
 
 @dataclass(slots=True)  # not frozen: that would double the time in which it is made
 class Step:
-    """One node to run. ``inputs`` are constants or outputs of other steps, by their place in the plan."""
+    """One node to run. Its inputs and outputs are named by port; steps by their place in the plan."""
 
     index: int
     name: str
@@ -23,6 +23,7 @@ class Step:
     refs: tuple[Ref, ...]
     """The outputs of other steps among the inputs."""
     input_types: Mapping[str, PortType]
+    outputs: Mapping[str, Ref]
     output_types: Mapping[str, PortType]
     key: str
     folder: str = ""
