@@ -43,11 +43,11 @@ def main() -> None:
         _together(folder)
 
 
-def _made(folder: Path, seed: int) -> tuple[torch.Tensor, float]:
-    """Pixels of the workflow, and the seconds that its steps took."""
+def _made(folder: Path, seed: int) -> tuple[torch.Tensor, dict[str, float]]:
+    """Pixels of the workflow, and the seconds that each of its steps took."""
     run = workflow(folder, seed, **SETTINGS).run(device=DEVICE, dtype="float16", cache=False)
     pixels: torch.Tensor = run["picture"].pixels.cpu()
-    return pixels, sum(record.seconds for record in run.outcome.records)
+    return pixels, {record.name: record.seconds for record in run.outcome.records}
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
@@ -73,7 +73,7 @@ def _side_by_side(folder: Path) -> None:
         if seed:  # the first loads and warms
             script.append(sides["plain"][1])
             ours.append(sides["graphflow"][1])
-            outside.append(sides["graphflow"][1] - steps)
+            outside.append(sides["graphflow"][1] - sum(steps.values()))
     ratio = statistics.median(b / a for a, b in zip(script, ours, strict=True))
     print(
         f"{torch.cuda.get_device_name(0)}: Stable Diffusion 1.5 of full size, float16, 512 x 512 pixels, "
@@ -83,6 +83,7 @@ def _side_by_side(folder: Path) -> None:
     print("|---|---|---|---|---|")
     told = [statistics.median(seconds) for seconds in (script, ours, outside)]
     print(f"| {told[0]:.3f} | {told[1]:.3f} | {told[2]:.3f} | **{ratio:.2f}** | {furthest:.1e} |")
+    print("steps of the last round, seconds: " + ", ".join(f"{name} {seconds:.3f}" for name, seconds in steps.items()))
 
 
 def _memory(folder: Path) -> None:
