@@ -42,7 +42,7 @@ def add_computing(parser: Parser, *, device: str, told_device: str) -> None:
     parser.add_argument(
         "--channels-last",
         action="store_true",
-        help="keep the channels of a pixel side by side in memory",
+        help="keep the channels of a pixel side by side in memory (always so where dtype auto is bfloat16)",
     )
     parser.add_argument(
         "--compile", action="store_true", help="compile denoisers once: a slow start, which long runs may earn back"

@@ -171,6 +171,6 @@ def test_the_command_line_finds_the_device_and_keeps_its_results(
     assert (environment["device"], environment["dtype"]) == ("cuda", "float16")
     again = graphflow(*words, check="assert 'torch' not in sys.modules")
     assert (again.returncode, again.stdout) == (0, first.stdout), again.stderr
-    replayed = graphflow("replay", manifest, "--out", tmp_path / "replay", "--no-cache")
+    replayed = graphflow("replay", manifest, "--out", tmp_path / "replay")
     assert replayed.returncode == 0, replayed.stderr
     assert "bit-exact" in replayed.stdout + replayed.stderr

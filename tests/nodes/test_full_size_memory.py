@@ -125,9 +125,13 @@ def test_auto_follows_the_processor_where_the_model_is_of_full_size(
     assert main(["plan", str(file), "--json", "--memory-budget", "64GB"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["environment"]["dtype"] == dtype
+    assert ("channels_last" in data["environment"]) == able
     weights = {step["name"]: step["memory"]["weights"] for step in data["steps"] if step["memory"]}
     assert weights["double/denoise_upscale"] == pytest.approx(357.2e6 * (2 if able else 4), rel=0.01)
-    assert gf.load(file).plan().compute.dtype == dtype
+    compute = gf.load(file).plan().compute
+    assert (compute.dtype, compute.channels_last) == (dtype, able)
+    asked = gf.load(file).plan(dtype="bfloat16").compute
+    assert (asked.dtype, asked.channels_last) == ("bfloat16", False)
 
 
 def test_the_embedded_models_are_computed_in_float32_on_every_processor(monkeypatch: pytest.MonkeyPatch) -> None:
