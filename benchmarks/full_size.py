@@ -8,7 +8,12 @@ benchmark to the next.
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +25,7 @@ import torch
 
 import graphflow as gf
 from benchmarks.full_size_model import full_size_model, models_folder
+from benchmarks.startup import ROOT
 from graphflow.nodes import Image2Image, Text2Image
 from graphflow.nodes.diffusion.model_info import require_model
 from graphflow.nodes.diffusion.models import load_component, quiet
@@ -151,24 +157,54 @@ def _ratio(times: dict[str, list[float]], side: str) -> str:
 
 
 def _dtypes(folder: Path) -> None:
-    """What `auto` gains where the processor computes in bfloat16."""
-    print("| dtype auto on a processor with bfloat16 | time | memory of the weights |")
-    print("|---|---|---|")
+    """What `auto` gains where the processor computes in bfloat16: time in turns, memory in fresh processes."""
+    print("| dtype auto on a processor with bfloat16, against float32 | float32 | auto | ratio |")
+    print("|---|---|---|---|")
     if not computes_in_bfloat16():
-        print("| against float32 | not measured: no such processor | not measured |")
+        print("| not measured: no such processor | | | |")
         return
-    walls: dict[str, list[float]] = {"auto": [], "float32": []}
-    for seed in range(ROUNDS + 1):
+    walls: dict[str, list[float]] = {"float32": [], "auto": []}
+    for seed in range(-1, ROUNDS):
         for dtype, seconds in walls.items():
             begun = time.perf_counter()
-            workflow(folder, seed).run(device="cpu", dtype=dtype, cache=False)
-            if seed:
+            workflow(folder, seed + 1).run(device="cpu", dtype=dtype, cache=False)
+            if seed >= 0:
                 seconds.append(time.perf_counter() - begun)
     ratio = statistics.median(b / a for a, b in zip(walls["float32"], walls["auto"], strict=True))
-    need = {dtype: _weights(folder, dtype) for dtype in walls}
-    print(f"| against float32 | **{ratio:.2f}** | **{need['auto'] / need['float32']:.2f}** |")
+    told = " | ".join(f"{statistics.median(seconds):.2f}" for seconds in walls.values())
+    print(f"| wall seconds, models in memory | {told} | **{ratio:.2f}** |")
+    peaks = {dtype: _peaks(folder, dtype) for dtype in walls}
+    for place, name in enumerate(("while it computes, models in memory", "of the process, loading included")):
+        first, second = (peaks[dtype][place] for dtype in walls)
+        print(f"| peak memory {name}, GB | {first / 1e9:.2f} | {second / 1e9:.2f} | **{second / first:.2f}** |")
 
 
-def _weights(folder: Path, dtype: str) -> int:
-    planned = workflow(folder, 0).plan(device="cpu", dtype=dtype)
-    return max(need.weights for step in planned.steps if (need := planned.memory(step)))
+def _peaks(folder: Path, dtype: str) -> tuple[int, int]:
+    """Most bytes resident in a process of its own: in its second and third run, and ever."""
+    command = [sys.executable, "-m", "benchmarks.full_size", str(folder), dtype]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    warm, whole = json.loads(done.stdout)
+    return warm, whole
+
+
+def _watched(folder: Path, dtype: str) -> tuple[int, int]:
+    """What `_peaks` asks a process for."""
+    peaks, ended = [0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.005):
+            resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            peaks[-1] = max(peaks[-1], resident)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for seed in range(3):
+        workflow(folder, seed).run(device="cpu", dtype=dtype, cache=False)
+        peaks.append(0)
+    ended.set()
+    watcher.join()
+    return max(peaks[1:]), max(peaks)
+
+
+if __name__ == "__main__":
+    print(json.dumps(_watched(Path(sys.argv[1]), sys.argv[2])))

@@ -250,6 +250,9 @@ class _Runner:
         units: list[Unit] = []
         taken: set[int] = set()
         for step in wanted:
+            if len(step.batch) < 2:
+                units.append((step,))
+                continue
             if step.index in taken:
                 continue
             running = [self.plan.steps[each] for each in step.batch if found.states[each] == "run"]
@@ -288,9 +291,10 @@ class _Runner:
                     self._drop(done)
                 if len(self.compute) > 1:
                     self._changed.notify_all()
-            while self.placement.left and not self.halted:
+            placement = self.placement
+            while placement.left and not self.halted:
                 self.stop_if_cancelled()
-                unit = self.placement.take(device)
+                unit = placement.take(device)
                 if unit is not None:
                     return unit
                 self._changed.wait(_WAITING)
