@@ -92,6 +92,8 @@ class _Frame:
     """Where the paths that stand in the document start; None: it was built in Python, they are the caller's own."""
     used: set[str] = field(default_factory=set)
     """Inputs that some field refers to."""
+    edges: dict[str, Edge] = field(default_factory=dict)
+    """Edges from the first outputs of nodes, by the name of the node in the document."""
 
 
 def flatten(
@@ -146,7 +148,11 @@ def _resolve_node(frame: _Frame, name: str, entry: NodeEntry, problems: list[Pro
             continue
         target = value.get("from")
         if type(target) is str and target in frame.document.nodes and len(value) == 1:
-            fields[key] = Edge(frame.prefix + target, None)  # the usual case: no name of a node has a dot in it
+            # the usual case: no name of a node has a dot in it
+            edge = frame.edges.get(target)
+            if edge is None:
+                edge = frame.edges[target] = Edge(frame.prefix + target, None)
+            fields[key] = edge
             continue
         reference = parse_reference(value)
         if reference is None:
