@@ -24,6 +24,7 @@ from graphflow import Compute, Memory
 from graphflow.memory import free_memory
 from graphflow.nodes.diffusion.checkpoint_loading import from_checkpoint, fuse_loras
 from graphflow.nodes.diffusion.families import class_of
+from graphflow.nodes.diffusion.heap import give_back
 from graphflow.nodes.diffusion.memory import weight_bytes
 from graphflow.nodes.diffusion.model_files import Component, changed, component_dtype
 from graphflow.nodes.diffusion.model_info import ModelInfo
@@ -113,7 +114,9 @@ def load_network(component: Component, cls: str, compute: Compute, name: str = "
             module = _read_weights(component, cls, compute)
             if component.loras:
                 fuse_loras(module, name, component.loras)
-        return placed(module.eval().requires_grad_(False), cls, compute)
+        ready = placed(module.eval().requires_grad_(False), cls, compute)
+        give_back()
+        return ready
 
     held_on = compute.device if compute.offload == "none" else "cpu"
     key = (component.digest, cls, replace(compute, memory_budget=None))
