@@ -23,6 +23,7 @@ from graphflow.expand import Expansion
 from graphflow.graph import Graph
 from graphflow.memory import Memory
 from graphflow.node import Context, Node, Port, Ref
+from graphflow.one_look import looked_up
 from graphflow.plan import Plan, Step, plan
 from graphflow.registry import Registry, default_registry
 from graphflow.scheduler import execute
@@ -82,5 +83,6 @@ __all__ = [
     "execute",
     "load",
     "loads",
+    "looked_up",
     "plan",
 ]

@@ -9,8 +9,8 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+from graphflow import looked_up
 from graphflow.files import cache_folder, write_atomically
-from graphflow.one_look import looked_up
 
 __all__ = ["REMEMBERED_FROM", "file_digest"]
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from graphflow import Problem, WorkflowError
+from graphflow import Problem, WorkflowError, looked_up
 from graphflow.nodes.diffusion.families import Defaults, Family, Task, class_of, families_for, family_of
 from graphflow.nodes.diffusion.model_files import (
     Component,
@@ -34,7 +34,6 @@ from graphflow.nodes.diffusion.reference_grammar import ModelReference, parse_re
 from graphflow.nodes.diffusion.single_file import open_single_file
 from graphflow.nodes.diffusion.tokenizer_files import find_tokenizer, settings_of, tokenizer_record
 from graphflow.nodes.file_digest import file_digest
-from graphflow.one_look import looked_up
 
 __all__ = ["ModelInfo", "find_model", "find_problems", "model_digest", "require_model"]
 

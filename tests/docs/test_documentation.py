@@ -156,6 +156,11 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@pytest.mark.parametrize("page", sorted(set(LINKED)), ids=name_of)
+def test_no_page_holds_both_sides_of_a_merge(page: Path) -> None:
+    assert not re.search(r"^(<{7}|>{7})", page.read_text(), re.MULTILINE)
+
+
 def test_there_is_something_to_run() -> None:
     counted = [block for page in PAGES for block in blocks(page)]
     assert sum(block.language == "python" for block in counted) >= 5
