@@ -23,6 +23,7 @@ import transformers
 from graphflow import Compute, Memory
 from graphflow.memory import free_memory
 from graphflow.nodes.diffusion.checkpoint_loading import from_checkpoint, fuse_loras
+from graphflow.nodes.diffusion.conversion import converted_in_parts
 from graphflow.nodes.diffusion.families import class_of
 from graphflow.nodes.diffusion.heap import give_back
 from graphflow.nodes.diffusion.memory import weight_bytes
@@ -142,14 +143,17 @@ def _read_weights(component: Component, cls: str, compute: Compute) -> torch.nn.
         if eager:
             module.set_attn_implementation("eager")
     else:
-        module = _class(cls).from_pretrained(
-            str(component.folder),
-            dtype=dtype,
-            variant=component.variant,
-            use_safetensors=True,
-            local_files_only=True,
-            **({"attn_implementation": "eager"} if eager else {}),
-        )
+        with contextlib.ExitStack() as stack:
+            if not getattr(_class(cls), "_keep_in_fp32_modules", None):
+                stack.enter_context(converted_in_parts(dtype))
+            module = _class(cls).from_pretrained(
+                str(component.folder),
+                dtype=dtype,
+                variant=component.variant,
+                use_safetensors=True,
+                local_files_only=True,
+                **({"attn_implementation": "eager"} if eager else {}),
+            )
     read: torch.nn.Module = module
     return read
 

@@ -10,6 +10,7 @@ import torch
 from accelerate import cpu_offload, cpu_offload_with_hook
 
 from graphflow import Compute
+from graphflow.nodes.diffusion.heap import give_back
 
 __all__ = ["COMPILED", "copied", "placed", "release"]
 
@@ -28,7 +29,7 @@ def placed(network: torch.nn.Module, cls: str, compute: Compute) -> torch.nn.Mod
         known_to_diffusers: Any = network
         known_to_diffusers.enable_xformers_memory_efficient_attention()
     if compute.channels_last:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _lay_side_by_side(network)
     if compute.compile and cls in COMPILED:
         # as an attribute, so that the hooks of accelerate stay outside of what is compiled
         network.__dict__["forward"] = torch.compile(network.forward)
@@ -42,6 +43,17 @@ def placed(network: torch.nn.Module, cls: str, compute: Compute) -> torch.nn.Mod
         # as diffusers does it: parameters of the network itself, beside its layers, need their buffers moved too
         cpu_offload(network, device, offload_buffers=bool(network._parameters))
     return network
+
+
+def _lay_side_by_side(network: torch.nn.Module) -> None:
+    """Give convolutions their channels last, layer by layer, and the memory of what they had back in between."""
+    laid = 0
+    for layer in [*(each for each in network.modules() if not any(each.children())), network]:
+        layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        laid += sum(parameter.nbytes for parameter in layer.parameters(recurse=False))
+        if laid > 64 << 20 or layer is network:
+            give_back()
+            laid = 0
 
 
 def copied(network: torch.nn.Module, device: str) -> torch.nn.Module:

@@ -1,0 +1,57 @@
+"""Weights that are converted while they are read, so that a file is never in memory whole beside what becomes of it.
+
+diffusers maps a file, and converts one tensor after the other; the pages that it read stay in memory until the last one
+is done. For a file in float32 that is read as bfloat16 this makes half as much again of the file the peak of the whole
+process, where half of the file is what it needs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import safetensors.torch
+import torch
+from safetensors import safe_open
+
+__all__ = ["converted_in_parts"]
+
+PART = 64 << 20
+"""Bytes of a file that are mapped at once, or one tensor where that is larger."""
+
+
+@contextmanager
+def converted_in_parts(dtype: torch.dtype) -> Iterator[None]:
+    """For a while safetensors files that this thread reads whole come with floating-point numbers of ``dtype``.
+
+    Only where that is narrower than what stands in the file: else nothing is saved, and what was read stays mapped.
+    """
+    own, thread = safetensors.torch.load_file, threading.get_ident()
+
+    def load_file(filename: Any, device: Any = "cpu", **options: Any) -> dict[str, torch.Tensor]:
+        if threading.get_ident() != thread or str(device) != "cpu" or options:
+            return own(filename, device, **options)
+        return _read(filename, dtype)
+
+    with mock.patch.object(safetensors.torch, "load_file", load_file):
+        yield
+
+
+def _read(filename: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    with safe_open(filename, framework="pt") as file:
+        names = list(file.offset_keys())
+    state: dict[str, torch.Tensor] = {}
+    while names:
+        size = 0
+        with safe_open(filename, framework="pt") as file:  # mapped anew: what was read before is let go of
+            while names and size < PART:
+                name = names.pop(0)
+                tensor = file.get_tensor(name)
+                narrower = tensor.is_floating_point() and tensor.element_size() > dtype.itemsize
+                state[name] = tensor.to(dtype) if narrower else tensor
+                size += tensor.nbytes
+                del tensor
+    return state
