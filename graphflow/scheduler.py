@@ -285,13 +285,13 @@ class _Runner:
     def _next(self, device: str, done: Unit | None = None) -> Unit | None:
         """What to run now, waited for where other devices have to finish something first; None where it is over."""
         with self._lock:
+            placement = self.placement
             if done is not None:
-                self.placement.done(done)
+                placement.done(done)
                 if self.found.states[done[0].index] == "run":
                     self._drop(done)
                 if len(self.compute) > 1:
                     self._changed.notify_all()
-            placement = self.placement
             while placement.left and not self.halted:
                 self.stop_if_cancelled()
                 unit = placement.take(device)
@@ -398,6 +398,7 @@ class _Runner:
         if outputs is None:
             # an estimate of memory is not exact, and others may compute on the device too; by now the failure, and
             # what was alive in it, is forgotten
+            self.warn(f"memory ran out with {len(unit)} steps at once, so they are run one by one", unit[0].name)
             for step in unit:
                 self._run((step,), device)
             return

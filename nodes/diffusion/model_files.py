@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ def component_dtype(config: Mapping[str, Any], dtype: str) -> str:
     return "float32" if dtype == "float16" and config.get("force_upcast") is True else dtype
 
 
-def changed(path: Path) -> int:
+def changed(path: Path | os.DirEntry[str]) -> int:
     """When a file was written (ns), 0 where there is none: what was read from it is remembered as long."""
     try:
         return path.stat().st_mtime_ns

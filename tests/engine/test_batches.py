@@ -204,6 +204,7 @@ def test_a_batch_that_memory_has_no_room_for_is_computed_one_by_one() -> None:
     assert totals(made) == [111, 121, 131, 141]
     assert BATCHES == [[1], [2], [3], [4]]
     assert [record.state for record in made.outcome.records] == ["ran"] * 5
+    assert made.outcome.warnings == ["memory ran out with 4 steps at once, so they are run one by one"]
 
 
 def test_a_step_that_memory_has_no_room_for_says_what_would_help() -> None:
