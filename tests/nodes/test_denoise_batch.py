@@ -59,7 +59,7 @@ def contexts(tmp_path: Path) -> list[Recorder]:
 def prompts(node: Denoise, text: str, context: Recorder) -> Arguments:
     """What a node takes for a prompt, encoded; a negative prompt too where it is led away from one."""
     info = node.required
-    if info.family.prior:  # the tiny one imagines the same whatever the prompt
+    if info.family.prior:  # as good as what a prior imagines, and sooner there
         noise = torch.Generator().manual_seed(len(text))
         imagined = torch.randn(2, 1, tiny.IMAGINED, generator=noise)
         return {port: Conditioning(imagined[row], info.text_space) for row, port in enumerate(("positive", "negative"))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from functools import cache
 from pathlib import Path
@@ -74,6 +75,16 @@ def test_text_to_image(decoder: Path, sampler: str, guidance: float, negative: s
     ).images  # fmt: skip
     assert ours.pixels.shape == (batch, 3, 128, 64)
     assert difference(ours.pixels, (theirs / 2 + 0.5).clamp(0, 1)) <= 1e-4
+
+
+def test_each_prompt_is_another_picture(decoder: Path) -> None:
+    """So the comparisons with diffusers see which prompt went where."""
+    node = Text2Image(model=str(decoder), width=64, height=64, steps=3, seed=5)
+    made = [
+        drawn(node, prompt=prompt, negative_prompt=negative).pixels
+        for prompt, negative in ((PROMPT, ""), ("a cone", ""), (PROMPT, "a cone"))
+    ]
+    assert all(difference(one, other) > 1e-3 for one, other in itertools.combinations(made, 2))
 
 
 @pytest.mark.parametrize(("strength", "guidance", "batch"), [(0.3, 4.0, 1), (1.0, 4.0, 2), (0.5, 1.0, 1)])

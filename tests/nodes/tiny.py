@@ -123,10 +123,13 @@ def kandinsky(folder: Path) -> Path:
             hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32,
             patch_size=16, projection_dim=IMAGINED,
         )  # fmt: skip
+        imagines = library.PriorTransformer(
+            num_attention_heads=2, attention_head_dim=12, num_layers=1, embedding_dim=IMAGINED, num_embeddings=32
+        )
+        imagines.clip_std.data += 1  # as it is made, both are 0, and every prompt is the same picture
+        imagines.clip_mean.data += torch.linspace(-0.5, 0.5, IMAGINED)
         return library.KandinskyV22PriorPipeline(
-            prior=library.PriorTransformer(
-                num_attention_heads=2, attention_head_dim=12, num_layers=1, embedding_dim=IMAGINED, num_embeddings=32
-            ),
+            prior=imagines,
             image_encoder=words.CLIPVisionModelWithProjection(vision).eval(),
             text_encoder=text_encoder(IMAGINED, projected=True),
             tokenizer=tokenizer(),
