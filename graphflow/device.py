@@ -214,6 +214,8 @@ def resolve_devices(names: str) -> tuple[str, ...]:
 
     Raises WorkflowError for an absent device, and for devices that do not go together.
     """
+    if names != "cuda:all" and "cuda:all" in names.split(","):
+        raise WorkflowError([Problem("device.mixed", f"found '{names}', expected cuda:all by itself")])
     devices = _all_of_cuda() if names == "cuda:all" else tuple(resolve_device(name) for name in names.split(","))
     problems = []
     if len(set(devices)) < len(devices):

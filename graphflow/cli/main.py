@@ -98,6 +98,8 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if name.startswith("-"):
         raise UsageError(f"unknown option {name}{_or(nearest(name, ['--help', '--version']))}", parser.prog)
+    for word in words:
+        _refuse_broken(word, parser.prog)
     if name not in COMMANDS:
         hint = nearest(name, COMMANDS)
         if name.endswith(".json"):
@@ -112,6 +114,15 @@ def _dispatch(words: list[str]) -> int:
         return 0
     status: int = command.run(options)
     return status
+
+
+def _refuse_broken(word: str, program: str) -> None:
+    """Raise UsageError for bytes that are no text: neither a workflow, a manifest nor a picture could name them."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        given = ascii(word.encode("utf-8", "surrogateescape"))[2:-1]
+        raise UsageError(f"found the argument '{given}', expected UTF-8 text", program) from None
 
 
 def _or(hint: str) -> str:

@@ -67,6 +67,7 @@ def test_version(graphflow: Command) -> None:
         (["run"], "FILE"),
         (["validate", "a.json", "--json=3"], "--json"),
         (["draw", "redraw", "--out", "x.png"], "cannot tell the format"),
+        (["run", "flow.json", "--set", "prompt=a\udcffb"], r"found the argument 'prompt=a\xffb', expected UTF-8 text"),
         ([], "usage: graphflow"),
     ],
 )

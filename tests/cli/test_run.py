@@ -215,7 +215,7 @@ def test_an_unknown_saved_workflow_gets_the_nearest_name(graphflow: Command) -> 
 def test_a_device_that_is_none(graphflow: Command, letter: Path) -> None:
     done = graphflow("run", letter, "--device", "gpu")
     assert done.status == 2
-    assert "found 'gpu', expected auto, cpu, cuda, cuda:N or mps" in done.err
+    assert "found device 'gpu', expected auto, cpu, cuda, cuda:N or mps" in done.err
 
 
 def test_on_several_devices_the_same_files_are_saved(graphflow: Command, letter: Path, tmp_path: Path) -> None:

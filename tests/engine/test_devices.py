@@ -238,6 +238,7 @@ def test_values_are_dropped_after_their_last_use_on_any_device() -> None:
     ("device", "code"),
     [
         ("cpu,cpu", "device.twice"),
+        ("cpu,cuda:all", "device.mixed"),
         ("cpu:1,cuda:0", "device.m"),
         ("cpu:0,tpu", "device.unknown"),
         ("cpu:0,", "device.unknown"),
