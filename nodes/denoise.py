@@ -1,25 +1,24 @@
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 from graphflow import Compute, Conditioning, Context, DepthMap, Field, Latent, Memory, PortType, Problem, Seed
+from graphflow.nodes.diffusion.batched_node import BatchedNode
 from graphflow.nodes.diffusion.checks import check_guidance, check_negative, check_redrawing, check_strength
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.families.adapters import Control, Draws, Sampling, seeds_from
 from graphflow.nodes.diffusion.model_info import ModelInfo
-from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.diffusion.schedule import steps_between
 from graphflow.nodes.diffusion.step_memory import denoising_memory
-from graphflow.nodes.diffusion.together import TogetherContext, alike, taken_apart, together
 from graphflow.nodes.encoded_for import prompts_of
 
 __all__ = ["Denoise"]
 
 
-class Denoise(ModelNode, version=1):
+class Denoise(BatchedNode, version=1):
     """Run the noise schedule of a model over latents.
 
     Latents that are pure noise (from `EmptyLatent`) are made into pictures; clean ones get noise for the last
@@ -34,7 +33,6 @@ class Denoise(ModelNode, version=1):
 
     task: ClassVar[Task | None] = "image-to-image"
     joins: ClassVar[bool] = True
-    """Whether `denoised` is all that `run` does. Not inherited: a class with a ``run`` of its own may do more."""
 
     steps: int | None = Field(
         None, ge=1, le=1000, description="length of the noise schedule; default: the model's own, or the latents'"
@@ -111,17 +109,11 @@ class Denoise(ModelNode, version=1):
         return denoising_memory(info, inputs["latent"], compute, guided=guided)
 
     def batch_key(self, inputs: Mapping[str, PortType]) -> Hashable | None:
-        """All parameters but the seed, the latents' space, size, number and noise, and whether a negative prompt comes.
-
-        None where some of it is not known before the run, and for a derived class that does not say `joins` itself.
-        """
-        if not vars(type(self)).get("joins", False):
-            return None
+        """As `BatchedNode`; None too where the noise of the latents is not known."""
         latent = inputs.get("latent", PortType(Latent))
-        needed = (latent.space, latent.width, latent.height, latent.batch, latent.noise)
-        if None in needed or (latent.partly_noisy and latent.steps is None):
+        if latent.noise is None or latent.space is None or (latent.partly_noisy and latent.steps is None):
             return None
-        return (self.model_copy(update={"seed": 0}), *needed, latent.steps, "negative" in inputs)
+        return super().batch_key(inputs)
 
     def run(
         self, *, latent: Latent, positive: Conditioning, negative: Conditioning | None = None, context: Context
@@ -130,25 +122,7 @@ class Denoise(ModelNode, version=1):
         seeds = seeds_from(self.seed, len(latent))
         return self.denoised(seeds, context, latent=latent, positive=positive, negative=negative)
 
-    @classmethod
-    def run_batch(cls, nodes: Sequence[Self], arguments: Sequence[Mapping[str, Any]]) -> list[Latent]:
-        """All pictures as one batch; those whose encoded prompts are of another length go by themselves."""
-        made: dict[int, Latent] = {}
-        for group in alike(arguments):
-            latents = cls._run_alike([nodes[index] for index in group], [arguments[index] for index in group])
-            made.update(zip(group, latents, strict=True))
-        return [made[index] for index in range(len(nodes))]
-
-    @classmethod
-    def _run_alike(cls, nodes: Sequence[Self], arguments: Sequence[Mapping[str, Any]]) -> list[Latent]:
-        if len(nodes) == 1:
-            return [nodes[0].run(**arguments[0])]
-        counts = [len(given["latent"]) for given in arguments]
-        seeds = [seed for node, count in zip(nodes, counts, strict=True) for seed in seeds_from(node.seed, count)]
-        context = TogetherContext([given["context"] for given in arguments])
-        return taken_apart(nodes[0].denoised(tuple(seeds), context, **together(arguments)), counts)
-
-    def denoised(
+    def denoised(  # type: ignore[override]
         self,
         seeds: tuple[int, ...],
         context: Context,

@@ -18,6 +18,7 @@ from graphflow import (
     Seed,
     Text,
 )
+from graphflow.nodes.diffusion.batched_node import BatchedNode
 from graphflow.nodes.diffusion.checks import check_negative, check_tiles
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.families.adapters import Sampling, SuperResolves, seeds_from
@@ -70,13 +71,17 @@ class _SuperResolving(ModelNode, abstract=True):
         return {"latent": self.latent_type(size)}
 
 
-class DenoiseSuperRes(_SuperResolving, version=1):
+class DenoiseSuperRes(_SuperResolving, BatchedNode, version=1):
     """Make latents of a picture four times as high and wide from a small picture's pixels.
 
     Every pixel of the small picture becomes a latent cell. One larger than ``tile_size`` is looked at in overlapping
     tiles, whose answers are mixed at each denoise step (MultiDiffusion, Bar-Tal et al. 2023), so that there are no
-    seams and memory is bounded.
+    seams and memory is bounded. Steps that differ in seed, prompts and pictures only can be computed as one batch, with
+    what `Denoise` says of the last digits.
     """
+
+    joins: ClassVar[bool] = True
+    pictures: ClassVar[str] = "image"
 
     def input_types(self) -> dict[str, PortType]:
         """Pictures, and prompts from the model's kind of text encoder."""
@@ -118,6 +123,19 @@ class DenoiseSuperRes(_SuperResolving, version=1):
         self, *, image: Image, positive: Conditioning, negative: Conditioning | None = None, context: Context
     ) -> Latent:
         """Enlarge a batch. Raises ValueError where guidance has no negative prompt."""
+        seeds = seeds_from(self.seed, len(image))
+        return self.denoised(seeds, context, image=image, positive=positive, negative=negative)
+
+    def denoised(  # type: ignore[override]
+        self,
+        seeds: tuple[int, ...],
+        context: Context,
+        *,
+        image: Image,
+        positive: Conditioning,
+        negative: Conditioning | None = None,
+    ) -> Latent:
+        """What `run` does, with a seed for each picture."""
         info = self.required
         guidance_scale = self.setting(info, "guidance_scale")
         backend: SuperResolves = self.adapter(context)
@@ -127,7 +145,7 @@ class DenoiseSuperRes(_SuperResolving, version=1):
             Sampling(
                 steps=self.setting(info, "steps"),
                 guidance_scale=guidance_scale,
-                seeds=seeds_from(self.seed, len(image)),
+                seeds=seeds,
                 sampler=self.sampler,
             ),
             noise_level=self.setting(info, "noise_level"),

@@ -17,6 +17,7 @@ from graphflow import (
     Seed,
     Text,
 )
+from graphflow.nodes.diffusion.batched_node import BatchedNode
 from graphflow.nodes.diffusion.checks import check_negative, cut_down, cut_size
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.families.adapters import Sampling, Upscales, seeds_from
@@ -48,12 +49,15 @@ class _Upscaling(ModelNode, abstract=True):
         return {"latent": self.latent_type(size)}
 
 
-class DenoiseUpscale(_Upscaling, version=1):
+class DenoiseUpscale(_Upscaling, BatchedNode, version=1):
     """Double the height and width of latents with a latent upscaler.
 
     It denoises latents of the doubled size beside the small ones (sd-x2-latent-upscaler), and nothing is decoded. Item
-    i of a batch draws its noise from ``seed + i`` and equals the same picture made alone.
+    i of a batch draws its noise from ``seed + i`` and equals the same picture made alone. Steps that differ in seed,
+    prompts and pictures only can be computed as one batch, with what `Denoise` says of the last digits.
     """
+
+    joins: ClassVar[bool] = True
 
     after_encoding: bool = Field(
         False,
@@ -98,6 +102,19 @@ class DenoiseUpscale(_Upscaling, version=1):
         self, *, latent: Latent, positive: Conditioning, negative: Conditioning | None = None, context: Context
     ) -> Latent:
         """Upscale a batch. Raises ValueError for latents of another space, and for guidance without a negative."""
+        seeds = seeds_from(self.seed, len(latent))
+        return self.denoised(seeds, context, latent=latent, positive=positive, negative=negative)
+
+    def denoised(  # type: ignore[override]
+        self,
+        seeds: tuple[int, ...],
+        context: Context,
+        *,
+        latent: Latent,
+        positive: Conditioning,
+        negative: Conditioning | None = None,
+    ) -> Latent:
+        """What `run` does, with a seed for each picture."""
         info = self.required
         guidance_scale = self.setting(info, "guidance_scale")
         if latent.space != info.space or latent.noise:
@@ -109,7 +126,7 @@ class DenoiseUpscale(_Upscaling, version=1):
             Sampling(
                 steps=self.setting(info, "steps"),
                 guidance_scale=guidance_scale,
-                seeds=seeds_from(self.seed, len(latent)),
+                seeds=seeds,
                 sampler=DEFAULT,
                 after_encoding=self.after_encoding,
             ),

@@ -29,23 +29,25 @@ class TogetherContext(Context):
             context.warn(message)
 
 
-def alike(arguments: Sequence[Mapping[str, Any]]) -> Iterable[list[int]]:
-    """Which of several arguments of a step with latents can be put together, by what their tensors really are.
+def alike(arguments: Sequence[Mapping[str, Any]], pictures: str = "latent") -> Iterable[list[int]]:
+    """Which of several arguments of a step can be put together, by what their tensors really are.
+
+    ``pictures`` is the port that tells how many pictures there are.
 
     Types tell neither how long the prompts are nor in what precision a value is. Arguments that do not fit one another
     stay alone, so that it is the run of their own step that tells what is wrong.
     """
     groups: dict[Hashable, list[int]] = {}
     for index, given in enumerate(arguments):
-        groups.setdefault(_kind(given) if _fits(given) else index, []).append(index)
+        groups.setdefault(_kind(given) if _fits(given, pictures) else index, []).append(index)
     return groups.values()
 
 
-def together(arguments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def together(arguments: Sequence[Mapping[str, Any]], pictures: str = "latent") -> dict[str, Any]:
     """The values on all ports put together along the batch, with a row for each picture; none but `alike` ones."""
     import torch
 
-    counts = [len(given["latent"]) for given in arguments]
+    counts = [len(given[pictures]) for given in arguments]
 
     def rows(parts: Iterable[Any]) -> Any:
         return torch.cat([part.expand(count, *part.shape[1:]) for part, count in zip(parts, counts, strict=True)])
@@ -74,9 +76,9 @@ def _kind(given: Mapping[str, Any]) -> Hashable:
     return frozenset((port, described(value)) for port, value in _values(given))
 
 
-def _fits(given: Mapping[str, Any]) -> bool:
+def _fits(given: Mapping[str, Any], pictures: str) -> bool:
     """Whether everything is one for all of the pictures, or one for each."""
-    count = len(given["latent"])
+    count = len(given[pictures])
     return all(len(part) in (1, count) for _, value in _values(given) for _, part in _tensors(value))
 
 

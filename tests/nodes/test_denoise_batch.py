@@ -1,9 +1,10 @@
-"""Several steps of Denoise computed at once: equal to each of them alone, with one call of the denoiser for all."""
+"""Several steps that denoise, computed at once: equal to each alone, with one call of the denoiser for all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from graphflow import Compute, Conditioning, Latent, PortType
 from graphflow.nodes import (
     Denoise,
     DenoiseControlNet,
+    DenoiseSuperRes,
+    DenoiseUpscale,
     EmptyLatent,
     EncodeImage,
     EncodePrompt,
@@ -95,7 +98,7 @@ def steps_of(
 
 
 @contextmanager
-def counted(node: Denoise) -> Iterator[list[int]]:
+def counted(node: Any) -> Iterator[list[int]]:
     """The sizes of the batches that the denoiser is called with meanwhile."""
     info, rows = node.required, []
     network = load_component(info, info.family.denoiser, Compute())
@@ -111,7 +114,7 @@ def counted(node: Denoise) -> Iterator[list[int]]:
         handle.remove()
 
 
-def check_equal(nodes: Sequence[Denoise], arguments: Sequence[Arguments]) -> list[Latent]:
+def check_equal(nodes: Sequence[Any], arguments: Sequence[Arguments]) -> list[Latent]:
     """Computed at once they are what they are alone, in as many calls of the denoiser as one of them takes."""
     alone, calls, told = [], [], []
     for node, given in zip(nodes, arguments, strict=True):
@@ -209,6 +212,58 @@ def test_each_under_its_own_depth_map(source: str, maps: str, pictures: int, con
     check_equal(nodes, arguments)
 
 
+TYPE = PortType(Latent, "pocket", "pocket", 64, 64, 1, noise=1.0)
+PROMPTS = {"positive": PortType(Conditioning, "pocket"), "negative": PortType(Conditioning, "pocket")}
+
+ENLARGING = [
+    (DenoiseUpscale(steps=3), "latent"),
+    (DenoiseUpscale(steps=3, after_encoding=True, guidance_scale=1.0), "latent"),
+    (DenoiseSuperRes(steps=3, guidance_scale=4.0), "image"),
+    (DenoiseSuperRes(steps=2, tile_size=48, tile_overlap=8, noise_level=30), "image"),
+]
+
+
+@pytest.mark.parametrize(("count", "pictures"), [(3, 1), (2, 2)])
+@pytest.mark.parametrize(("node", "port"), ENLARGING)
+def test_enlarging_at_once_is_what_it_is_alone(
+    node: Any, port: str, count: int, pictures: int, contexts: list[Recorder], one_thread: None
+) -> None:
+    encode, guided = EncodePrompt(model=node.model), node.guidance_scale is None or node.guidance_scale > 1
+    nodes, arguments = [], []
+    for index, context in enumerate(contexts[:count]):
+        image = gf.Image((picture(pictures, 64, 96) + 0.2 * index).clamp(0, 1))
+        given: Arguments = {"image": image, "context": context}
+        if port == "latent":
+            latents = EncodeImage(model=node.model, seed=SEEDS[index]).run(image=image, context=context)
+            given = {"latent": latents, "context": context}
+        given["positive"] = encode.run(text=TEXTS[index], context=context)
+        if guided:
+            given["negative"] = encode.run(text=f"a cone, no {index}", context=context)
+        nodes.append(node.model_copy(update={"seed": SEEDS[index]}))
+        arguments.append(given)
+    check_equal(nodes, arguments)
+
+
+def test_steps_that_enlarge_go_together_where_seeds_and_prompts_alone_differ() -> None:
+    of_latents = {"latent": PortType(Latent, "pocket", "pocket", 64, 64, 1, noise=0.0), "positive": PROMPTS["positive"]}
+    of_pixels = {"image": PortType(gf.Image, width=64, height=64, batch=1), "positive": PROMPTS["positive"]}
+    for node, inputs in ((DenoiseUpscale(), of_latents), (DenoiseSuperRes(), of_pixels)):
+        (port,) = inputs.keys() - {"positive"}
+        found = node.batch_key(inputs)
+        assert found is not None
+        assert found == node.model_copy(update={"seed": 5}).batch_key(inputs)
+        others = [
+            node.model_copy(update={"steps": 3}).batch_key(inputs),
+            node.batch_key({**inputs, "negative": PROMPTS["negative"]}),
+            node.batch_key({**inputs, port: replace(inputs[port], width=128)}),
+        ]
+        assert found not in others
+        assert None not in others
+        assert node.batch_key({**inputs, port: replace(inputs[port], batch=None)}) is None
+    tiled = DenoiseSuperRes(tile_size=64)
+    assert tiled.batch_key(of_pixels) != DenoiseSuperRes().batch_key(of_pixels)
+
+
 def test_prompts_of_another_length_go_by_themselves(contexts: list[Recorder]) -> None:
     node = Denoise(steps=3, guidance_scale=3.0)
     nodes, arguments = steps_of(node, "text", 1, contexts)
@@ -253,10 +308,6 @@ def test_a_run_that_is_asked_to_stop_stops(contexts: list[Recorder], monkeypatch
     with counted(nodes[0]) as rows, pytest.raises(gf.Cancelled):
         Denoise.run_batch(nodes, arguments)
     assert rows == [6]
-
-
-TYPE = PortType(Latent, "pocket", "pocket", 64, 64, 1, noise=1.0)
-PROMPTS = {"positive": PortType(Conditioning, "pocket"), "negative": PortType(Conditioning, "pocket")}
 
 
 def key(node: Denoise | None = None, latent: PortType = TYPE, **ports: PortType) -> Hashable | None:
