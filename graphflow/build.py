@@ -35,7 +35,7 @@ from graphflow.plan import Plan, plan_together
 from graphflow.record import document_in_record, record_in_png, records_of, with_inputs
 from graphflow.registry import Registry
 from graphflow.scheduler import Outcome, execute
-from graphflow.sweep import Point, bind_points, folders_of, points_of
+from graphflow.sweep import Point, bind_points, folders_of, points_of, with_other_faults
 from graphflow.types import type_name
 from graphflow.validation import problems_from, show
 from graphflow.workflow import FORMAT_VERSION, From, Input, NodeEntry, WorkflowDocument
@@ -132,6 +132,12 @@ class Workflow(WorkflowDocument):
         """The graph of this workflow; raises WorkflowError with every problem."""
         return bind(self, inputs, checking=checking, registry=registry, offline=offline)
 
+    def _swept(
+        self, sweep: Sweep | None, inputs: Mapping[str, Any], registry: Registry | None = None
+    ) -> Sequence[Point]:
+        with with_other_faults(self, inputs, registry):
+            return points_of(self, sweep, inputs)
+
     def _graphs(self, points: Sequence[Point], inputs: Mapping[str, Any], **options: Any) -> dict[str, Graph]:
         return bind_points(points, inputs, lambda values: self.bind(values, **options))
 
@@ -141,7 +147,7 @@ class Workflow(WorkflowDocument):
         Nothing is downloaded. With ``offline`` what a run would have to download is missing.
         """
         try:
-            points = points_of(self, given=inputs)
+            points = self._swept(None, inputs)
             graphs = self._graphs(points, inputs, checking=True, offline=offline)
             return list(plan_together(graphs, checking=True).warnings)
         except WorkflowError as error:
@@ -167,7 +173,7 @@ class Workflow(WorkflowDocument):
 
         As for a run, pictures at URLs are downloaded, unless ``offline``.
         """
-        graphs = self._graphs(points_of(self, sweep, inputs), inputs, registry=registry, offline=offline)
+        graphs = self._graphs(self._swept(sweep, inputs, registry), inputs, registry=registry, offline=offline)
         compute = resolve_compute(
             device=device,
             dtype=dtype,
@@ -219,7 +225,7 @@ class Workflow(WorkflowDocument):
 
         Raises WorkflowError (nothing has run), or whatever a node raises.
         """
-        points = points_of(self, sweep, inputs)
+        points = self._swept(sweep, inputs, registry)
         graphs = self._graphs(points, inputs, registry=registry, offline=offline)
         compute = resolve_compute(
             device=device,

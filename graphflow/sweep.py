@@ -12,17 +12,20 @@ import hashlib
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from graphflow.bind import bind
 from graphflow.errors import Position, Problem, WorkflowError, nearest
 from graphflow.graph import Graph
 from graphflow.one_look import one_look
+from graphflow.registry import Registry
 from graphflow.types import digest_of
 from graphflow.validation import show, show_typed
 from graphflow.workflow import WorkflowDocument
 
-__all__ = ["MOST_POINTS", "Point", "bind_points", "folders_of", "points_of"]
+__all__ = ["MOST_POINTS", "Point", "bind_points", "folders_of", "points_of", "with_other_faults"]
 
 Point = Mapping[str, Any]
 """Values of inputs by name."""
@@ -70,6 +73,21 @@ def points_of(document: WorkflowDocument, sweep: Any = None, given: Mapping[str,
             raise WorkflowError([Problem("sweep.twice", message, "sweep", "remove one", position=place)])
         seen.add(folder)
     return points
+
+
+@contextmanager
+def with_other_faults(
+    document: WorkflowDocument, given: Mapping[str, Any], registry: Registry | None = None
+) -> Iterator[None]:
+    """What is wrong with a sweep is told together with what else is wrong with the workflow and the values given."""
+    try:
+        yield
+    except WorkflowError as error:
+        try:
+            bind(document, given, registry=registry, checking=True)
+        except WorkflowError as other:
+            raise WorkflowError.of([*error.problems, *other.problems]) from None
+        raise
 
 
 def folders_of(points: Sequence[Point]) -> list[str]:

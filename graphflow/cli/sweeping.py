@@ -16,7 +16,7 @@ from graphflow.cli.parser import Options, Parser
 from graphflow.cli.saving import bound_with_saved_outputs
 from graphflow.errors import Problem, WorkflowError
 from graphflow.graph import Graph
-from graphflow.sweep import MOST_POINTS, Point, bind_points, points_of
+from graphflow.sweep import MOST_POINTS, Point, bind_points, points_of, with_other_faults
 from graphflow.workflow import FILE_INPUTS
 
 __all__ = ["add_sweep", "graphs_of", "swept_points"]
@@ -43,7 +43,12 @@ def add_sweep(parser: Parser) -> None:
 
 
 def swept_points(options: Options, workflow: Workflow, values: Mapping[str, Any]) -> list[Point]:
-    """The points to run, none where nothing is swept. Raises WorkflowError."""
+    """The points to run, none where nothing is swept. Raises WorkflowError with whatever is wrong with the workflow."""
+    with with_other_faults(workflow, values):
+        return _points(options, workflow, values)
+
+
+def _points(options: Options, workflow: Workflow, values: Mapping[str, Any]) -> list[Point]:
     if not options.axes:
         return points_of(workflow, None, values)
     axes: dict[str, list[Any]] = {}

@@ -131,6 +131,18 @@ def test_a_fault_in_the_sweep_of_a_file_has_its_place() -> None:
     assert problem.position is not None and (problem.position.line, problem.position.column) == (3, 19)
 
 
+@pytest.mark.parametrize("sweep", [{"bye": [1]}, {"by": []}, {"by": [1, 1]}, [{"by": 1}, 2]])
+def test_a_fault_in_a_sweep_hides_no_other(sweep: Any, tmp_path: Path) -> None:
+    built = workflow()
+    built.add("broken", Add(), left="four")
+    built.add("unfinished", Write(name="here"))
+    with pytest.raises(gf.WorkflowError) as caught:
+        run(built, tmp_path, sweep=sweep, right="five")
+    found = [problem.code for problem in caught.value.problems]
+    assert sorted(found[1:]) == ["port.missing", "value.type", "value.type"]
+    assert found[0].startswith(("sweep.", "input.unknown"))
+
+
 def test_a_fault_that_all_points_have_is_told_once(tmp_path: Path) -> None:
     built = workflow()
     built.add("odd", Write(name="../x"), value=gf.NodeHandle("nobody"))
