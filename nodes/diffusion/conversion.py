@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import safetensors.torch
 import torch
@@ -29,15 +28,20 @@ def converted_in_parts(dtype: torch.dtype) -> Iterator[None]:
 
     Only where that is narrower than what stands in the file: else nothing is saved, and what was read stays mapped.
     """
-    own, thread = safetensors.torch.load_file, threading.get_ident()
+    module: Any = safetensors.torch  # diffusers looks the function up there each time
+    own, thread = module.load_file, threading.get_ident()
 
     def load_file(filename: Any, device: Any = "cpu", **options: Any) -> dict[str, torch.Tensor]:
         if threading.get_ident() != thread or str(device) != "cpu" or options:
-            return own(filename, device, **options)
+            found: dict[str, torch.Tensor] = own(filename, device, **options)
+            return found
         return _read(filename, dtype)
 
-    with mock.patch.object(safetensors.torch, "load_file", load_file):
+    module.load_file = load_file
+    try:
         yield
+    finally:
+        module.load_file = own
 
 
 def _read(filename: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
