@@ -32,9 +32,8 @@ def cuda_available() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def cuda_memory(device: str) -> int:
-    """Bytes of the whole memory of a device that is there, such as "cuda:1"."""
-    number = int(device.partition(":")[2] or 0)
+def cuda_memory(number: int) -> int:
+    """Bytes of the whole memory of the device "cuda:<number>", which is there."""
     if "torch" not in sys.modules and _build_of_torch() == "cuda":
         driver, handle, size = _driver(), ctypes.c_int(), ctypes.c_size_t()
         if (

@@ -16,7 +16,7 @@ from functools import cache
 
 from graphflow.accelerators import cuda_available
 from graphflow.errors import Problem, WorkflowError, nearest
-from graphflow.memory import device_kind, parse_bytes
+from graphflow.memory import device_kind, device_number, parse_bytes
 from graphflow.processor import computes_in_bfloat16
 
 __all__ = [
@@ -249,7 +249,7 @@ def resolve_device(name: str) -> str:
     if name == "mps":
         there = torch.backends.mps.is_available()
     else:
-        there = torch.cuda.is_available() and int(name.partition(":")[2] or 0) < torch.cuda.device_count()
+        there = torch.cuda.is_available() and device_number(name) < torch.cuda.device_count()
     if not there:
         raise WorkflowError(
             [Problem("device.missing", f"the device '{name}' is not on this machine", hint="use --device auto or cpu")]

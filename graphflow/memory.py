@@ -15,7 +15,16 @@ from graphflow.accelerators import cuda_memory
 from graphflow.control_group import control_groups
 from graphflow.errors import Problem, WorkflowError
 
-__all__ = ["Memory", "device_kind", "device_memory", "free_memory", "machine_memory", "parse_bytes", "show_bytes"]
+__all__ = [
+    "Memory",
+    "device_kind",
+    "device_memory",
+    "device_number",
+    "free_memory",
+    "machine_memory",
+    "parse_bytes",
+    "show_bytes",
+]
 
 _UNITS = {"": 1, **{f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)}}
 _UNITS |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}
@@ -66,6 +75,11 @@ def device_kind(device: str) -> str:
     return device.partition(":")[0]
 
 
+def device_number(device: str) -> int:
+    """The number of a device among those of its kind: 1 of "cuda:1", 0 of "cuda"."""
+    return int(device.partition(":")[2] or 0)
+
+
 def device_memory(device: str) -> int | None:
     """Bytes that a run can be planned with: all of an accelerator's, and what the machine can still give for the CPU.
 
@@ -74,7 +88,7 @@ def device_memory(device: str) -> int | None:
     if device_kind(device) == "cpu":
         return _available()
     if device_kind(device) == "cuda":
-        return cuda_memory(device)
+        return cuda_memory(device_number(device))
     import torch
 
     return int(torch.mps.recommended_max_memory()) if device == "mps" else None

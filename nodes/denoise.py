@@ -8,7 +8,7 @@ from graphflow import Compute, Conditioning, Context, DepthMap, Field, Latent, M
 from graphflow.nodes.diffusion.batched_node import BatchedNode
 from graphflow.nodes.diffusion.checks import check_guidance, check_negative, check_redrawing, check_strength
 from graphflow.nodes.diffusion.families import Task
-from graphflow.nodes.diffusion.families.adapters import Control, Draws, Sampling, seeds_from
+from graphflow.nodes.diffusion.families.adapters import Control, Draws, Sampling
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.diffusion.schedule import steps_between
@@ -119,12 +119,10 @@ class Denoise(BatchedNode, version=1):
         self, *, latent: Latent, positive: Conditioning, negative: Conditioning | None = None, context: Context
     ) -> Latent:
         """Denoise a batch. Raises ValueError for noise that does not fit, and guidance without a negative prompt."""
-        seeds = seeds_from(self.seed, len(latent))
-        return self.denoised(seeds, context, latent=latent, positive=positive, negative=negative)
+        return self._denoised(context, latent=latent, positive=positive, negative=negative)
 
-    def denoised(  # type: ignore[override]
+    def _denoised(
         self,
-        seeds: tuple[int, ...],
         context: Context,
         *,
         latent: Latent,
@@ -132,7 +130,7 @@ class Denoise(BatchedNode, version=1):
         negative: Conditioning | None = None,
         depth_map: DepthMap | None = None,
     ) -> Latent:
-        """What `run` does, with a seed for each picture, and whatever ports a node has that does the same."""
+        """What `run` does, with whatever ports a node has that does the same."""
         info, found = self.required, PortType(Latent, noise=latent.noise, steps=latent.steps)
         if latent.space != info.space:
             raise ValueError(f'found latents of the space "{latent.space}", expected "{info.space}"')
@@ -144,7 +142,7 @@ class Denoise(BatchedNode, version=1):
         sampling = Sampling(
             steps=steps,
             guidance_scale=guidance_scale,
-            seeds=seeds,
+            seeds=self.seeds(context, len(latent)),
             sampler=self.sampler,
             strength=1.0 if self.strength is None else self.strength,
             denoising_start=1 - latent.noise if found.partly_noisy else None,

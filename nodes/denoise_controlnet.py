@@ -7,7 +7,7 @@ from typing import ClassVar
 from graphflow import Compute, Conditioning, Context, DepthMap, Field, Latent, Memory, ModelRef, PortType, Problem
 from graphflow.nodes.denoise import Denoise
 from graphflow.nodes.diffusion.controlnet import check_control
-from graphflow.nodes.diffusion.families.adapters import Control, seeds_from
+from graphflow.nodes.diffusion.families.adapters import Control
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.network_info import NetworkInfo, find_network, require_network
 from graphflow.nodes.diffusion.step_memory import denoising_memory
@@ -75,8 +75,7 @@ class DenoiseControlNet(Denoise, version=1):
         context: Context,
     ) -> Latent:
         """Denoise a batch. Raises ValueError as `Denoise` does, and for depth maps of another size or number."""
-        seeds = seeds_from(self.seed, len(latent))
-        return self.denoised(seeds, context, latent=latent, positive=positive, negative=negative, depth_map=depth_map)
+        return self._denoised(context, latent=latent, positive=positive, negative=negative, depth_map=depth_map)
 
     def _control(self, latent: Latent, depth_map: DepthMap | None) -> Control:
         """The ControlNet with depth maps of the pictures' size."""

@@ -21,7 +21,7 @@ from graphflow import (
 from graphflow.nodes.diffusion.batched_node import BatchedNode
 from graphflow.nodes.diffusion.checks import check_negative, check_tiles
 from graphflow.nodes.diffusion.families import Task
-from graphflow.nodes.diffusion.families.adapters import Sampling, SuperResolves, seeds_from
+from graphflow.nodes.diffusion.families.adapters import Sampling, SuperResolves
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
@@ -123,19 +123,6 @@ class DenoiseSuperRes(_SuperResolving, BatchedNode, version=1):
         self, *, image: Image, positive: Conditioning, negative: Conditioning | None = None, context: Context
     ) -> Latent:
         """Enlarge a batch. Raises ValueError where guidance has no negative prompt."""
-        seeds = seeds_from(self.seed, len(image))
-        return self.denoised(seeds, context, image=image, positive=positive, negative=negative)
-
-    def denoised(  # type: ignore[override]
-        self,
-        seeds: tuple[int, ...],
-        context: Context,
-        *,
-        image: Image,
-        positive: Conditioning,
-        negative: Conditioning | None = None,
-    ) -> Latent:
-        """What `run` does, with a seed for each picture."""
         info = self.required
         guidance_scale = self.setting(info, "guidance_scale")
         backend: SuperResolves = self.adapter(context)
@@ -145,7 +132,7 @@ class DenoiseSuperRes(_SuperResolving, BatchedNode, version=1):
             Sampling(
                 steps=self.setting(info, "steps"),
                 guidance_scale=guidance_scale,
-                seeds=seeds,
+                seeds=self.seeds(context, len(image)),
                 sampler=self.sampler,
             ),
             noise_level=self.setting(info, "noise_level"),

@@ -20,7 +20,7 @@ from graphflow import (
 from graphflow.nodes.diffusion.batched_node import BatchedNode
 from graphflow.nodes.diffusion.checks import check_negative, cut_down, cut_size
 from graphflow.nodes.diffusion.families import Task
-from graphflow.nodes.diffusion.families.adapters import Sampling, Upscales, seeds_from
+from graphflow.nodes.diffusion.families.adapters import Sampling, Upscales
 from graphflow.nodes.diffusion.model_info import ModelInfo
 from graphflow.nodes.diffusion.model_node import ModelNode
 from graphflow.nodes.diffusion.samplers import DEFAULT
@@ -102,19 +102,6 @@ class DenoiseUpscale(_Upscaling, BatchedNode, version=1):
         self, *, latent: Latent, positive: Conditioning, negative: Conditioning | None = None, context: Context
     ) -> Latent:
         """Upscale a batch. Raises ValueError for latents of another space, and for guidance without a negative."""
-        seeds = seeds_from(self.seed, len(latent))
-        return self.denoised(seeds, context, latent=latent, positive=positive, negative=negative)
-
-    def denoised(  # type: ignore[override]
-        self,
-        seeds: tuple[int, ...],
-        context: Context,
-        *,
-        latent: Latent,
-        positive: Conditioning,
-        negative: Conditioning | None = None,
-    ) -> Latent:
-        """What `run` does, with a seed for each picture."""
         info = self.required
         guidance_scale = self.setting(info, "guidance_scale")
         if latent.space != info.space or latent.noise:
@@ -126,7 +113,7 @@ class DenoiseUpscale(_Upscaling, BatchedNode, version=1):
             Sampling(
                 steps=self.setting(info, "steps"),
                 guidance_scale=guidance_scale,
-                seeds=seeds,
+                seeds=self.seeds(context, len(latent)),
                 sampler=DEFAULT,
                 after_encoding=self.after_encoding,
             ),

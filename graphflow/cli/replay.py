@@ -31,6 +31,7 @@ from graphflow.device import Compute, resolve_device
 from graphflow.errors import Cancelled, GraphFlowError, WorkflowError
 from graphflow.events import Event, FileSaved
 from graphflow.graph import Graph
+from graphflow.memory import device_kind
 from graphflow.plan import plan_together
 from graphflow.replay import Comparison, Replay, compare, differences, provenance, read_replay
 from graphflow.scheduler import execute
@@ -98,7 +99,7 @@ def _compute(options: Options, then: Mapping[str, str], graphs: Collection[Graph
         except WorkflowError:
             options.device = "auto"
     asked = {**vars(options), "dtype": options.dtype or "auto", "attention": options.attention or "auto"}
-    if options.device.partition(":")[0] == device:
+    if device_kind(options.device) == device:
         as_then = {
             **asked,
             "dtype": options.dtype or then.get("dtype", "auto"),

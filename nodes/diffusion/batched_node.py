@@ -16,18 +16,18 @@ __all__ = ["BatchedNode"]
 class BatchedNode(ModelNode, abstract=True):
     """Base class of nodes that denoise, with a parameter ``seed``: item i of a batch draws its noise from ``seed + i``.
 
-    Steps of one class that differ in seed, prompts and pictures only can be computed at once. A class has `denoised`,
-    to which its `run` leaves everything, and says so with `joins`.
+    Steps of one class that differ in seed, prompts and pictures only can be computed at once, by one `run` on all of
+    their pictures. A class whose ``run`` asks `seeds` for the seed of each says so with `joins`.
     """
 
     joins: ClassVar[bool] = False
-    """Whether `denoised` is all that `run` does. Not inherited: a class with a ``run`` of its own may do more."""
+    """Whether `run` treats each picture by itself. Not inherited: a class with a ``run`` of its own may do more."""
     pictures: ClassVar[str] = "latent"
     """The port whose items are the pictures of the batch."""
 
-    def denoised(self, seeds: tuple[int, ...], context: Context, **ports: Any) -> Latent:
-        """What `run` does, with a seed for each picture."""
-        raise NotImplementedError(f"{self.type_id} does not say how it denoises")
+    def seeds(self, context: Context, count: int) -> tuple[int, ...]:
+        """The seed of each of ``count`` pictures; where several steps are computed at once, that of its own step."""
+        return context.seeds if isinstance(context, TogetherContext) else seeds_from(_seed(self), count)
 
     def batch_key(self, inputs: Mapping[str, PortType]) -> Hashable | None:
         """All parameters but the seed, what is known of the pictures, and whether a negative prompt comes.
@@ -59,9 +59,8 @@ class BatchedNode(ModelNode, abstract=True):
             return [nodes[0].run(**arguments[0])]
         counts = [len(given[cls.pictures]) for given in arguments]
         seeds = [seed for node, count in zip(nodes, counts, strict=True) for seed in seeds_from(_seed(node), count)]
-        context = TogetherContext([given["context"] for given in arguments])
-        made = nodes[0].denoised(tuple(seeds), context, **together(arguments, cls.pictures))
-        return taken_apart(made, counts)
+        context = TogetherContext([given["context"] for given in arguments], tuple(seeds))
+        return taken_apart(nodes[0].run(**together(arguments, cls.pictures), context=context), counts)
 
 
 def _seed(node: Any) -> int:

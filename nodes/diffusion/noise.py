@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from diffusers.utils import torch_utils
 
-__all__ = ["draw_noise_in_float32", "randn"]
+__all__ = ["draw_noise_in_float32"]
 
 HALVES = frozenset({torch.float16, torch.bfloat16})
 

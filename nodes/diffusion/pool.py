@@ -13,9 +13,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
-
-from graphflow.memory import machine_memory
+from graphflow.memory import device_memory, machine_memory
 
 __all__ = ["Pool", "default_budget"]
 
@@ -28,7 +26,7 @@ HOST = "cpu"
 def default_budget(device: str) -> int:
     """Bytes of models kept on a device: 80 % of an accelerator's memory, half of the machine's for the CPU."""
     if device.startswith("cuda"):
-        return int(torch.cuda.get_device_properties(torch.device(device)).total_memory * 0.8)
+        return int((device_memory(device) or 0) * 0.8)
     whole = machine_memory()
     return 4 << 30 if whole is None else whole // 2
 

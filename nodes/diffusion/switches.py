@@ -17,6 +17,9 @@ __all__ = ["COMPILED", "copied", "placed", "release"]
 COMPILED = frozenset({"ControlNetModel", "FluxTransformer2DModel", "SD3Transformer2DModel", "UNet2DConditionModel"})
 """Classes that are compiled: what runs once a denoise step. A VAE or a text encoder runs once, which never pays."""
 
+PART = 64 << 20
+"""Bytes of weights after which what laying them out left free is given back."""
+
 _offloaded: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
 """Networks that come to their device by themselves when they are called, and leave it when `release` says so."""
 
@@ -51,7 +54,7 @@ def _lay_side_by_side(network: torch.nn.Module) -> None:
     for layer in [*(each for each in network.modules() if not any(each.children())), network]:
         layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         laid += sum(parameter.nbytes for parameter in layer.parameters(recurse=False))
-        if laid > 64 << 20 or layer is network:
+        if laid > PART or layer is network:
             give_back()
             laid = 0
 

@@ -13,9 +13,13 @@ __all__ = ["TogetherContext", "alike", "taken_apart", "together"]
 
 
 class TogetherContext(Context):
-    """The context of several steps that are computed at once: what it is told, it tells to theirs."""
+    """The context of several steps that are computed at once: what it is told, it tells to theirs.
 
-    def __init__(self, contexts: Sequence[Context]) -> None:
+    ``seeds`` are those of all their pictures.
+    """
+
+    def __init__(self, contexts: Sequence[Context], seeds: tuple[int, ...]) -> None:
+        self.seeds = seeds
         self.contexts, self.compute, self.memory = contexts, contexts[0].compute, contexts[0].memory
 
     def step(self, done: int, total: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,10 @@ SAME = 1e-3
 REDUCED = 0.1
 """What 10 bits of mantissa may change of the worst pixel, and a fifth of that on average."""
 
-FAMILIES: dict[str, Callable[[Path], Path]] = {
-    "sdxl": tiny.sdxl,
-    "sdxl-refiner": lambda folder: tiny.sdxl_refiner(folder / "refiner", tiny.sdxl(folder / "base")),
-    "kandinsky-2.2": tiny.kandinsky,
-    "sd3": tiny.sd3,
-    "flux": tiny.flux,
-    "flux-schnell": lambda folder: tiny.flux(folder, schnell=True),
-}
-
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> dict[str, str]:
-    made = {name: str(build(tmp_path_factory.mktemp(name))) for name, build in FAMILIES.items()}
+    made = {name: str(build(tmp_path_factory.mktemp(name))) for name, build in tiny.FAMILIES.items()}
     return {"pocket": "pocket", "stable-diffusion": str(tiny_sd), **made}
 
 
@@ -77,7 +68,7 @@ def test_every_workflow_draws_what_the_cpu_draws(name: str, dtype: str, device: 
 
 
 def cases() -> Iterator[tuple[str, str]]:
-    for family in ("pocket", "stable-diffusion", *FAMILIES):
+    for family in ("pocket", "stable-diffusion", *tiny.FAMILIES):
         for dtype in ("float32", "float16", "bfloat16"):
             yield family, dtype
 
@@ -159,7 +150,7 @@ def test_a_chain_is_what_diffusers_computes_there(dtype: str, device: str, tiny_
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("family", ["pocket", "stable-diffusion", *FAMILIES])
+@pytest.mark.parametrize("family", ["pocket", "stable-diffusion", *tiny.FAMILIES])
 def test_points_of_a_sweep_that_go_together_are_what_they_are_alone(
     family: str, dtype: str, device: str, models: dict[str, str]
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,20 +37,11 @@ WIDTH, HEIGHT = 64, 128
 
 Arguments = dict[str, Any]
 
-FAMILIES: dict[str, Callable[[Path], Path]] = {
-    "sdxl": tiny.sdxl,
-    "sdxl-refiner": lambda folder: tiny.sdxl_refiner(folder / "refiner", tiny.sdxl(folder / "base")),
-    "kandinsky-2.2": tiny.kandinsky,
-    "sd3": tiny.sd3,
-    "flux": tiny.flux,
-    "flux-schnell": lambda folder: tiny.flux(folder, schnell=True),
-}
-
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path, one_thread: None) -> Mapping[str, str]:
     """A model of each family that draws, and the embedded one."""
-    made = {name: str(build(tmp_path_factory.mktemp(name))) for name, build in FAMILIES.items()}
+    made = {name: str(build(tmp_path_factory.mktemp(name))) for name, build in tiny.FAMILIES.items()}
     return {"pocket": "pocket", "stable-diffusion": str(tiny_sd), **made}
 
 

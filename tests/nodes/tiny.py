@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -326,3 +327,14 @@ def upscaler(folder: Path) -> Path:
         )  # fmt: skip
 
     return save(folder, build, 9)
+
+
+FAMILIES: dict[str, Callable[[Path], Path]] = {
+    "sdxl": sdxl,
+    "sdxl-refiner": lambda folder: sdxl_refiner(folder / "refiner", sdxl(folder / "base")),
+    "kandinsky-2.2": kandinsky,
+    "sd3": sd3,
+    "flux": flux,
+    "flux-schnell": lambda folder: flux(folder, schnell=True),
+}
+"""What makes a model of each family that draws, besides the first Stable Diffusion."""
