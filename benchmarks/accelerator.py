@@ -21,7 +21,7 @@ import graphflow as gf
 from benchmarks.full_size import PROMPTS, Plain, workflow
 from benchmarks.full_size_model import full_size_model, models_folder
 from graphflow.nodes import Text2Image
-from graphflow.nodes.diffusion.models import pool
+from graphflow.nodes.diffusion.loading.components import pool
 
 SETTINGS = {"size": 512, "steps": 20, "redraw_steps": 20}
 ROUNDS = 5

@@ -26,10 +26,10 @@ import torch
 import graphflow as gf
 from benchmarks.full_size_model import full_size_model, models_folder
 from benchmarks.startup import ROOT
+from graphflow.machine.processor import computes_in_bfloat16
 from graphflow.nodes import Image2Image, Text2Image
-from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.models import load_component, quiet
-from graphflow.processor import computes_in_bfloat16
+from graphflow.nodes.diffusion.loading.components import load_component, quiet
+from graphflow.nodes.diffusion.models.model_info import require_model
 
 PROMPTS = "a red ball on grass", "a pencil sketch of a red ball"
 SIZE = 128

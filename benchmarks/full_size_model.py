@@ -13,8 +13,8 @@ import diffusers
 import torch
 import transformers
 
-from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.models import quiet
+from graphflow.nodes.diffusion.loading.components import quiet
+from graphflow.nodes.diffusion.models.model_info import require_model
 
 __all__ = ["full_size_model", "models_folder"]
 

@@ -61,7 +61,7 @@ def _run(way: str, first: str, second: str) -> tuple[float, float]:
     import graphflow as gf
     from graphflow.events import Event, StepProgress, StepStarted
     from graphflow.nodes import Image2Image, Text2Image
-    from graphflow.nodes.diffusion import models
+    from graphflow.nodes.diffusion.loading import components as models
 
     assert models.pool.loads == 0  # imported before the clock runs
     w = gf.Workflow()
@@ -79,7 +79,7 @@ def _run(way: str, first: str, second: str) -> tuple[float, float]:
 
     with ExitStack() as stack:
         if way == "without":
-            stack.enter_context(mock.patch("graphflow.scheduler.read_ahead"))
+            stack.enter_context(mock.patch("graphflow.run.scheduler.read_ahead"))
         w.run(device="cpu", dtype="float32", cache=False, listeners=[listen])
     return time.perf_counter() - begun, answered - started
 

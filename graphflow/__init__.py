@@ -5,11 +5,7 @@ Importing this package, building a workflow and validating one never import torc
 
 from pydantic import Field
 
-from graphflow.bind import bind
 from graphflow.build import NodeHandle, Run, Workflow, load, loads
-from graphflow.cache import MemoryCache, Store
-from graphflow.device import Compute
-from graphflow.disk_store import DiskStore
 from graphflow.errors import (
     Cancelled,
     GraphFlowError,
@@ -19,14 +15,18 @@ from graphflow.errors import (
     Problem,
     WorkflowError,
 )
-from graphflow.expand import Expansion
-from graphflow.graph import Graph
-from graphflow.memory import Memory
+from graphflow.graph.binder import bind
+from graphflow.graph.bound import Graph
+from graphflow.machine.compute import Compute
+from graphflow.machine.memory import Memory
 from graphflow.node import Context, Node, Port, Ref
 from graphflow.one_look import looked_up
-from graphflow.plan import Plan, Step, plan
+from graphflow.planning.expand import Expansion
+from graphflow.planning.planner import Plan, Step, plan
 from graphflow.registry import Registry, default_registry
-from graphflow.scheduler import execute
+from graphflow.run.scheduler import execute
+from graphflow.store.disk import DiskStore
+from graphflow.store.interface import MemoryCache, Store
 from graphflow.types import (
     Conditioning,
     DepthMap,

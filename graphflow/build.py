@@ -18,27 +18,27 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from graphflow.bind import bind
-from graphflow.budget import refuse_over_budget
-from graphflow.cache import Store
-from graphflow.device import resolve_compute
-from graphflow.disk_store import default_store
+from graphflow.document.library import Library
+from graphflow.document.validation import problems_from, show
+from graphflow.document.workflow import FORMAT_VERSION, From, Input, NodeEntry, WorkflowDocument
 from graphflow.errors import GraphFlowError, Problem, WorkflowError, nearest
 from graphflow.events import Listener
-from graphflow.flatten import CALL
-from graphflow.graph import Graph, largest_weights
-from graphflow.ledger import keep_ledger
-from graphflow.library import Library
-from graphflow.manifest import Manifest
+from graphflow.graph.binder import bind
+from graphflow.graph.bound import Graph, largest_weights
+from graphflow.graph.flatten import CALL
+from graphflow.graph.sweep import Point, bind_points, folders_of, points_of, with_other_faults
+from graphflow.machine.compute import resolve_compute
 from graphflow.node import Node
-from graphflow.plan import Plan, plan_together
-from graphflow.record import document_in_record, record_in_png, records_of, with_inputs
+from graphflow.planning.budget import refuse_over_budget
+from graphflow.planning.planner import Plan, plan_together
+from graphflow.record.manifest import Manifest
+from graphflow.record.record import document_in_record, record_in_png, records_of, with_inputs
 from graphflow.registry import Registry
-from graphflow.scheduler import Outcome, execute
-from graphflow.sweep import Point, bind_points, folders_of, points_of, with_other_faults
+from graphflow.run.ledger import keep_ledger
+from graphflow.run.scheduler import Outcome, execute
+from graphflow.store.disk import default_store
+from graphflow.store.interface import Store
 from graphflow.types import type_name
-from graphflow.validation import problems_from, show
-from graphflow.workflow import FORMAT_VERSION, From, Input, NodeEntry, WorkflowDocument
 
 __all__ = ["NodeHandle", "Run", "SweepPoint", "Workflow", "load", "loads"]
 
@@ -212,8 +212,8 @@ class Workflow(WorkflowDocument):
 
         ``inputs`` are values for the declared inputs; ``out`` is the folder that files are saved in; ``keep`` names
         nodes whose values are wanted besides the outputs and what is saved. ``device`` to ``compile`` say where and
-        how to compute, as `graphflow.device.Compute` does. ``memory_budget`` (bytes, or a text like "8GB") is what no
-        step may need more of, by default what the device has. Of a sweep's points, ``together`` at most go through a
+        how to compute, as `graphflow.Compute` does. ``memory_budget`` (bytes, or a text like "8GB") is what no step may
+        need more of, by default what the device has. Of a sweep's points, ``together`` at most go through a
         denoiser at once: by default 1 on the CPU and 8 on an accelerator, as far as memory allows. Results are looked
         up and kept in ``cache``, by default the user's store on the disk (`DiskStore`); False for none. With
         ``metadata`` PNG files hold the workflow and the inputs that made them. With ``offline`` nothing is asked of
@@ -334,7 +334,7 @@ class Run(Mapping[str, Any]):
 
     def contact_sheets(self) -> list[Path]:
         """Write sheets with the pictures that the points of a sweep saved into the output folder; returns the paths."""
-        from graphflow.contact_sheet import write_contact_sheets
+        from graphflow.record.contact_sheet import write_contact_sheets
 
         stem = Path(self._graph.document.name).stem if self._graph.document.folder else "sweep"
         return write_contact_sheets(self._points, self.files, self._output_folder, stem)

@@ -28,9 +28,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from graphflow.device import Compute
 from graphflow.errors import NodeDefinitionError, Problem
-from graphflow.memory import Memory
+from graphflow.machine.compute import Compute
+from graphflow.machine.memory import Memory
 from graphflow.types import INPUT_FILE, MODEL_REF, PLAIN_KINDS, PortType
 
 __all__ = ["Context", "Node", "Port", "Ref"]

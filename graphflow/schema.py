@@ -10,10 +10,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from graphflow.document.workflow import FORMAT_VERSION, INPUT_KINDS, NAME, InputDeclaration, WorkflowDocument
 from graphflow.node import REQUIRED, Node, Port
 from graphflow.registry import Registry
 from graphflow.types import PLAIN_KINDS, type_name
-from graphflow.workflow import FORMAT_VERSION, INPUT_KINDS, NAME, InputDeclaration, WorkflowDocument
 
 __all__ = ["DIALECT", "parameter_schemas", "workflow_schema"]
 

@@ -32,7 +32,7 @@ from graphflow.nodes.super_res import DenoiseSuperRes, SuperRes
 from graphflow.nodes.text2image import Text2Image
 from graphflow.nodes.upscale import DenoiseUpscale, Upscale
 
-MODEL_LIBRARY = "graphflow.nodes.diffusion.model_library:library"
+MODEL_LIBRARY = "graphflow.nodes.diffusion.models.model_library:library"
 """What tells the command line about models, imported when it asks: see `graphflow.model_library`."""
 
 __all__ = [

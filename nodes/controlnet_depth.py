@@ -5,13 +5,10 @@ from typing import Any, ClassVar
 
 from graphflow import DepthMap, Expansion, Field, Latent, ModelRef, PortType, Problem, Seed, Text
 from graphflow.nodes.denoise_controlnet import DenoiseControlNet
-from graphflow.nodes.diffusion.checks import check_size, check_strength, cut_down, cut_size
-from graphflow.nodes.diffusion.controlnet import check_control
 from graphflow.nodes.diffusion.families import Task
-from graphflow.nodes.diffusion.model_info import ModelInfo
-from graphflow.nodes.diffusion.model_node import ModelNode
-from graphflow.nodes.diffusion.network_info import find_network
-from graphflow.nodes.diffusion.reading import (
+from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.models.network_info import find_network
+from graphflow.nodes.diffusion.sampling.prompts import (
     ClipSkip,
     LongPrompts,
     PromptSyntax,
@@ -19,7 +16,10 @@ from graphflow.nodes.diffusion.reading import (
     check_reading,
     reading_of,
 )
-from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
+from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
+from graphflow.nodes.diffusion.shared.checks import check_size, check_strength, cut_down, cut_size
+from graphflow.nodes.diffusion.shared.controlnet import check_control
+from graphflow.nodes.diffusion.shared.model_node import ModelNode
 from graphflow.nodes.empty_latent import EmptyLatent
 from graphflow.nodes.encoded_for import encoded_for, prompts_for
 from graphflow.nodes.estimate_depth import EstimateDepth

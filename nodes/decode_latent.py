@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 from typing import Self
 
 from graphflow import Compute, Context, Field, Image, Latent, Memory, PortType, Problem
-from graphflow.nodes.diffusion.families.adapters import Adapter
-from graphflow.nodes.diffusion.model_info import ModelInfo
-from graphflow.nodes.diffusion.model_node import ModelNode
-from graphflow.nodes.diffusion.step_memory import decoding_memory
-from graphflow.nodes.diffusion.tile_sizes import with_smaller_tiles
+from graphflow.nodes.diffusion.memory.steps import decoding_memory
+from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.shared.adapters import Adapter
+from graphflow.nodes.diffusion.shared.model_node import ModelNode
+from graphflow.nodes.diffusion.shared.tile_sizes import with_smaller_tiles
 
 __all__ = ["DecodeLatent"]
 

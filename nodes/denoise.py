@@ -5,14 +5,14 @@ from dataclasses import replace
 from typing import ClassVar
 
 from graphflow import Compute, Conditioning, Context, DepthMap, Field, Latent, Memory, PortType, Problem, Seed
-from graphflow.nodes.diffusion.batched_node import BatchedNode
-from graphflow.nodes.diffusion.checks import check_guidance, check_negative, check_redrawing, check_strength
 from graphflow.nodes.diffusion.families import Task
-from graphflow.nodes.diffusion.families.adapters import Control, Draws, Sampling
-from graphflow.nodes.diffusion.model_info import ModelInfo
-from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
-from graphflow.nodes.diffusion.schedule import steps_between
-from graphflow.nodes.diffusion.step_memory import denoising_memory
+from graphflow.nodes.diffusion.memory.steps import denoising_memory
+from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
+from graphflow.nodes.diffusion.sampling.schedule import steps_between
+from graphflow.nodes.diffusion.shared.adapters import Control, Draws, Sampling
+from graphflow.nodes.diffusion.shared.batched_node import BatchedNode
+from graphflow.nodes.diffusion.shared.checks import check_guidance, check_negative, check_redrawing, check_strength
 from graphflow.nodes.encoded_for import prompts_of
 
 __all__ = ["Denoise"]

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from graphflow import Compute, Conditioning, Context, DepthMap, Field, Latent, Memory, ModelRef, PortType, Problem
 from graphflow.nodes.denoise import Denoise
-from graphflow.nodes.diffusion.controlnet import check_control
-from graphflow.nodes.diffusion.families.adapters import Control
-from graphflow.nodes.diffusion.model_info import ModelInfo
-from graphflow.nodes.diffusion.network_info import NetworkInfo, find_network, require_network
-from graphflow.nodes.diffusion.step_memory import denoising_memory
+from graphflow.nodes.diffusion.memory.steps import denoising_memory
+from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.models.network_info import NetworkInfo, find_network, require_network
+from graphflow.nodes.diffusion.shared.adapters import Control
+from graphflow.nodes.diffusion.shared.controlnet import check_control
 
 __all__ = ["DenoiseControlNet"]
 

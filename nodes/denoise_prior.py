@@ -5,11 +5,11 @@ from typing import ClassVar, NamedTuple
 
 from graphflow import Compute, Conditioning, Context, Field, Memory, PortType, Problem, Seed, Text
 from graphflow.nodes.diffusion.families import Task
-from graphflow.nodes.diffusion.families.adapters import Imagines, Sampling, seeds_from
-from graphflow.nodes.diffusion.model_info import ModelInfo
-from graphflow.nodes.diffusion.model_node import ModelNode
-from graphflow.nodes.diffusion.samplers import DEFAULT
-from graphflow.nodes.diffusion.step_memory import prior_memory
+from graphflow.nodes.diffusion.memory.steps import prior_memory
+from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.sampling.samplers import DEFAULT
+from graphflow.nodes.diffusion.shared.adapters import Imagines, Sampling, seeds_from
+from graphflow.nodes.diffusion.shared.model_node import ModelNode
 
 __all__ = ["DenoisePrior"]
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import ClassVar
 
 from graphflow import Context, Field, Latent, PortType, Problem
-from graphflow.nodes.diffusion.checks import check_size
 from graphflow.nodes.diffusion.families import Task
-from graphflow.nodes.diffusion.model_info import ModelInfo
-from graphflow.nodes.diffusion.model_node import ModelNode
+from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.shared.checks import check_size
+from graphflow.nodes.diffusion.shared.model_node import ModelNode
 
 __all__ = ["EmptyLatent"]
 

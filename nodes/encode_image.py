@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Self
 
 from graphflow import Compute, Context, Field, Image, Latent, Memory, PortType, Problem, Seed
-from graphflow.nodes.diffusion.checks import floored
-from graphflow.nodes.diffusion.families.adapters import Adapter
-from graphflow.nodes.diffusion.model_info import ModelInfo
-from graphflow.nodes.diffusion.model_node import ModelNode
-from graphflow.nodes.diffusion.step_memory import encoding_memory
-from graphflow.nodes.diffusion.tile_sizes import with_smaller_tiles
+from graphflow.nodes.diffusion.memory.steps import encoding_memory
+from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.shared.adapters import Adapter
+from graphflow.nodes.diffusion.shared.checks import floored
+from graphflow.nodes.diffusion.shared.model_node import ModelNode
+from graphflow.nodes.diffusion.shared.tile_sizes import with_smaller_tiles
 
 __all__ = ["EncodeImage"]
 

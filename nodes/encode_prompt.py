@@ -4,10 +4,9 @@ import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping
 
 from graphflow import Compute, Conditioning, Context, Field, Memory, PortType, Problem, Text
-from graphflow.nodes.diffusion.families.adapters import ReadsPrompts
-from graphflow.nodes.diffusion.model_info import ModelInfo
-from graphflow.nodes.diffusion.model_node import ModelNode
-from graphflow.nodes.diffusion.reading import (
+from graphflow.nodes.diffusion.memory.steps import prompt_memory
+from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.sampling.prompts import (
     ClipSkip,
     LongPrompts,
     PromptReading,
@@ -16,7 +15,8 @@ from graphflow.nodes.diffusion.reading import (
     check_reading,
     reading_of,
 )
-from graphflow.nodes.diffusion.step_memory import prompt_memory
+from graphflow.nodes.diffusion.shared.adapters import ReadsPrompts
+from graphflow.nodes.diffusion.shared.model_node import ModelNode
 
 __all__ = ["EncodePrompt"]
 

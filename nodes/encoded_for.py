@@ -7,10 +7,10 @@ from typing import Any
 
 from graphflow import Conditioning, Expansion, Latent, Text
 from graphflow.nodes.denoise_prior import DenoisePrior
-from graphflow.nodes.diffusion.checks import comes_in_pixels, floored
-from graphflow.nodes.diffusion.families.adapters import Encoded, Prompts
-from graphflow.nodes.diffusion.model_info import ModelInfo
-from graphflow.nodes.diffusion.reading import PromptReading
+from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.sampling.prompts import PromptReading
+from graphflow.nodes.diffusion.shared.adapters import Encoded, Prompts
+from graphflow.nodes.diffusion.shared.checks import comes_in_pixels, floored
 from graphflow.nodes.encode_image import EncodeImage
 from graphflow.nodes.encode_prompt import EncodePrompt
 from graphflow.nodes.resize_image import ResizeImage

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from graphflow import Context, Field, Image, ModelRef, Node, PortType, Problem
-from graphflow.nodes.diffusion.checks import check_tiles
-from graphflow.nodes.diffusion.upscaler_file import UpscalerFile, find_upscaler, require_upscaler
+from graphflow.nodes.diffusion.checkpoints.upscaler_file import UpscalerFile, find_upscaler, require_upscaler
+from graphflow.nodes.diffusion.shared.checks import check_tiles
 
 __all__ = ["EnlargeImage"]
 
@@ -53,7 +53,7 @@ class EnlargeImage(Node, version=1):
 
     def run(self, *, image: Image, context: Context) -> Image:
         """Enlarge each picture. Raises WorkflowError for a file that holds no upscaler, or more than weights."""
-        from graphflow.nodes.diffusion.families.spandrel_upscaler import enlarge
+        from graphflow.nodes.diffusion.adapters.spandrel_upscaler import enlarge
 
         pixels = enlarge(
             require_upscaler(self.model),

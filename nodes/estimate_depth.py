@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from graphflow import Compute, Context, DepthMap, Field, Image, Memory, ModelRef, Node, PortType, Problem
-from graphflow.nodes.diffusion.network_info import NetworkInfo, find_network, require_network
-from graphflow.nodes.diffusion.step_memory import depth_memory
+from graphflow.nodes.diffusion.memory.steps import depth_memory
+from graphflow.nodes.diffusion.models.network_info import NetworkInfo, find_network, require_network
 
 __all__ = ["EstimateDepth"]
 
@@ -57,7 +57,7 @@ class EstimateDepth(Node, version=1):
 
     def run(self, *, image: Image, context: Context) -> DepthMap:
         """Estimate the depth of each picture by itself."""
-        from graphflow.nodes.diffusion.families.depth import estimate_depth
+        from graphflow.nodes.diffusion.adapters.depth import estimate_depth
 
         network = require_network(self.model, "depth")
         return DepthMap(estimate_depth(network, image.pixels, context.compute, context.memory))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 from graphflow import Context, DepthMap, Field, Node, PortType, Problem
-from graphflow.nodes.output_file import check_name, save_files
+from graphflow.nodes.files.output_file import check_name, save_files
 
 __all__ = ["SaveDepthMap"]
 

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from graphflow import Context, Field, Image, Node, PortType, Problem
-from graphflow.nodes.output_file import check_name, save_files
+from graphflow.nodes.files.output_file import check_name, save_files
 
 __all__ = ["SaveImage"]
 

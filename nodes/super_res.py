@@ -18,16 +18,16 @@ from graphflow import (
     Seed,
     Text,
 )
-from graphflow.nodes.diffusion.batched_node import BatchedNode
-from graphflow.nodes.diffusion.checks import check_negative, check_tiles
+from graphflow.nodes.diffusion.checkpoints.upscaler_file import is_upscaler_file
 from graphflow.nodes.diffusion.families import Task
-from graphflow.nodes.diffusion.families.adapters import Sampling, SuperResolves
-from graphflow.nodes.diffusion.model_info import ModelInfo
-from graphflow.nodes.diffusion.model_node import ModelNode
-from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
-from graphflow.nodes.diffusion.step_memory import denoising_memory
-from graphflow.nodes.diffusion.tile_sizes import with_smaller_tiles
-from graphflow.nodes.diffusion.upscaler_file import is_upscaler_file
+from graphflow.nodes.diffusion.memory.steps import denoising_memory
+from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
+from graphflow.nodes.diffusion.shared.adapters import Sampling, SuperResolves
+from graphflow.nodes.diffusion.shared.batched_node import BatchedNode
+from graphflow.nodes.diffusion.shared.checks import check_negative, check_tiles
+from graphflow.nodes.diffusion.shared.model_node import ModelNode
+from graphflow.nodes.diffusion.shared.tile_sizes import with_smaller_tiles
 from graphflow.nodes.encoded_for import prompts_for, prompts_of
 from graphflow.nodes.enlarge_image import EnlargeImage
 

@@ -5,11 +5,9 @@ from typing import ClassVar
 
 from graphflow import Expansion, Field, Latent, PortType, Problem, Seed, Text
 from graphflow.nodes.denoise import Denoise
-from graphflow.nodes.diffusion.checks import check_guidance, check_redrawing, check_size
 from graphflow.nodes.diffusion.families import Task
-from graphflow.nodes.diffusion.model_info import ModelInfo
-from graphflow.nodes.diffusion.model_node import ModelNode
-from graphflow.nodes.diffusion.reading import (
+from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.sampling.prompts import (
     ClipSkip,
     LongPrompts,
     PromptSyntax,
@@ -17,7 +15,9 @@ from graphflow.nodes.diffusion.reading import (
     check_reading,
     reading_of,
 )
-from graphflow.nodes.diffusion.samplers import DEFAULT, SamplerName, check_sampler
+from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
+from graphflow.nodes.diffusion.shared.checks import check_guidance, check_redrawing, check_size
+from graphflow.nodes.diffusion.shared.model_node import ModelNode
 from graphflow.nodes.empty_latent import EmptyLatent
 from graphflow.nodes.encoded_for import prompts_for
 

@@ -17,14 +17,14 @@ from graphflow import (
     Seed,
     Text,
 )
-from graphflow.nodes.diffusion.batched_node import BatchedNode
-from graphflow.nodes.diffusion.checks import check_negative, cut_down, cut_size
 from graphflow.nodes.diffusion.families import Task
-from graphflow.nodes.diffusion.families.adapters import Sampling, Upscales
-from graphflow.nodes.diffusion.model_info import ModelInfo
-from graphflow.nodes.diffusion.model_node import ModelNode
-from graphflow.nodes.diffusion.samplers import DEFAULT
-from graphflow.nodes.diffusion.step_memory import denoising_memory
+from graphflow.nodes.diffusion.memory.steps import denoising_memory
+from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.sampling.samplers import DEFAULT
+from graphflow.nodes.diffusion.shared.adapters import Sampling, Upscales
+from graphflow.nodes.diffusion.shared.batched_node import BatchedNode
+from graphflow.nodes.diffusion.shared.checks import check_negative, cut_down, cut_size
+from graphflow.nodes.diffusion.shared.model_node import ModelNode
 from graphflow.nodes.encoded_for import encoded_for, prompts_for, prompts_of
 
 __all__ = ["DenoiseUpscale", "Upscale"]

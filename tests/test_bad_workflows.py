@@ -111,7 +111,7 @@ def _empty_caches_and_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_broken_workflow_is_told_of_as_written_down(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graphflow.scheduler.execute", _must_not_run)
+    monkeypatch.setattr("graphflow.run.scheduler.execute", _must_not_run)
     status, text = told(name)
     assert text == (FOLDER / f"{name}.txt").read_text()
     codes = codes_in(text)

@@ -15,8 +15,8 @@ from typing import Any
 
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.report import count, tell
-from graphflow.disk_store import DEFAULT_BYTES, SIZE_VARIABLE, DiskStore
-from graphflow.memory import parse_bytes, show_bytes
+from graphflow.machine.memory import parse_bytes, show_bytes
+from graphflow.store.disk import DEFAULT_BYTES, SIZE_VARIABLE, DiskStore
 
 __all__ = ["add_arguments", "run"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from graphflow.cache import Store
 from graphflow.cli.parser import Options, Parser
-from graphflow.device import ATTENTIONS, DEVICE_NAMES, DTYPES, OFFLOADS, Compute, resolve_compute
-from graphflow.disk_store import default_store
-from graphflow.graph import Graph, largest_weights
+from graphflow.graph.bound import Graph, largest_weights
+from graphflow.machine.compute import ATTENTIONS, DEVICE_NAMES, DTYPES, OFFLOADS, Compute, resolve_compute
+from graphflow.store.disk import default_store
+from graphflow.store.interface import Store
 
 __all__ = ["add_computing", "add_store", "compute_for", "store_for"]
 

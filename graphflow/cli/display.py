@@ -6,7 +6,7 @@ import os
 import sys
 
 from graphflow.cli.progress import PlainProgress, Progress
-from graphflow.plan import Plan
+from graphflow.planning.planner import Plan
 
 __all__ = ["progress_for"]
 

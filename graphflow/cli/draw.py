@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graphflow.bind import bind
 from graphflow.cli.files import add_file, read_workflow
 from graphflow.cli.output import write_result
 from graphflow.cli.parser import Options, Parser, UsageError
-from graphflow.plan import plan
+from graphflow.graph.binder import bind
+from graphflow.planning.planner import plan
 
 __all__ = ["add_arguments", "run"]
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from graphflow.build import Workflow, load
+from graphflow.document.workflow import INPUT_KINDS, WorkflowDocument
 from graphflow.errors import Problem, WorkflowError
-from graphflow.workflow import INPUT_KINDS, WorkflowDocument
 
 __all__ = ["add_file", "add_offline", "add_values", "input_values", "read_workflow", "stem_of", "value_of"]
 

@@ -27,7 +27,7 @@ from graphflow.events import (
     StepWaiting,
     Warned,
 )
-from graphflow.plan import Plan
+from graphflow.planning.planner import Plan
 
 __all__ = ["LiveProgress"]
 

@@ -14,13 +14,13 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from graphflow.bind import models_named
 from graphflow.cli.files import add_values, input_values, read_workflow
 from graphflow.cli.parser import Options, Parser, UsageError
 from graphflow.cli.report import count, tell, visible
 from graphflow.cli.table import table
+from graphflow.document.library import saved_workflows
 from graphflow.errors import Problem, WorkflowError
-from graphflow.library import saved_workflows
+from graphflow.graph.binder import models_named
 from graphflow.model_library import Download, ModelDescription, ModelLibrary, model_library
 
 __all__ = ["add_arguments", "run"]

@@ -8,12 +8,12 @@ from typing import Any
 from graphflow.cli.parser import Options, Parser, UsageError
 from graphflow.cli.report import visible
 from graphflow.cli.table import table, wrapped
+from graphflow.document.validation import show
 from graphflow.errors import nearest
 from graphflow.node import REQUIRED, Node
 from graphflow.registry import Registry, default_registry
 from graphflow.schema import parameter_schemas
 from graphflow.types import PLAIN_KINDS, type_name
-from graphflow.validation import show
 
 __all__ = ["add_arguments", "run"]
 

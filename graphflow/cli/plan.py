@@ -14,22 +14,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from graphflow.budget import over_budget
-from graphflow.cache import Store
 from graphflow.cli.computing import add_computing, add_store, compute_for, store_for
 from graphflow.cli.files import add_file, add_offline, add_values, input_values, read_workflow
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.report import count, report_problems, tell, visible
 from graphflow.cli.sweeping import add_sweep, graphs_of, swept_points
 from graphflow.cli.table import line_width, wrapped
+from graphflow.document.validation import show
 from graphflow.errors import WorkflowError
-from graphflow.graph import Constant
-from graphflow.ledger import read_ledger, reasons
-from graphflow.lookup import look_up
-from graphflow.memory import Memory, show_bytes
+from graphflow.graph.bound import Constant
+from graphflow.machine.memory import Memory, show_bytes
 from graphflow.node import Ref
-from graphflow.plan import Plan, Step, plan_together
-from graphflow.validation import show
+from graphflow.planning.budget import over_budget
+from graphflow.planning.planner import Plan, Step, plan_together
+from graphflow.run.ledger import read_ledger, reasons
+from graphflow.run.lookup import look_up
+from graphflow.store.interface import Store
 
 __all__ = ["add_arguments", "run"]
 

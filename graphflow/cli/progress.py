@@ -19,7 +19,7 @@ from graphflow.events import (
     StepWaiting,
     Warned,
 )
-from graphflow.plan import Plan
+from graphflow.planning.planner import Plan
 
 __all__ = ["WAITING", "PlainProgress", "Progress", "duration", "warning_text"]
 

@@ -18,7 +18,6 @@ import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from graphflow.budget import refuse_over_budget
 from graphflow.cli.computing import add_computing, compute_for
 from graphflow.cli.display import progress_for
 from graphflow.cli.files import add_offline, add_values, input_values
@@ -27,15 +26,16 @@ from graphflow.cli.output import check_folder
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.report import tell, visible
 from graphflow.cli.table import table
-from graphflow.device import Compute, resolve_device
 from graphflow.errors import Cancelled, GraphFlowError, WorkflowError
 from graphflow.events import Event, FileSaved
-from graphflow.graph import Graph
-from graphflow.memory import device_kind
-from graphflow.plan import plan_together
+from graphflow.graph.bound import Graph
+from graphflow.graph.sweep import bind_points
+from graphflow.machine.compute import Compute, resolve_device
+from graphflow.machine.memory import device_kind
+from graphflow.planning.budget import refuse_over_budget
+from graphflow.planning.planner import plan_together
 from graphflow.replay import Comparison, Replay, compare, differences, provenance, read_replay
-from graphflow.scheduler import execute
-from graphflow.sweep import bind_points
+from graphflow.run.scheduler import execute
 
 __all__ = ["DIFFERS", "add_arguments", "run"]
 

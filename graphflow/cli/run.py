@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from graphflow.budget import refuse_over_budget
 from graphflow.cli.computing import add_computing, add_store, compute_for, store_for
 from graphflow.cli.display import progress_for
 from graphflow.cli.files import add_file, add_offline, add_values, input_values, read_workflow, stem_of
@@ -26,16 +25,17 @@ from graphflow.cli.parser import Options, Parser
 from graphflow.cli.progress import Progress
 from graphflow.cli.report import report_problems, tell
 from graphflow.cli.sweeping import add_sweep, graphs_of, swept_points
-from graphflow.contact_sheet import write_contact_sheets
 from graphflow.errors import Cancelled, WorkflowError
 from graphflow.events import Event, Listener, StepFailed
-from graphflow.graph import Graph
-from graphflow.ledger import keep_ledger
-from graphflow.manifest import ManifestWriter
-from graphflow.plan import Plan, plan_together
-from graphflow.record import holds_record, records_of
-from graphflow.scheduler import Outcome, execute
-from graphflow.sweep import Point
+from graphflow.graph.bound import Graph
+from graphflow.graph.sweep import Point
+from graphflow.planning.budget import refuse_over_budget
+from graphflow.planning.planner import Plan, plan_together
+from graphflow.record.contact_sheet import write_contact_sheets
+from graphflow.record.manifest import ManifestWriter
+from graphflow.record.record import holds_record, records_of
+from graphflow.run.ledger import keep_ledger
+from graphflow.run.scheduler import Outcome, execute
 
 __all__ = ["add_arguments", "run"]
 

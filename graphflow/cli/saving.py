@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from graphflow.bind import bind
 from graphflow.build import Workflow
 from graphflow.cli.files import stem_of
-from graphflow.flatten import Edge
-from graphflow.graph import Graph
-from graphflow.workflow import NodeEntry
+from graphflow.document.workflow import NodeEntry
+from graphflow.graph.binder import bind
+from graphflow.graph.bound import Graph
+from graphflow.graph.flatten import Edge
 
 __all__ = ["bound_with_saved_outputs"]
 

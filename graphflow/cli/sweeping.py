@@ -14,10 +14,10 @@ from graphflow.build import Workflow
 from graphflow.cli.files import value_of
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.saving import bound_with_saved_outputs
+from graphflow.document.workflow import FILE_INPUTS
 from graphflow.errors import Problem, WorkflowError
-from graphflow.graph import Graph
-from graphflow.sweep import MOST_POINTS, Point, bind_points, points_of, with_other_faults
-from graphflow.workflow import FILE_INPUTS
+from graphflow.graph.bound import Graph
+from graphflow.graph.sweep import MOST_POINTS, Point, bind_points, points_of, with_other_faults
 
 __all__ = ["add_sweep", "graphs_of", "swept_points"]
 

@@ -12,11 +12,11 @@ from graphflow.cli.files import read_workflow
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.report import tell, visible
 from graphflow.cli.table import table, wrapped
+from graphflow.document.library import Library, saved_workflows
+from graphflow.document.validation import show
+from graphflow.document.workflow import WorkflowDocument
 from graphflow.errors import WorkflowError
-from graphflow.library import Library, saved_workflows
 from graphflow.types import type_name
-from graphflow.validation import show
-from graphflow.workflow import WorkflowDocument
 
 __all__ = ["add_arguments", "run"]
 
@@ -105,7 +105,7 @@ def _data(name: str, document: WorkflowDocument, library: Library) -> dict[str, 
 
 def _outputs(document: WorkflowDocument) -> list[tuple[str, Any, str | None]]:
     """The declared outputs with their types, as far as the workflow is sound."""
-    from graphflow.bind import bind
+    from graphflow.graph.binder import bind
 
     types: dict[str, str] = {}
     try:

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from graphflow.document.inputs import Open
+from graphflow.document.validation import show
+from graphflow.document.workflow import INPUT_KINDS, Input, WorkflowDocument, parse_reference
 from graphflow.errors import WorkflowError
-from graphflow.expand import snake
-from graphflow.flatten import CALL, Edge, FlatNode
-from graphflow.graph import BoundNode, Constant, Graph
-from graphflow.inputs import Open
+from graphflow.graph.bound import BoundNode, Constant, Graph
+from graphflow.graph.flatten import CALL, Edge, FlatNode
 from graphflow.node import Node, Ref
-from graphflow.plan import Plan, Step
+from graphflow.planning.expand import snake
+from graphflow.planning.planner import Plan, Step
 from graphflow.types import PLAIN_KINDS, PortType, type_name
-from graphflow.validation import show
-from graphflow.workflow import INPUT_KINDS, Input, WorkflowDocument, parse_reference
 
 __all__ = ["EFFECT", "TONES", "Arrow", "Box", "Drawing", "Frame", "drawing_of_graph", "drawing_of_plan"]
 

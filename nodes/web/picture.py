@@ -7,7 +7,7 @@ from pathlib import Path
 
 from graphflow import Problem
 from graphflow.files import CACHE_VARIABLE
-from graphflow.nodes.image_header import parse_image
+from graphflow.nodes.files.image_header import parse_image
 from graphflow.nodes.web.download_cache import DownloadCache, Kept, downloads_folder
 from graphflow.nodes.web.url import Url, parse_url
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphflow.nodes.diffusion.models import pool
+from graphflow.nodes.diffusion.loading.components import pool
 from tests.nodes.conftest import tiny_sd  # noqa: F401 - a fixture
 
 DEVICE = os.environ.get("GRAPHFLOW_TEST_DEVICE")

@@ -14,9 +14,9 @@ import torch
 
 import graphflow as gf
 from graphflow.cli import main
-from graphflow.memory import device_memory, free_memory
+from graphflow.machine.memory import device_memory, free_memory
 from graphflow.nodes import Image2Image, SaveImage, Text2Image
-from graphflow.nodes.diffusion.models import pool
+from graphflow.nodes.diffusion.loading.components import pool
 from tests.nodes.test_against_diffusers import difference
 
 PROMPT = "a red ball and a blue cube on green grass"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from graphflow.nodes.diffusion.pocket_models import POCKET_FOLDER
+from graphflow.nodes.diffusion.checkpoints.pocket_models import POCKET_FOLDER
 from tests.cli.conftest import Done
 from tests.cli.fake_hub import COMMIT, Hub, serving
 

@@ -16,13 +16,13 @@ import PIL.Image
 import pytest
 
 import graphflow as gf
-from graphflow.manifest import ManifestWriter
+from graphflow.graph.sweep import bind_points
 from graphflow.nodes import LoadImage, SaveImage
-from graphflow.plan import plan_together
-from graphflow.png_text import same_but_for_text, with_text
-from graphflow.record import record_in_png
+from graphflow.planning.planner import plan_together
+from graphflow.record.manifest import ManifestWriter
+from graphflow.record.png_text import same_but_for_text, with_text
+from graphflow.record.record import record_in_png
 from graphflow.replay import differences, read_replay
-from graphflow.sweep import bind_points
 from tests.cli.conftest import Done
 
 EMPTY = {"record": 1, "workflow": {"graphflow": 1, "nodes": {}}, "called": {}, "inputs": {}}
@@ -494,7 +494,7 @@ class TestManifest:
         self, graphflow: Command, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Here every event is written; the bound on that is a matter of time."""
-        monkeypatch.setattr("graphflow.manifest.ManifestWriter._pause", lambda self, cost: 0.0)
+        monkeypatch.setattr("graphflow.record.manifest.ManifestWriter._pause", lambda self, cost: 0.0)
         seen: list[dict[str, Any]] = []
         original = gf.nodes.SaveImage.run
 

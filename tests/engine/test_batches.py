@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import graphflow as gf
 from graphflow import Compute, Context, Memory, Node, PortType, Registry
-from graphflow.device import resolve_compute
 from graphflow.events import Event, StepFailed, StepFinished, StepStarted
+from graphflow.machine.compute import resolve_compute
 
 BATCHES: list[list[int]] = []
 """The seeds of the steps that were computed together, one list for each call; tests clear it."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import graphflow as gf
-from graphflow.library import Library
+from graphflow.document.library import Library
 from tests.engine.pack import REGISTRY
 
 Write = Callable[..., Path]

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import graphflow as gf
 from graphflow import Context, Node, Registry
-from graphflow.device import resolve_compute
 from graphflow.events import Event, RunFinished, StepStarted
-from graphflow.placement import Placement
-from graphflow.plan import Plan
+from graphflow.machine.compute import resolve_compute
+from graphflow.planning.planner import Plan
+from graphflow.run.placement import Placement
 
 TWO = "cpu:0,cpu:1"
 meeting = threading.Barrier(2)

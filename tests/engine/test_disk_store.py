@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import graphflow as gf
 from benchmarks import shared_store
 from graphflow import Conditioning, DepthMap, Image, Latent, PortType
-from graphflow.value_files import DamagedError, decode, encode
+from graphflow.store.value_files import DamagedError, decode, encode
 
 KEY = "ab" * 32
 
@@ -139,7 +139,7 @@ def test_a_full_disk_is_told_of_once_and_the_run_goes_on(tmp_path: Path, monkeyp
 
     workflow = gf.Workflow()
     workflow.add("two", Add(by=1), left=workflow.add("one", Number(value=1)))
-    monkeypatch.setattr("graphflow.disk_store.os.fsync", full)
+    monkeypatch.setattr("graphflow.store.disk.os.fsync", full)
     run = workflow.run(registry=REGISTRY, cache=gf.DiskStore(tmp_path / "full"))
     assert run["two"] == 2
     assert run.outcome.warnings == [f"results are not kept: {tmp_path / 'full'}: No space left on device"]

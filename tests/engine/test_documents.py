@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import graphflow as gf
-from graphflow.json_text import Source, parse
+from graphflow.document.json_text import Source, parse
 
 Find = Callable[..., list[gf.Problem]]
 

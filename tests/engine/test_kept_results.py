@@ -15,8 +15,8 @@ import pytest
 
 import graphflow as gf
 from graphflow import events
-from graphflow.ledger import read_ledger, reasons
-from graphflow.lookup import look_up
+from graphflow.run.ledger import read_ledger, reasons
+from graphflow.run.lookup import look_up
 from tests.engine.pack import REGISTRY, RUNS, Add, Number, Write
 
 

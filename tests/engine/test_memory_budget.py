@@ -11,9 +11,9 @@ from typing import Any, Self
 import pytest
 
 import graphflow as gf
-from graphflow.budget import over_budget
-from graphflow.device import resolve_compute
-from graphflow.memory import device_memory, parse_bytes, show_bytes
+from graphflow.machine.compute import resolve_compute
+from graphflow.machine.memory import device_memory, parse_bytes, show_bytes
+from graphflow.planning.budget import over_budget
 from tests.engine.pack import REGISTRY
 
 RAN: list[str] = []

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import graphflow as gf
-from graphflow.json_text import Source, parse
+from graphflow.document.json_text import Source, parse
 from tests.engine.pack import REGISTRY
 
 ROOT = Path(__file__).parents[2]

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import graphflow as gf
-from graphflow.batches import Batches, batches
 from graphflow.node import Ref
-from graphflow.order import grouped
-from graphflow.plan import plan_together
+from graphflow.planning.batches import Batches, batches
+from graphflow.planning.order import grouped
+from graphflow.planning.planner import plan_together
 from tests.engine.pack import REGISTRY, Draw, Redraw
 
 

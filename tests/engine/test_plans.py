@@ -191,7 +191,7 @@ def test_a_plan_is_plain_data_that_can_be_compared_whole() -> None:
 def test_the_versions_in_keys_are_the_installed_ones() -> None:
     import importlib.metadata
 
-    from graphflow.plan import library_versions
+    from graphflow.planning.planner import library_versions
 
     versions = library_versions()
     assert versions == {name: importlib.metadata.version(name) for name in versions}

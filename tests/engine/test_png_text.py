@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphflow import png_text
-from graphflow.png_text import same_but_for_text, text_of, with_text
+from graphflow.record import png_text
+from graphflow.record.png_text import same_but_for_text, text_of, with_text
 
 
 def picture(colour: str = "red") -> bytes:

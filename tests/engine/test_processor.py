@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import graphflow as gf
-from graphflow.device import LARGE, resolve_compute
-from graphflow.memory import machine_memory
-from graphflow.processor import computes_in_bfloat16, usable_processors
+from graphflow.machine.compute import LARGE, resolve_compute
+from graphflow.machine.memory import machine_memory
+from graphflow.machine.processor import computes_in_bfloat16, usable_processors
 
 
 def machine(folder: Path, groups: str, **files: str) -> Path:
@@ -99,7 +99,7 @@ def test_instructions_for_bfloat16_are_found(text: str, able: bool, tmp_path: Pa
 def test_auto_is_bfloat16_where_the_processor_has_it_and_the_network_is_large(
     able: bool, weights: int | None, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graphflow.device.computes_in_bfloat16", lambda: able)
+    monkeypatch.setattr("graphflow.machine.compute.computes_in_bfloat16", lambda: able)
     found = resolve_compute(device="cpu", weights=weights)
     assert found == gf.Compute(dtype=dtype, channels_last=dtype == "bfloat16")  # convolutions are quicker so
     assert resolve_compute(device="cpu", dtype="float32", weights=weights).dtype == "float32"

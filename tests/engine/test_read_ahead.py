@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import graphflow as gf
-from graphflow.device import resolve_compute
-from graphflow.graph import largest_weights
-from graphflow.read_ahead import CHUNK, read_ahead
+from graphflow.graph.bound import largest_weights
+from graphflow.machine.compute import resolve_compute
+from graphflow.machine.read_ahead import CHUNK, read_ahead
 from tests.engine.pack import REGISTRY
 
 HAPPENED: list[str] = []
@@ -38,7 +38,7 @@ class Load(gf.Node, version=1):
 def happened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     HAPPENED.clear()
     monkeypatch.setattr(
-        "graphflow.scheduler.read_ahead", lambda files: HAPPENED.append(f"read {','.join(map(str, files))}")
+        "graphflow.run.scheduler.read_ahead", lambda files: HAPPENED.append(f"read {','.join(map(str, files))}")
     )
     return HAPPENED
 
@@ -103,7 +103,7 @@ def test_no_more_is_read_ahead_than_there_is_memory_for(
     files = [tmp_path / name for name in ("first", "second", "third")]
     for file, size in zip(files, (500, 400, 100), strict=True):
         file.write_bytes(bytes(size))
-    monkeypatch.setattr("graphflow.read_ahead.device_memory", lambda device: 1000)
+    monkeypatch.setattr("graphflow.machine.read_ahead.device_memory", lambda device: 1000)
     told_of(*files)
     assert len(told) == 1
     told_of(*files)
@@ -116,8 +116,8 @@ def test_systems_that_cannot_be_told_are_left_alone(tmp_path: Path, monkeypatch:
 
 
 def test_the_largest_file_of_weights_decides_what_auto_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphflow.device.computes_in_bfloat16", lambda: True)
-    monkeypatch.setattr("graphflow.device.LARGE", 100)
+    monkeypatch.setattr("graphflow.machine.compute.computes_in_bfloat16", lambda: True)
+    monkeypatch.setattr("graphflow.machine.compute.LARGE", 100)
     for name, size in (("small", 60), ("large", 100)):
         (tmp_path / name).write_bytes(bytes(size))
     small, large = str(tmp_path / "small"), str(tmp_path / "large")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import graphflow as gf
-from graphflow.record import document_in_record, make_record
+from graphflow.record.record import document_in_record, make_record
 from graphflow.replay import read_replay
 from tests.engine.pack import REGISTRY, Decode, Number
 

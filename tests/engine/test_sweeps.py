@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import graphflow as gf
-from graphflow.sweep import folders_of, points_of
+from graphflow.graph.sweep import folders_of, points_of
 from tests.engine.pack import REGISTRY, RUNS, Add, Number, Write
 
 

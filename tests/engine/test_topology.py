@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import graphflow as gf
-from graphflow.topology import cycles, topological_order
+from graphflow.graph.topology import cycles, topological_order
 from tests.engine.pack import REGISTRY, Add, Number
 
 NAMES = [f"n{index}" for index in range(8)]

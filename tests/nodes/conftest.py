@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from graphflow import Context, Registry, default_registry
-from graphflow.nodes.diffusion.model_info import require_model
+from graphflow.nodes.diffusion.models.model_info import require_model
 
 
 class Recorder(Context):
@@ -61,7 +61,7 @@ def direct(one_thread: None) -> Any:
     """The pocket model in the text-to-image pipeline of diffusers, used as its documentation says."""
     import torch
 
-    from graphflow.nodes.diffusion.models import quiet
+    from graphflow.nodes.diffusion.loading.components import quiet
 
     with quiet():
         cls = diffusers().StableDiffusionPipeline

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from graphflow.nodes.diffusion.models import quiet
+from graphflow.nodes.diffusion.loading.components import quiet
 
 __all__ = ["KINDS", "save_depth_model"]
 

@@ -20,8 +20,8 @@ from graphflow.nodes import (
     SaveImage,
     Text2Image,
 )
-from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.models import make_scheduler
+from graphflow.nodes.diffusion.loading.components import make_scheduler
+from graphflow.nodes.diffusion.models.model_info import require_model
 from tests.nodes.conftest import Recorder, diffusers
 
 PROMPT = "a red ball and a blue cube on green grass"

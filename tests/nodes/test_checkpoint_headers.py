@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from graphflow import Problem
-from graphflow.nodes.diffusion.checkpoint_kinds import CONFIGURATIONS, kind_of
-from graphflow.nodes.diffusion.checkpoint_shapes import mismatches
-from graphflow.nodes.diffusion.model_info import ModelInfo, find_model
-from graphflow.nodes.diffusion.safetensors_header import read_header
-from graphflow.nodes.diffusion.upscaler_file import is_upscaler_file
+from graphflow.nodes.diffusion.checkpoints.kinds import CONFIGURATIONS, kind_of
+from graphflow.nodes.diffusion.checkpoints.safetensors_header import read_header
+from graphflow.nodes.diffusion.checkpoints.shapes import mismatches
+from graphflow.nodes.diffusion.checkpoints.upscaler_file import is_upscaler_file
+from graphflow.nodes.diffusion.models.model_info import ModelInfo, find_model
 from tests.nodes.conftest import diffusers, transformers
 from tests.nodes.original_layout import (
     Weights,

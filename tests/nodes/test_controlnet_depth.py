@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 import graphflow as gf
 from graphflow import DepthMap, Image, Latent, Node, PortType, Problem
 from graphflow.nodes import ControlNetDepth, DenoiseControlNet, EncodePrompt, FitDepthMap, SuperRes, Upscale
-from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.models import load_component, pool
-from graphflow.nodes.diffusion.network_info import check_controlnet, require_network
-from graphflow.nodes.diffusion.tiling import in_tiles, starts
+from graphflow.nodes.diffusion.loading.components import load_component, pool
+from graphflow.nodes.diffusion.loading.tiling import in_tiles, starts
+from graphflow.nodes.diffusion.models.model_info import require_model
+from graphflow.nodes.diffusion.models.network_info import check_controlnet, require_network
 from tests.nodes.conftest import Recorder
 
 

@@ -11,11 +11,11 @@ import safetensors.torch
 import torch
 
 from graphflow import Compute
-from graphflow.nodes.diffusion import conversion
-from graphflow.nodes.diffusion.conversion import converted_in_parts
-from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.models import load_component, pool
-from graphflow.nodes.diffusion.pocket_models import POCKET_FOLDER
+from graphflow.nodes.diffusion.checkpoints.pocket_models import POCKET_FOLDER
+from graphflow.nodes.diffusion.loading import conversion
+from graphflow.nodes.diffusion.loading.components import load_component, pool
+from graphflow.nodes.diffusion.loading.conversion import converted_in_parts
+from graphflow.nodes.diffusion.models.model_info import require_model
 from tests.nodes.conftest import diffusers
 
 HALVES = [torch.float16, torch.bfloat16]

@@ -23,9 +23,9 @@ from graphflow.nodes import (
     EncodePrompt,
 )
 from graphflow.nodes.diffusion.families import families_for
-from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.models import load_component
-from graphflow.nodes.diffusion.samplers import SAMPLERS
+from graphflow.nodes.diffusion.loading.components import load_component
+from graphflow.nodes.diffusion.models.model_info import require_model
+from graphflow.nodes.diffusion.sampling.samplers import SAMPLERS
 from tests.nodes import tiny
 from tests.nodes.conftest import Recorder
 from tests.nodes.test_against_diffusers import difference

@@ -17,8 +17,8 @@ import torch
 import graphflow as gf
 from graphflow.cli import main
 from graphflow.nodes import ControlNetDepth, EstimateDepth
-from graphflow.nodes.diffusion.models import quiet
-from graphflow.nodes.diffusion.network_info import DEPTH_ESTIMATORS, find_network, require_network
+from graphflow.nodes.diffusion.loading.components import quiet
+from graphflow.nodes.diffusion.models.network_info import DEPTH_ESTIMATORS, find_network, require_network
 from tests.nodes.conftest import Recorder
 from tests.nodes.depth_models import KINDS, save_depth_model
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import graphflow as gf
 from graphflow.nodes import SaveImage, Text2Image
-from graphflow.nodes.diffusion.models import pool
+from graphflow.nodes.diffusion.loading.components import pool
 
 
 def drawn(out: Path, device: str) -> list[bytes]:

@@ -18,9 +18,9 @@ from graphflow.nodes import (
     Text2Image,
     Upscale,
 )
-from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.models import make_scheduler
-from graphflow.nodes.diffusion.pocket_models import POCKET_FOLDER
+from graphflow.nodes.diffusion.checkpoints.pocket_models import POCKET_FOLDER
+from graphflow.nodes.diffusion.loading.components import make_scheduler
+from graphflow.nodes.diffusion.models.model_info import require_model
 from tests.nodes.conftest import Recorder, diffusers
 from tests.nodes.test_against_diffusers import difference, generators
 

@@ -24,7 +24,7 @@ from graphflow.nodes import (
     Text2Image,
 )
 from graphflow.nodes.diffusion.families import Defaults
-from graphflow.nodes.diffusion.model_info import find_model, require_model
+from graphflow.nodes.diffusion.models.model_info import find_model, require_model
 from tests.nodes import tiny
 from tests.nodes.conftest import Recorder, diffusers
 from tests.nodes.test_against_diffusers import difference, generators

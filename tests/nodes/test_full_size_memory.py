@@ -15,10 +15,10 @@ import torch
 import graphflow as gf
 from graphflow import Image
 from graphflow.cli import main
-from graphflow.device import LARGE
-from graphflow.memory import show_bytes
+from graphflow.machine.compute import LARGE
+from graphflow.machine.memory import show_bytes
 from graphflow.nodes import DecodeLatent, LoadImage, SaveImage, SuperRes, Upscale
-from graphflow.nodes.diffusion.pocket_models import POCKET_FOLDER
+from graphflow.nodes.diffusion.checkpoints.pocket_models import POCKET_FOLDER
 from tests.nodes import full_size
 
 GB = 10**9
@@ -121,7 +121,7 @@ def test_a_step_over_the_budget_is_refused_before_anything_runs(
 def test_auto_follows_the_processor_where_the_model_is_of_full_size(
     able: bool, dtype: str, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graphflow.device.computes_in_bfloat16", lambda: able)
+    monkeypatch.setattr("graphflow.machine.compute.computes_in_bfloat16", lambda: able)
     assert main(["plan", str(file), "--json", "--memory-budget", "64GB"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["environment"]["dtype"] == dtype
@@ -135,7 +135,7 @@ def test_auto_follows_the_processor_where_the_model_is_of_full_size(
 
 
 def test_the_embedded_models_are_computed_in_float32_on_every_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphflow.device.computes_in_bfloat16", lambda: True)
+    monkeypatch.setattr("graphflow.machine.compute.computes_in_bfloat16", lambda: True)
     assert gf.load("text_to_image_to_super_res").plan().compute.dtype == "float32"
     assert max(file.stat().st_size for file in POCKET_FOLDER.rglob("*.safetensors")) < LARGE
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import graphflow as gf
-from graphflow.nodes.diffusion.pocket_models import POCKET_FOLDER
+from graphflow.nodes.diffusion.checkpoints.pocket_models import POCKET_FOLDER
 from tests.nodes import tiny
 from tests.nodes.conftest import diffusers
 from tests.nodes.test_against_diffusers import difference

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphflow import Problem
-from graphflow.nodes.image_header import MAXIMUM_PIXELS, ImageHeader, inspect_image, parse_image
+from graphflow.nodes.files.image_header import MAXIMUM_PIXELS, ImageHeader, inspect_image, parse_image
 
 FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP"]
 

@@ -13,8 +13,8 @@ import torch
 
 import graphflow as gf
 from graphflow.nodes import DecodeLatent, Denoise, EncodeImage, EncodePrompt, Image2Image, Text2Image
-from graphflow.nodes.diffusion.model_info import find_model, require_model
-from graphflow.nodes.diffusion.models import make_scheduler
+from graphflow.nodes.diffusion.loading.components import make_scheduler
+from graphflow.nodes.diffusion.models.model_info import find_model, require_model
 from tests.nodes import tiny
 from tests.nodes.conftest import Recorder, diffusers
 from tests.nodes.test_against_diffusers import difference, generators

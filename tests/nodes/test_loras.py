@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from graphflow import Compute, Problem
 from graphflow.nodes import Text2Image
-from graphflow.nodes.diffusion import model_parts
-from graphflow.nodes.diffusion.lora_file import open_lora
-from graphflow.nodes.diffusion.model_files import UnusableError
-from graphflow.nodes.diffusion.model_info import ModelInfo, find_model, find_problems, require_model
-from graphflow.nodes.diffusion.models import load_component, quiet
+from graphflow.nodes.diffusion.checkpoints import model_parts
+from graphflow.nodes.diffusion.checkpoints.lora_file import open_lora
+from graphflow.nodes.diffusion.checkpoints.model_files import UnusableError
+from graphflow.nodes.diffusion.loading.components import load_component, quiet
+from graphflow.nodes.diffusion.models.model_info import ModelInfo, find_model, find_problems, require_model
 from tests.nodes import tiny
 from tests.nodes.conftest import diffusers
 from tests.nodes.original_layout import save_header_only

@@ -23,16 +23,16 @@ from graphflow.nodes import (
     EncodePrompt,
     EstimateDepth,
 )
-from graphflow.nodes.diffusion.memory import (
+from graphflow.nodes.diffusion.loading.components import load_component, pool, quiet
+from graphflow.nodes.diffusion.memory.networks import (
     controlnet_activations,
     decoder_activations,
     encoder_activations,
     unet_activations,
     weight_bytes,
 )
-from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.models import load_component, pool, quiet
-from graphflow.nodes.diffusion.network_info import require_network
+from graphflow.nodes.diffusion.models.model_info import require_model
+from graphflow.nodes.diffusion.models.network_info import require_network
 from tests.nodes.conftest import Recorder, diffusers
 from tests.nodes.measure import peak_of
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from graphflow import MissingError, Problem, WorkflowError
+from graphflow.nodes.diffusion.checkpoints.pocket_models import POCKET_FOLDER
 from graphflow.nodes.diffusion.families import Defaults
-from graphflow.nodes.diffusion.model_info import ModelInfo, find_model, require_model
-from graphflow.nodes.diffusion.pocket_models import POCKET_FOLDER
+from graphflow.nodes.diffusion.models.model_info import ModelInfo, find_model, require_model
 
 
 def problem(reference: str) -> Problem:
@@ -105,7 +105,7 @@ def test_hub_files_are_known_by_the_name_of_their_blob(copied: Path, tmp_path: P
     blob.parent.mkdir()
     weights.rename(blob)
     weights.symlink_to(blob)
-    from graphflow.nodes.file_digest import file_digest
+    from graphflow.nodes.files.file_digest import file_digest
 
     assert file_digest(weights) == "ab" * 32
 
@@ -207,7 +207,7 @@ def test_variants_and_shards(copied: Path) -> None:
 def test_reading_models_and_files_imports_nothing_heavy() -> None:
     program = """
 import sys
-from graphflow.nodes.diffusion.model_info import require_model
+from graphflow.nodes.diffusion.models.model_info import require_model
 from graphflow.nodes import Text2Image, SaveImage
 require_model("pocket").digest
 assert list(Text2Image(width=64).check({})) == []

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from graphflow import Problem
-from graphflow.nodes.diffusion.model_info import find_model, find_problems
-from graphflow.nodes.diffusion.model_reference import HubReference, hub_reference
-from graphflow.nodes.diffusion.reference_grammar import LoraReference, ModelReference, parse_reference
+from graphflow.nodes.diffusion.checkpoints.location import HubReference, hub_reference
+from graphflow.nodes.diffusion.checkpoints.model_reference import LoraReference, ModelReference, parse_reference
+from graphflow.nodes.diffusion.models.model_info import find_model, find_problems
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ import torch
 
 from graphflow import Compute, Image
 from graphflow.nodes import Denoise, EmptyLatent, EncodeImage, EncodePrompt
-from graphflow.nodes.diffusion import models
-from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.models import load_component, make_scheduler, quiet
-from graphflow.nodes.diffusion.pocket_models import POCKET_FOLDER
-from graphflow.nodes.diffusion.pool import Pool
+from graphflow.nodes.diffusion.checkpoints.pocket_models import POCKET_FOLDER
+from graphflow.nodes.diffusion.loading import components as models
+from graphflow.nodes.diffusion.loading.components import load_component, make_scheduler, quiet
+from graphflow.nodes.diffusion.loading.pool import Pool
+from graphflow.nodes.diffusion.models.model_info import require_model
 from tests.nodes.conftest import Recorder
 
 

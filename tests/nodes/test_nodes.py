@@ -25,10 +25,10 @@ from graphflow.nodes import (
     ResizeImage,
     Text2Image,
 )
-from graphflow.nodes.diffusion.checks import check_strength
 from graphflow.nodes.diffusion.families.family import cut_steps as denoise_steps
-from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.samplers import SAMPLERS
+from graphflow.nodes.diffusion.models.model_info import require_model
+from graphflow.nodes.diffusion.sampling.samplers import SAMPLERS
+from graphflow.nodes.diffusion.shared.checks import check_strength
 from tests.nodes.conftest import Recorder
 
 CONDITIONING = PortType(Conditioning, require_model("pocket").text_space)

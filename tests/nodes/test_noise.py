@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers.utils import torch_utils
 
-from graphflow.nodes.diffusion import noise
+from graphflow.nodes.diffusion.loading import noise
 
 HALVES = [torch.float16, torch.bfloat16]
 SHAPE = (2, 4, 8, 8)
@@ -33,7 +33,7 @@ def torch_of_diffusers() -> Iterator[None]:
 @pytest.mark.parametrize("dtype", HALVES)
 def test_diffusers_draws_the_noise_of_float32(dtype: torch.dtype) -> None:
     """On whatever torch is installed; `nodes.diffusion.models` sees to it where torch does not."""
-    import graphflow.nodes.diffusion.models  # noqa: F401
+    import graphflow.nodes.diffusion.loading.components  # noqa: F401
 
     drawn = torch_utils.randn_tensor(SHAPE, generator=seeded(), dtype=dtype)
     assert drawn.dtype == dtype

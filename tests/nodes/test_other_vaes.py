@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from graphflow import Compute
 from graphflow.nodes import Text2Image
-from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.models import load_component
+from graphflow.nodes.diffusion.loading.components import load_component
+from graphflow.nodes.diffusion.models.model_info import require_model
 from tests.nodes.original_layout import original_vae
 from tests.nodes.test_against_diffusers import difference
 from tests.nodes.test_family_against_diffusers import drawn

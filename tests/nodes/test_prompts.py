@@ -14,7 +14,7 @@ import torch
 import graphflow as gf
 from graphflow.cli import main
 from graphflow.nodes import ControlNetDepth, Denoise, EmptyLatent, EncodePrompt, Image2Image, Text2Image
-from graphflow.nodes.diffusion.a1111_prompt import parse_a1111
+from graphflow.nodes.diffusion.sampling.a1111 import parse_a1111
 from tests.nodes import tiny
 from tests.nodes.conftest import Recorder, diffusers
 from tests.nodes.test_against_diffusers import difference, generators

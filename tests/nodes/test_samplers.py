@@ -17,9 +17,9 @@ import torch
 import graphflow as gf
 from graphflow.cli import main
 from graphflow.nodes import ControlNetDepth, Denoise, Image2Image, SuperRes, Text2Image
-from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.models import make_scheduler
-from graphflow.nodes.diffusion.samplers import SAMPLERS
+from graphflow.nodes.diffusion.loading.components import make_scheduler
+from graphflow.nodes.diffusion.models.model_info import require_model
+from graphflow.nodes.diffusion.sampling.samplers import SAMPLERS
 from tests.nodes import tiny
 from tests.nodes.conftest import diffusers
 from tests.nodes.test_against_diffusers import difference, generators
@@ -79,7 +79,7 @@ def scheduler_for(name: str, folder: Path, seeds: list[int]) -> Any:
 
 
 def quietly_made(cls: str, own: dict[str, Any], config: dict[str, Any]) -> Any:
-    from graphflow.nodes.diffusion.models import quiet
+    from graphflow.nodes.diffusion.loading.components import quiet
 
     with quiet():
         return getattr(diffusers(), cls).from_config(own, **config)
@@ -290,7 +290,7 @@ def test_a_package_that_is_not_installed_is_named_before_the_run(
 def test_a_family_works_with_its_own_samplers_only(node: type[Any], tmp_path_factory: pytest.TempPathFactory) -> None:
     from dataclasses import replace
 
-    from graphflow.nodes.diffusion import model_node
+    from graphflow.nodes.diffusion.shared import model_node
 
     made = node()
     info = require_model(made.model)

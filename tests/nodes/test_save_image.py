@@ -10,7 +10,7 @@ import torch
 
 from graphflow import Image
 from graphflow.nodes import SaveImage
-from graphflow.nodes.image_header import ImageHeader, inspect_image
+from graphflow.nodes.files.image_header import ImageHeader, inspect_image
 from tests.nodes.conftest import Recorder
 
 

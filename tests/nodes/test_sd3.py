@@ -12,8 +12,8 @@ import torch
 import graphflow as gf
 from graphflow.nodes import ControlNetDepth, Denoise, EncodeImage, EncodePrompt, Image2Image, Text2Image
 from graphflow.nodes.diffusion.families import Defaults
-from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.models import pool
+from graphflow.nodes.diffusion.loading.components import pool
+from graphflow.nodes.diffusion.models.model_info import require_model
 from tests.nodes import tiny
 from tests.nodes.conftest import Recorder, diffusers
 from tests.nodes.test_against_diffusers import difference, generators

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 import graphflow as gf
 from graphflow import Problem
 from graphflow.nodes import Image2Image, SuperRes, Text2Image
-from graphflow.nodes.diffusion.model_info import ModelInfo, find_model, require_model
-from graphflow.nodes.diffusion.models import load_component, load_tokenizer
-from graphflow.nodes.diffusion.single_file import open_single_file
+from graphflow.nodes.diffusion.checkpoints.single_file import open_single_file
+from graphflow.nodes.diffusion.loading.components import load_component, load_tokenizer
+from graphflow.nodes.diffusion.models.model_info import ModelInfo, find_model, require_model
 from tests.nodes import tiny
 from tests.nodes.test_against_diffusers import difference
 from tests.nodes.test_family_against_diffusers import drawn

@@ -19,9 +19,9 @@ import graphflow as gf
 from graphflow import Image, PortType, WorkflowError
 from graphflow.cli import main
 from graphflow.nodes import EnlargeImage, SuperRes
-from graphflow.nodes.diffusion.models import pool, quiet
-from graphflow.nodes.diffusion.safetensors_header import read_header
-from graphflow.nodes.diffusion.upscaler_header import recognise
+from graphflow.nodes.diffusion.checkpoints.safetensors_header import read_header
+from graphflow.nodes.diffusion.checkpoints.upscaler_header import recognise
+from graphflow.nodes.diffusion.loading.components import pool, quiet
 from tests.nodes.conftest import Recorder
 from tests.nodes.test_upscaler_files import Shell
 

@@ -22,9 +22,9 @@ from graphflow.nodes import (
     SuperRes,
     Upscale,
 )
-from graphflow.nodes.diffusion import switches
-from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.models import begin_step, load_component, pool
+from graphflow.nodes.diffusion.loading import switches
+from graphflow.nodes.diffusion.loading.components import begin_step, load_component, pool
+from graphflow.nodes.diffusion.models.model_info import require_model
 from tests.nodes import tiny
 from tests.nodes.conftest import Recorder
 from tests.nodes.measure import run_on

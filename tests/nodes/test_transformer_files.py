@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 import graphflow as gf
 from graphflow.nodes import Text2Image
-from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.models import load_component
+from graphflow.nodes.diffusion.loading.components import load_component
+from graphflow.nodes.diffusion.models.model_info import require_model
 from tests.nodes import tiny
 from tests.nodes.original_layout import original_flux
 from tests.nodes.test_against_diffusers import difference

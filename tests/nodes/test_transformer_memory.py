@@ -13,9 +13,9 @@ import torch
 import graphflow as gf
 from graphflow import Compute
 from graphflow.nodes import Text2Image
-from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.models import load_component, quiet
-from graphflow.nodes.diffusion.transformer_memory import denoiser_activations, prior_activations, t5_activations
+from graphflow.nodes.diffusion.loading.components import load_component, quiet
+from graphflow.nodes.diffusion.memory.transformers import denoiser_activations, prior_activations, t5_activations
+from graphflow.nodes.diffusion.models.model_info import require_model
 from tests.nodes import tiny
 from tests.nodes.conftest import diffusers, transformers
 from tests.nodes.measure import peak_of

@@ -194,8 +194,8 @@ def test_stages_of_a_chain_do_not_share_a_generator(models: dict[str, str]) -> N
 
 def test_two_pipelines_on_one_checkpoint_hold_its_weights_once(models: dict[str, str], context: Recorder) -> None:
     """Loading a second pipeline with from_pretrained doubles them."""
-    from graphflow.nodes.diffusion import models as loading
-    from graphflow.nodes.diffusion.model_info import require_model
+    from graphflow.nodes.diffusion.loading import components as loading
+    from graphflow.nodes.diffusion.models.model_info import require_model
 
     for name in ("sd", "sdxl"):
         model = models[name]

@@ -24,11 +24,11 @@ import graphflow as gf
 from graphflow import Image, Latent, PortType
 from graphflow.cli import main
 from graphflow.nodes import EnlargeImage, SuperRes, Upscale
-from graphflow.nodes.diffusion.model_files import UnusableError
-from graphflow.nodes.diffusion.safetensors_header import read_header
-from graphflow.nodes.diffusion.upscaler_file import UpscalerFile, find_upscaler
-from graphflow.nodes.diffusion.upscaler_header import recognise
-from graphflow.nodes.diffusion.weights_file import read_weights
+from graphflow.nodes.diffusion.checkpoints.model_files import UnusableError
+from graphflow.nodes.diffusion.checkpoints.safetensors_header import read_header
+from graphflow.nodes.diffusion.checkpoints.upscaler_file import UpscalerFile, find_upscaler
+from graphflow.nodes.diffusion.checkpoints.upscaler_header import recognise
+from graphflow.nodes.diffusion.loading.weights_file import read_weights
 
 
 def compact(scale: int = 4, channels: int = 3, width: int = 8) -> dict[str, torch.Tensor]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from graphflow.nodes.diffusion.model_info import require_model
-from graphflow.nodes.diffusion.models import quiet
+from graphflow.nodes.diffusion.loading.components import quiet
+from graphflow.nodes.diffusion.models.model_info import require_model
 from tests.nodes.conftest import diffusers, transformers
 
 WIDTH = 32

@@ -1,25 +1,19 @@
 """The families of pipelines that GraphFlow runs, and what is known of each without its code.
 
-A family is one entry in `FAMILIES` and one module in this package. The module imports torch and diffusers and has a
-class named by ``adapter``, which satisfies `Adapter` and the protocols of the family's tasks; it is imported when a
-step runs, never to validate a workflow.
+A family is one entry in `FAMILIES` and one module in the package `adapters`. The module imports torch and diffusers and
+has a class named by ``adapter``, which satisfies `Adapter` and the protocols of the family's tasks; it is imported when
+a step runs, never to validate a workflow.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from graphflow import Compute, Memory
 from graphflow.nodes.diffusion.families.family import READING, Defaults, Family, Task, begun_steps
 
-if TYPE_CHECKING:
-    from graphflow.nodes.diffusion.model_info import ModelInfo
-
-__all__ = ["FAMILIES", "Defaults", "Family", "Task", "adapter", "class_of", "families_for", "family_of"]
+__all__ = ["FAMILIES", "Defaults", "Family", "Task", "class_of", "families_for", "family_of"]
 
 _CLIP = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
 _CLIP_2 = {"text_encoder_2": "CLIPTextModelWithProjection"}
@@ -235,17 +229,3 @@ def class_of(index: Mapping[str, Any], component: str) -> str | None:
 def families_for(task: Task | None) -> tuple[str, ...]:
     """The names of the families that can do a task; for None all that are supported."""
     return tuple(family.name for family in FAMILIES if not task or task in family.tasks)
-
-
-def adapter(info: ModelInfo, compute: Compute, need: Memory | None = None) -> Any:
-    """The adapter that runs a model for one step, which ``need`` is made room for. Imports torch."""
-    made = _adapter_class(info.family.adapter)(info, compute)
-    importlib.import_module("graphflow.nodes.diffusion.models").begin_step(compute, need)
-    return made
-
-
-@cache
-def _adapter_class(name: str) -> Callable[[ModelInfo, Compute], Any]:
-    module, _, cls = name.partition(":")
-    found: Callable[[ModelInfo, Compute], Any] = getattr(importlib.import_module(f"{__name__}.{module}"), cls)
-    return found

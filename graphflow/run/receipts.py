@@ -1,0 +1,81 @@
+"""Receipts: which files a step has written, so that it need not write them again while they are there.
+
+A node that saves (``saves=True``) does nothing else than write files. What it wrote is kept in the store of results
+under a key of its own, made of the step's and the folder; where every file is still what it was, the step is done, and
+nothing that only it needs has to be computed or read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from graphflow.planning.keys import digest
+from graphflow.planning.planner import Step
+from graphflow.store.interface import Store, Warn
+from graphflow.types import PortType
+
+__all__ = ["file_record", "find_receipt", "keep_receipt", "recorded_name"]
+
+RECORD = "receipt/1"
+"""First element of what a receipt's key is made of; raise the number when the form changes."""
+
+_TYPES = {"files": PortType(str)}
+
+
+def file_record(path: Path, root: Path) -> dict[str, Any]:
+    """What a record says of a saved file: its path below ``root`` (or absolute), size in bytes, SHA-256 (hex).
+
+    Raises OSError if it cannot be read.
+    """
+    with path.open("rb") as file:
+        return {
+            "path": recorded_name(path, root),
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+            "size": path.stat().st_size,
+        }
+
+
+def recorded_name(path: Path, root: Path) -> str:
+    """What a record calls a saved file: its path below ``root``, or its absolute path."""
+    absolute, base = path.resolve(), root.resolve()
+    return str(absolute.relative_to(base)) if absolute.is_relative_to(base) else str(absolute)
+
+
+def find_receipt(store: Store, step: Step, folder: Path, warn: Warn) -> list[Path] | None:
+    """The files that an equal step wrote into ``folder``, if they are there and unchanged."""
+    if not step.node.saves:
+        return None
+    key = _key(step, folder)
+    kept = store.get(key, _TYPES, warn)
+    if kept is None:
+        return None
+    paths, root = [], folder.resolve()
+    for told in orjson.loads(kept["files"]):
+        path = root / told["path"]
+        try:
+            if path.stat().st_size != told["size"] or file_record(path, folder) != told:
+                return None
+        except OSError:
+            return None
+        paths.append(path)
+    return paths
+
+
+def keep_receipt(store: Store, step: Step, folder: Path, paths: Sequence[Path], warn: Warn) -> None:
+    """Remember what a step that saves has written."""
+    if not step.node.saves:
+        return
+    try:
+        told = [file_record(path, folder) for path in paths]
+    except OSError:
+        return
+    store.put(_key(step, folder), {"files": orjson.dumps(told).decode()}, warn)
+
+
+def _key(step: Step, folder: Path) -> str:
+    return digest([RECORD, step.key, str(folder.resolve())])

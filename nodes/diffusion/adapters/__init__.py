@@ -1,0 +1,1 @@
+"""What runs a family of models: one module a family, with torch and diffusers, imported when a step runs."""

@@ -1,0 +1,180 @@
+"""What all families with an autoencoder do alike: encoding, decoding, putting pipelines together.
+
+The work is done by the pipelines of diffusers, made of pooled components. A pipeline is given no more than it needs for
+what it is asked to do, so that encoding a prompt never loads the denoiser and denoising never loads the autoencoder.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from graphflow import Compute
+from graphflow.nodes.diffusion.adapters.denoising import generators, step_callback
+from graphflow.nodes.diffusion.loading.components import load_component, quiet
+from graphflow.nodes.diffusion.loading.tiling import in_tiles
+from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.shared.adapters import Encoded, Progress, Prompts, Sampling, seeds_from
+
+with quiet():
+    from diffusers.image_processor import VaeImageProcessor
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+__all__ = ["AutoencoderFamily"]
+
+
+def scaled(latents: torch.Tensor, config: Any) -> torch.Tensor:
+    """Latents as an autoencoder makes them, scaled as the pipelines of diffusers take them; ``config`` is its own."""
+    mean, deviation = _statistics(latents, config)
+    result: torch.Tensor = (latents - mean) * config.scaling_factor / deviation
+    return result
+
+
+def unscaled(latents: torch.Tensor, config: Any) -> torch.Tensor:
+    """The reverse of `scaled`."""
+    mean, deviation = _statistics(latents, config)
+    result: torch.Tensor = latents * deviation / config.scaling_factor + mean
+    return result
+
+
+def _statistics(latents: torch.Tensor, config: Any) -> tuple[Any, Any]:
+    """What is taken off before scaling, and what is divided by: a few autoencoders tell it for each channel."""
+    mean, deviation = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is None or deviation is None:
+        return getattr(config, "shift_factor", None) or 0.0, 1.0
+    return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(deviation).view(1, -1, 1, 1)
+
+
+@functools.cache
+def _needed(cls: Any) -> tuple[str, ...]:
+    """The components that a pipeline cannot be made without."""
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    return tuple(each.name for each in parameters if each.default is each.empty and each.name != "self")
+
+
+class AutoencoderFamily:
+    """Runs one model on one device: all of `adapters.Adapter` but `encode_prompt`."""
+
+    def __init__(self, info: ModelInfo, compute: Compute) -> None:
+        self.info, self.compute, self.device, self.dtype = info, compute, compute.device, compute.dtype
+
+    @torch.no_grad()
+    def encode_image(self, pixels: torch.Tensor, seed: int | None, tile: int) -> torch.Tensor:
+        """Latents of pixels (batch, 3, height, width) in [0, 1]: a sample of the posterior, or its mode for None.
+
+        Tiles are mixed before the sample is drawn, so it takes the same noise as that of the whole picture.
+        """
+        cell, multiple = self.info.pixels_per_cell, self.info.image_multiple
+        height, width = pixels.shape[-2:]
+        if height % multiple or width % multiple:
+            raise ValueError(
+                f"found an image of {width} x {height} pixels, expected multiples of {multiple}; put a ResizeImage "
+                f"with multiple {multiple} before it"
+            )
+        autoencoder = self._load(self.info.family.autoencoder)
+        values = (2 * pixels.to(self.device) - 1).to(autoencoder.dtype)
+        draws = generators(seeds_from(seed, len(values))) if seed is not None else []
+        cells = max(tile // cell, 8)
+
+        def encoded(item: torch.Tensor, rows: slice, columns: slice) -> torch.Tensor:
+            part = item[:, :, rows.start * cell : rows.stop * cell, columns.start * cell : columns.stop * cell]
+            return self._encoded(autoencoder, part)
+
+        items = []
+        for index in range(len(values)):  # one by one, as the pipeline does it: an item must not depend on its batch
+            moments = in_tiles(
+                functools.partial(encoded, values[index : index + 1]),
+                height // cell, width // cell, tile=cells, overlap=cells // 4,
+            )  # fmt: skip
+            items.append(self._drawn(autoencoder, moments, draws[index] if draws else None))
+        return torch.cat(items)
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor, tile: int) -> torch.Tensor:
+        """Pixels (batch, 3, height, width), float32 in [0, 1] on the CPU. Items are decoded one by one."""
+        autoencoder, cell = self._load(self.info.family.autoencoder), self.info.pixels_per_cell
+        values = latents.to(self.device, autoencoder.dtype)
+        cells = max(tile // cell, 8)
+
+        def decoded(item: torch.Tensor) -> torch.Tensor:
+            return in_tiles(
+                lambda rows, columns: self._decoded(autoencoder, item[:, :, rows, columns]).float().cpu(),
+                *item.shape[-2:], tile=cells, overlap=cells // 4, scale=cell,
+            )  # fmt: skip
+
+        items = [decoded(values[index : index + 1]) for index in range(len(values))]
+        return (torch.cat(items) / 2 + 0.5).clamp(0, 1)
+
+    def _encoded(self, autoencoder: Any, pixels: torch.Tensor) -> torch.Tensor:
+        """What the autoencoder says of a tile of pixels in [-1, 1]: the parameters of a distribution."""
+        moments: torch.Tensor = autoencoder.encode(pixels).latent_dist.parameters
+        return moments
+
+    def _drawn(self, autoencoder: Any, moments: torch.Tensor, draw: torch.Generator | None) -> torch.Tensor:
+        """Latents of what `_encoded` gave."""
+        posterior = DiagonalGaussianDistribution(moments)
+        return scaled(posterior.sample(draw) if draw else posterior.mode(), autoencoder.config)
+
+    def _decoded(self, autoencoder: Any, latents: torch.Tensor) -> torch.Tensor:
+        """Pixels in [-1, 1] of a tile of latents."""
+        pixels: torch.Tensor = autoencoder.decode(unscaled(latents, autoencoder.config)).sample
+        return pixels
+
+    def _load(self, name: str) -> Any:
+        return load_component(self.info, name, self.compute)
+
+    def _pipeline(self, cls: Any, **arguments: Any) -> Any:
+        """A pipeline of diffusers with the given arguments, and nothing for the other components it could have."""
+        with quiet():
+            pipeline = cls(**{**dict.fromkeys(_needed(cls)), **arguments})
+        # Without a VAE the pipeline takes a cell to be 8 pixels.
+        pipeline.vae_scale_factor = self.info.pixels_per_cell
+        pipeline.image_processor = VaeImageProcessor(
+            vae_scale_factor=self.info.pixels_per_cell, vae_latent_channels=self.info.latent_channels
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def _sampled(
+        self, sampling: Sampling, draws: list[torch.Generator], progress: Progress, total: int | None = None
+    ) -> dict[str, Any]:
+        """What every pipeline is told of sampling; ``total`` is as in `step_callback`. It answers with latents."""
+        return {
+            "num_inference_steps": sampling.steps,
+            "guidance_scale": sampling.guidance_scale,
+            "generator": draws,
+            "output_type": "latent",
+            "callback_on_step_end": step_callback(progress, total),
+        }
+
+    def _size(self, shape: Sequence[int]) -> dict[str, int]:
+        """The width and height in pixels of latents of a shape."""
+        cell = self.info.pixels_per_cell
+        return {"width": shape[-1] * cell, "height": shape[-2] * cell}
+
+    def _guided(self, prompts: Prompts, batch: int) -> dict[str, Any]:
+        """Both prompts, and what is pooled of them, as the pipelines of most families take them."""
+        embeds, pooled = self._rows(prompts.positive, batch)
+        unwanted, unwanted_pooled = self._rows(prompts.negative, batch)
+        return {
+            "prompt_embeds": embeds,
+            "pooled_prompt_embeds": pooled,
+            "negative_prompt_embeds": unwanted,
+            "negative_pooled_prompt_embeds": unwanted_pooled,
+        }
+
+    def _rows(self, prompt: Encoded | None, batch: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """A prompt's embeddings and what is pooled of it, a row for each picture, as the denoiser takes them."""
+
+        def rows(values: torch.Tensor | None) -> torch.Tensor | None:
+            if values is None:
+                return None
+            if len(values) not in (1, batch):
+                raise ValueError(f"found {len(values)} encoded prompts for a batch of {batch}, expected 1 or {batch}")
+            return values.expand(batch, *values.shape[1:]).to(self.device, getattr(torch, self.dtype))
+
+        return (rows(prompt.embeds), rows(prompt.pooled)) if prompt else (None, None)

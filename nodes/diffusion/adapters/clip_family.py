@@ -1,0 +1,75 @@
+"""What all families with a CLIP text encoder do alike: prompts, and control by a ControlNet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from graphflow.nodes.diffusion.adapters.autoencoder_family import AutoencoderFamily
+from graphflow.nodes.diffusion.adapters.prompt_length import reading, too_long
+from graphflow.nodes.diffusion.adapters.prompt_reading import WindowEncoder
+from graphflow.nodes.diffusion.loading.components import load_network, load_tokenizer, quiet
+from graphflow.nodes.diffusion.shared.adapters import Control, Encoded, Warn
+
+with quiet():
+    from diffusers import StableDiffusionPipeline
+    from diffusers.image_processor import VaeImageProcessor
+
+__all__ = ["ClipFamily"]
+
+
+class ClipFamily(AutoencoderFamily):
+    """Runs one model on one device. Satisfies `adapters.Adapter`."""
+
+    @torch.no_grad()
+    def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
+        """Embeddings (1, tokens, width). Raises ValueError for a prompt longer than the model's window."""
+        tokenizer = self._tokenizer_for(text)
+        pipeline = self._pipeline(
+            StableDiffusionPipeline, text_encoder=self._load("text_encoder"), tokenizer=tokenizer,
+            requires_safety_checker=False,
+        )  # fmt: skip
+        embeds, _ = pipeline.encode_prompt(
+            prompt=text, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        return Encoded(embeds)
+
+    def _tokenizer_for(self, text: str, name: str = "tokenizer") -> Any:
+        """A tokenizer, once it is known that the whole text fits the window of the text encoder."""
+        found = reading(self.info, text, name, self.info.prompt_window)
+        if found.tokens > found.window:
+            raise too_long(self.info, text, found)
+        return found.tokenizer
+
+    def _window_encoder(self, name: str, states: Callable[[Any], torch.Tensor]) -> WindowEncoder:
+        """The text encoder ``name`` as prompts are read with it; ``states`` picks embeddings from what it answers."""
+        tokenizer = load_tokenizer(self.info, self.info.family.tokenizers[name])
+        window = min(self.info.prompt_window, tokenizer.model_max_length)
+        return WindowEncoder(self._load(name), tokenizer, window, self.device, states)
+
+    def _steered(self, plain: Any, controlled: Any, control: Control | None, parts: dict[str, Any]) -> Any:
+        """A pipeline of class ``plain``, or with a ControlNet of class ``controlled``."""
+        if control is None:
+            return self._pipeline(plain, **parts)
+        network = load_network(control.network.component, control.network.cls, self.compute)
+        pipeline = self._pipeline(controlled, controlnet=network, **parts)
+        pipeline.control_image_processor = VaeImageProcessor(
+            vae_scale_factor=self.info.pixels_per_cell, do_convert_rgb=True, do_normalize=False
+        )
+        return pipeline
+
+    def _control(self, control: Control | None, batch: int, name: str) -> dict[str, Any]:
+        """The arguments that a pipeline takes for a ControlNet: one control picture for all, or one for each."""
+        if control is None:
+            return {}
+        pixels = control.pixels.to(self.device, getattr(torch, self.dtype))
+        if len(pixels) not in (1, batch):
+            raise ValueError(f"found {len(pixels)} depth maps for a batch of {batch}, expected 1 or {batch}")
+        return {
+            name: pixels,
+            "controlnet_conditioning_scale": control.scale,
+            "control_guidance_start": control.start,
+            "control_guidance_end": control.end,
+        }

@@ -1,0 +1,92 @@
+"""What pipelines are given to denoise: noise for each item, a callback, descriptions of parts that they do not run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.shared.adapters import Progress, Sampling
+
+__all__ = [
+    "Described",
+    "DescribedVae",
+    "check_cells",
+    "generators",
+    "generators_for",
+    "step_callback",
+    "steps_of_redrawing",
+]
+
+
+def generators(seeds: Iterable[int]) -> list[torch.Generator]:
+    """A fresh CPU generator for each item of a batch."""
+    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+
+def generators_for(latents: torch.Tensor, sampling: Sampling) -> list[torch.Generator]:
+    """Generators for noise on latents, past what ``encode_image`` drew from the same seeds to sample them."""
+    draws = generators(sampling.seeds)
+    if sampling.after_encoding:
+        for draw in draws:
+            torch.randn((1, *latents.shape[1:]), generator=draw)
+    return draws
+
+
+def steps_of_redrawing(info: ModelInfo, sampling: Sampling) -> int:
+    """The steps that image-to-image runs.
+
+    Raises ValueError where there is none: a pipeline gives back an empty batch without a word.
+    """
+    count = info.family.denoise_steps(sampling.steps, sampling.strength)
+    if count == 0:
+        raise ValueError(
+            f"found strength {sampling.strength:g} of {sampling.steps} steps, which is 0 denoise steps; expected at "
+            "least 1"
+        )
+    return count
+
+
+def step_callback(progress: Progress, total: int | None = None) -> Callable[..., dict[str, Any]]:
+    """What a pipeline calls after each step, to tell that one of ``total`` is done; None is as many as it has."""
+
+    def ended(pipeline: Any, index: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        # A sampler of second order visits more timesteps than the steps that were asked for.
+        count = total or pipeline.num_timesteps
+        progress(math.ceil((index + 1) * count / pipeline.num_timesteps), count)
+        return values
+
+    return ended
+
+
+class Described:
+    """As much of a network as a pipeline looks at when it does not run it: its configuration."""
+
+    def __init__(self, **config: Any) -> None:
+        self.config = SimpleNamespace(**config)
+
+
+class DescribedVae(Described):
+    """The same of an autoencoder, for a pipeline that neither encodes nor decodes."""
+
+    def __init__(self, info: ModelInfo, scaling_factor: float = 1.0) -> None:
+        super().__init__(
+            scaling_factor=scaling_factor,
+            block_out_channels=info.autoencoder["block_out_channels"],
+            latent_channels=info.latent_channels,
+        )
+
+
+def check_cells(latents: torch.Tensor, info: ModelInfo) -> None:
+    """Raises ValueError for latents that a transformer cannot cut into its squares of cells."""
+    side = info.image_multiple // info.pixels_per_cell
+    rows, columns = latents.shape[-2:]
+    if rows % side or columns % side:
+        raise ValueError(
+            f"found latents of {columns} x {rows} cells, expected multiples of {side}: pictures of multiples of "
+            f"{info.image_multiple} pixels"
+        )

@@ -1,0 +1,52 @@
+"""FLUX.1 dev and schnell (Black Forest Labs 2024): text-to-image and image-to-image.
+
+As in `stable_diffusion`, the pipelines of diffusers do the work, and the VAE's sample and the noise are two steps.
+Between nodes latents are (batch, 16, height, width) like those of other families. The transformer takes them packed,
+squares of 2 x 2 cells as tokens (batch, tokens, 64), and that is also how the pipelines give them back.
+
+Guidance is distilled into the weights of dev, which takes its scale as an input; schnell knows none. Neither is led
+away from a negative prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from graphflow.nodes.diffusion.adapters.prompt_length import tokenizers_for
+from graphflow.nodes.diffusion.adapters.transformer_family import TransformerFamily
+from graphflow.nodes.diffusion.loading.components import quiet
+from graphflow.nodes.diffusion.shared.adapters import Encoded, Prompts, Warn
+
+with quiet():
+    from diffusers import FluxImg2ImgPipeline, FluxPipeline
+
+__all__ = ["Flux"]
+
+
+class Flux(TransformerFamily):
+    """Runs one model of the family on one device. Satisfies `adapters.Draws`."""
+
+    draws, redraws = FluxPipeline, FluxImg2ImgPipeline
+
+    @torch.no_grad()
+    def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
+        """T5's embeddings (1, tokens, width), and CLIP's pooled one (1, width)."""
+        tokenizers = tokenizers_for(self.info, text, warn)
+        encoders = {name: self._load(name) for name in self.info.family.tokenizers}
+        pipeline = self._pipeline(FluxPipeline, **tokenizers, **encoders)
+        with quiet():  # what CLIP does not read was told
+            embeds, pooled, _ = pipeline.encode_prompt(
+                prompt=text, device=self.device, max_sequence_length=self.info.family.t5_window
+            )
+        return Encoded(embeds, pooled)
+
+    def _guided(self, prompts: Prompts, batch: int) -> dict[str, Any]:
+        embeds, pooled = self._rows(prompts.positive, batch)
+        return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+
+    def _unpacked(self, pipeline: Any, answer: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        latents: torch.Tensor = pipeline._unpack_latents(answer, shape[-2], shape[-1], vae_scale_factor=1)
+        return latents

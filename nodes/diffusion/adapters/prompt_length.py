@@ -1,0 +1,67 @@
+"""How much of a prompt the text encoders of a model read: what a pipeline would cut off in silence is told here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from graphflow.nodes.diffusion.loading.components import load_tokenizer, quiet
+from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.shared.adapters import Warn
+
+__all__ = ["Reading", "reading", "shown", "tokenizers_for", "too_long"]
+
+
+class Reading(NamedTuple):
+    """What a text encoder makes of a text. Numbers of tokens are without the markers at the ends."""
+
+    tokenizer: Any
+    tokens: int
+    window: int
+
+
+def reading(info: ModelInfo, text: str, tokenizer: str, window: int) -> Reading:
+    """What the text encoder with a tokenizer and a ``window`` of tokens, the markers included, makes of a text."""
+    loaded = load_tokenizer(info, tokenizer)
+    markers = loaded.num_special_tokens_to_add()
+    with quiet():
+        tokens = len(loaded(text, truncation=False).input_ids) - markers
+    return Reading(loaded, tokens, min(window, loaded.model_max_length) - markers)
+
+
+def too_long(info: ModelInfo, text: str, found: Reading) -> ValueError:
+    """What to raise for a text of which nothing would read the end."""
+    way = ', or set long_prompts to "chunk"' if "long_prompts" in info.family.takes else ""
+    return ValueError(
+        f'found a prompt of {found.tokens} tokens, expected at most {found.window} for the model "{info.reference}": '
+        f'"{shown(text)}"; shorten it, for its end would be cut off{way}'
+    )
+
+
+def tokenizers_for(info: ModelInfo, text: str, warn: Warn) -> Mapping[str, Any]:
+    """The tokenizers of a model with several text encoders, of which the one with the longest window must read it all.
+
+    Those with shorter windows read the beginning only, which is told to ``warn``. Raises ValueError.
+    """
+    readings = {}
+    for encoder, tokenizer in info.family.tokenizers.items():
+        if tokenizer in info.tokenizers:
+            window = info.configs[encoder].get("max_position_embeddings", info.family.t5_window)
+            readings[encoder] = reading(info, text, tokenizer, int(window))
+    longest = max(readings.values(), key=lambda found: found.window)
+    if longest.tokens > longest.window:
+        raise too_long(info, text, longest)
+    cut = {encoder: found for encoder, found in readings.items() if found.tokens > found.window}
+    if cut:
+        first = next(iter(cut.values()))
+        whole = [encoder for encoder in readings if encoder not in cut]
+        warn(
+            f"{' and '.join(cut)} read{'' if len(cut) > 1 else 's'} only the first {first.window} of the "
+            f'{first.tokens} tokens of a prompt, {" and ".join(whole)} the whole of it: "{shown(text)}"'
+        )
+    return {info.family.tokenizers[encoder]: found.tokenizer for encoder, found in readings.items()}
+
+
+def shown(text: str) -> str:
+    """A text in a message, not more than its beginning."""
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -1,0 +1,45 @@
+"""Stable Diffusion 3 and 3.5 (Esser et al. 2024): text-to-image and image-to-image.
+
+As in `stable_diffusion`, the pipelines of diffusers do the work, and the VAE's sample and the noise are two steps. A
+prompt is read by two CLIP text encoders and by T5, which a model may be shipped without: then zeros stand for it.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from graphflow.nodes.diffusion.adapters.denoising import Described
+from graphflow.nodes.diffusion.adapters.prompt_length import tokenizers_for
+from graphflow.nodes.diffusion.adapters.transformer_family import TransformerFamily
+from graphflow.nodes.diffusion.loading.components import quiet
+from graphflow.nodes.diffusion.shared.adapters import Encoded, Warn
+
+with quiet():
+    from diffusers import StableDiffusion3Img2ImgPipeline, StableDiffusion3Pipeline
+
+__all__ = ["StableDiffusion3"]
+
+
+class StableDiffusion3(TransformerFamily):
+    """Runs one model of the family on one device. Satisfies `adapters.Draws`."""
+
+    draws, redraws = StableDiffusion3Pipeline, StableDiffusion3Img2ImgPipeline
+
+    @torch.no_grad()
+    def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
+        """Embeddings (1, tokens of CLIP + tokens of T5, width), and CLIP's pooled ones side by side (1, width)."""
+        tokenizers = tokenizers_for(self.info, text, warn)
+        encoders = {name: self._load(name) for name in self.info.family.tokenizers if name in self.info.components}
+        pipeline = self._pipeline(
+            StableDiffusion3Pipeline, transformer=Described(**self.info.denoiser), **tokenizers, **encoders
+        )
+        with quiet():  # what CLIP does not read was told
+            embeds, _, pooled, _ = pipeline.encode_prompt(
+                prompt=text,
+                prompt_2=None,
+                prompt_3=None,
+                device=self.device,
+                do_classifier_free_guidance=False,
+                max_sequence_length=self.info.family.t5_window,
+            )
+        return Encoded(embeds, pooled)

@@ -1,0 +1,121 @@
+"""Stable Diffusion XL, base and refiner (Podell et al. 2023): text-to-image, image-to-image, and handing over.
+
+As in `stable_diffusion`, the pipelines of diffusers do the work, and the VAE's sample and the noise are two steps.
+A base and a refiner share one noise schedule: the base stops at ``denoising_end``, and the refiner goes on with the
+noisy latents at ``denoising_start``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from graphflow.nodes.diffusion.adapters.clip_family import ClipFamily
+from graphflow.nodes.diffusion.adapters.denoising import (
+    DescribedVae,
+    generators,
+    generators_for,
+    steps_of_redrawing,
+)
+from graphflow.nodes.diffusion.adapters.prompt_reading import encode_windows, pooled_text
+from graphflow.nodes.diffusion.loading.components import make_scheduler, quiet
+from graphflow.nodes.diffusion.sampling.prompts import PromptReading
+from graphflow.nodes.diffusion.shared.adapters import Control, Encoded, Progress, Prompts, Sampling, Warn
+
+with quiet():
+    from diffusers import (
+        StableDiffusionXLControlNetImg2ImgPipeline,
+        StableDiffusionXLControlNetPipeline,
+        StableDiffusionXLImg2ImgPipeline,
+        StableDiffusionXLPipeline,
+    )
+
+__all__ = ["StableDiffusionXL"]
+
+
+class StableDiffusionXL(ClipFamily):
+    """Runs one model of the family on one device. Satisfies `adapters.Draws` and `adapters.ReadsPrompts`."""
+
+    @torch.no_grad()
+    def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
+        """Embeddings (1, tokens, width) of all text encoders side by side, and the last one's pooled (1, width).
+
+        An empty negative prompt is zeros where the model was trained so, as the pipelines take one that is not given.
+        """
+        parts = {name: self._load(name) for name in self.info.family.tokenizers}
+        parts |= {name: self._tokenizer_for(text, name) for name in self.info.tokenizers}
+        pipeline = self._pipeline(StableDiffusionXLPipeline, add_watermarker=False, **parts)
+        embeds, _, pooled, _ = pipeline.encode_prompt(text, device=self.device, do_classifier_free_guidance=False)
+        if negative and not text and self.info.zeros_for_no_negative:
+            return Encoded(torch.zeros_like(embeds), torch.zeros_like(pooled))
+        return Encoded(embeds, pooled)
+
+    @torch.no_grad()
+    def read_prompt(self, text: str, reading: PromptReading, *, beside: str | None, negative: bool) -> Encoded:
+        """As `encode_prompt`, (1, windows * tokens, width); the pooled embeddings are those of the first window."""
+        layer = -2 - (reading.clip_skip or 0)  # as in `StableDiffusionXLPipeline.encode_prompt`
+        encoders = [
+            self._window_encoder(name, lambda output: output.hidden_states[layer])
+            for name in self.info.family.tokenizers
+        ]
+        embeds = encode_windows(encoders, text, beside, reading, self.info)
+        pooled = encoders[-1].pooled(pooled_text(text, reading))
+        if negative and not text and self.info.zeros_for_no_negative:
+            return Encoded(torch.zeros_like(embeds), torch.zeros_like(pooled))
+        return Encoded(embeds, pooled)
+
+    def text_to_image(
+        self, shape: Sequence[int], prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
+    ) -> torch.Tensor:
+        """Latents of ``shape``, from pure noise: clean, or noisy where the schedule stops early."""
+        batch = shape[0]
+        ending = {} if control else {"denoising_end": sampling.denoising_end}
+        pipeline = self._drawing(StableDiffusionXLPipeline, StableDiffusionXLControlNetPipeline, sampling, control)
+        latents: torch.Tensor = pipeline(
+            **self._size(shape),
+            **self._sampled(sampling, generators(sampling.seeds), progress),
+            **ending,
+            **self._guided(prompts, batch),
+            **self._control(control, batch, "image"),
+        ).images
+        return latents
+
+    def image_to_image(
+        self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
+    ) -> torch.Tensor:
+        """Latents, from ``latents`` with noise added, or from noisy ones that another model left."""
+        if sampling.denoising_start is None:
+            steps_of_redrawing(self.info, sampling)
+        batch = len(latents)
+        pipeline = self._drawing(
+            StableDiffusionXLImg2ImgPipeline, StableDiffusionXLControlNetImg2ImgPipeline, sampling, control
+        )
+        dtype = pipeline.unet.dtype
+        draws = generators_for(latents, sampling)
+        shares = {} if control else {
+            "denoising_start": sampling.denoising_start, "denoising_end": sampling.denoising_end,
+        }  # fmt: skip
+        result: torch.Tensor = pipeline(
+            image=latents.to(self.device, dtype),
+            strength=sampling.strength,
+            **self._sampled(sampling, draws, progress),
+            **shares,
+            **self._guided(prompts, batch),
+            **self._control(control, batch, "control_image"),
+        ).images
+        return result
+
+    def _drawing(self, plain: Any, controlled: Any, sampling: Sampling, control: Control | None) -> Any:
+        """The pipeline of class ``plain``, or with a ControlNet of class ``controlled``."""
+        parts = {
+            "unet": self._load("unet"),
+            "vae": DescribedVae(self.info),
+            "scheduler": make_scheduler(self.info, sampling.sampler, seeds=sampling.seeds),
+            "add_watermarker": False,
+        }
+        # Which sizes and scores the UNet is told beside the prompt; only the image-to-image pipelines know both kinds.
+        if "requires_aesthetics_score" in self.info.configs["pipeline"] and plain is StableDiffusionXLImg2ImgPipeline:
+            parts["requires_aesthetics_score"] = self.info.configs["pipeline"]["requires_aesthetics_score"]
+        return self._steered(plain, controlled, control, parts)

@@ -1,0 +1,104 @@
+"""Stable Diffusion 1.x and 2.x, and every model of the same architecture: text-to-image and image-to-image.
+
+The pipelines of diffusers do the work, called with explicit arguments only: their ``__call__`` swallows a misspelt
+keyword. With a `Control` it is their ControlNet twins.
+
+Noise and the VAE's sample. ``StableDiffusionImg2ImgPipeline`` called with pixels draws twice from one generator: first
+the sample of the VAE's posterior, then the noise. Here the two are separate steps. `encode_image` takes the first draw
+from ``seed``, and `image_to_image` told ``after_encoding=True`` repeats and drops that draw before it draws the noise.
+So the result is the one of the pipeline, while both steps depend on nothing but their parameters and can be cached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from graphflow.nodes.diffusion.adapters.clip_family import ClipFamily
+from graphflow.nodes.diffusion.adapters.denoising import generators, generators_for, steps_of_redrawing
+from graphflow.nodes.diffusion.adapters.prompt_reading import encode_windows
+from graphflow.nodes.diffusion.loading.components import make_scheduler, quiet
+from graphflow.nodes.diffusion.sampling.prompts import PromptReading
+from graphflow.nodes.diffusion.shared.adapters import Control, Encoded, Progress, Prompts, Sampling
+
+with quiet():
+    from diffusers import (
+        StableDiffusionControlNetImg2ImgPipeline,
+        StableDiffusionControlNetPipeline,
+        StableDiffusionImg2ImgPipeline,
+        StableDiffusionPipeline,
+    )
+
+__all__ = ["StableDiffusion"]
+
+
+class StableDiffusion(ClipFamily):
+    """Runs one model of the family on one device. Satisfies `adapters.Draws` and `adapters.ReadsPrompts`."""
+
+    @torch.no_grad()
+    def read_prompt(self, text: str, reading: PromptReading, *, beside: str | None, negative: bool) -> Encoded:
+        """Embeddings (1, windows * tokens, width)."""
+        network, skipped = self._load("text_encoder"), reading.clip_skip
+
+        def states(output: Any) -> torch.Tensor:
+            # As `StableDiffusionPipeline.encode_prompt`, which looks for the norm where transformers 5 has it no more:
+            # the last norm comes after whichever layer is taken.
+            found: torch.Tensor = output.last_hidden_state
+            if skipped is not None:
+                norm = getattr(network, "text_model", network).final_layer_norm
+                found = norm(output.hidden_states[-(skipped + 1)])
+            return found
+
+        encoder = self._window_encoder("text_encoder", states)
+        return Encoded(encode_windows([encoder], text, beside, reading, self.info))
+
+    def text_to_image(
+        self, shape: Sequence[int], prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
+    ) -> torch.Tensor:
+        """Clean latents of ``shape``, from pure noise."""
+        batch = shape[0]
+        pipeline = self._drawing(StableDiffusionPipeline, StableDiffusionControlNetPipeline, sampling, control)
+        latents: torch.Tensor = pipeline(
+            **self._size(shape),
+            **self._sampled(sampling, generators(sampling.seeds), progress, sampling.steps),
+            **self._guided(prompts, batch),
+            **self._control(control, batch, "image"),
+        ).images
+        return latents
+
+    def image_to_image(
+        self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
+    ) -> torch.Tensor:
+        """Clean latents, from ``latents`` with noise added. See the module for ``after_encoding``."""
+        count = steps_of_redrawing(self.info, sampling)
+        batch = len(latents)
+        pipeline = self._drawing(
+            StableDiffusionImg2ImgPipeline, StableDiffusionControlNetImg2ImgPipeline, sampling, control
+        )
+        dtype = pipeline.unet.dtype
+        draws = generators_for(latents, sampling)
+        result: torch.Tensor = pipeline(
+            image=latents.to(self.device, dtype),
+            strength=sampling.strength,
+            **self._sampled(sampling, draws, progress, count),
+            **self._guided(prompts, batch),
+            **self._control(control, batch, "control_image"),
+        ).images
+        return result
+
+    def _guided(self, prompts: Prompts, batch: int) -> dict[str, Any]:
+        return {
+            "prompt_embeds": self._rows(prompts.positive, batch)[0],
+            "negative_prompt_embeds": self._rows(prompts.negative, batch)[0],
+        }
+
+    def _drawing(self, plain: Any, controlled: Any, sampling: Sampling, control: Control | None) -> Any:
+        """The pipeline of class ``plain``, or with a ControlNet of class ``controlled``."""
+        parts = {
+            "unet": self._load("unet"),
+            "scheduler": make_scheduler(self.info, sampling.sampler, seeds=sampling.seeds),
+            "requires_safety_checker": False,
+        }
+        return self._steered(plain, controlled, control, parts)

@@ -1,0 +1,75 @@
+"""What the families with a diffusion transformer do alike: SD3 and FLUX.
+
+Both pipelines of such a family take the transformer, a scheduler of flow matching and the description of a VAE, and are
+called with the same arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from graphflow.nodes.diffusion.adapters.autoencoder_family import AutoencoderFamily
+from graphflow.nodes.diffusion.adapters.denoising import (
+    DescribedVae,
+    check_cells,
+    generators,
+    generators_for,
+    steps_of_redrawing,
+)
+from graphflow.nodes.diffusion.loading.components import make_scheduler
+from graphflow.nodes.diffusion.shared.adapters import Control, Progress, Prompts, Sampling
+
+__all__ = ["TransformerFamily"]
+
+
+class TransformerFamily(AutoencoderFamily):
+    """Runs one model on one device: all of `adapters.Draws` but `encode_prompt`."""
+
+    draws: ClassVar[Any]
+    """The text-to-image pipeline of diffusers."""
+    redraws: ClassVar[Any]
+    """The image-to-image pipeline of diffusers."""
+
+    def text_to_image(
+        self, shape: Sequence[int], prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
+    ) -> torch.Tensor:
+        """Clean latents of ``shape``, from pure noise."""
+        pipeline = self._drawing(self.draws, sampling)
+        answer = pipeline(
+            **self._size(shape),
+            **self._sampled(sampling, generators(sampling.seeds), progress, sampling.steps),
+            **self._guided(prompts, shape[0]),
+        ).images
+        return self._unpacked(pipeline, answer, shape)
+
+    def image_to_image(
+        self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
+    ) -> torch.Tensor:
+        """Clean latents, from ``latents`` with noise added. See `stable_diffusion` for ``after_encoding``."""
+        count = steps_of_redrawing(self.info, sampling)
+        check_cells(latents, self.info)
+        pipeline = self._drawing(self.redraws, sampling)
+        dtype = pipeline.transformer.dtype
+        answer = pipeline(
+            image=latents.to(self.device, dtype),
+            strength=sampling.strength,
+            **self._size(latents.shape),
+            **self._sampled(sampling, generators_for(latents, sampling), progress, count),
+            **self._guided(prompts, len(latents)),
+        ).images
+        return self._unpacked(pipeline, answer, latents.shape)
+
+    def _unpacked(self, pipeline: Any, answer: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        """Latents of ``shape``, of what the pipeline answers."""
+        return answer
+
+    def _drawing(self, cls: Any, sampling: Sampling) -> Any:
+        return self._pipeline(
+            cls,
+            transformer=self._load("transformer"),
+            vae=DescribedVae(self.info),
+            scheduler=make_scheduler(self.info, sampling.sampler),
+        )

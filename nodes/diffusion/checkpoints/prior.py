@@ -1,0 +1,58 @@
+"""Models in two repositories: a decoder that draws, and a prior that imagines what (Kandinsky 2.2). Imports no torch.
+
+A decoder of the Hugging Face Hub names its prior at the top of its README, under ``prior:``. Where there is no such
+line the prior is looked for under the decoder's own name with "decoder" changed to "prior", beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from graphflow import Problem
+from graphflow.nodes.diffusion.checkpoints.location import locate, model_problem
+from graphflow.nodes.diffusion.checkpoints.model_files import UnusableError, read_json
+from graphflow.nodes.diffusion.families import Family
+
+__all__ = ["prior_reference", "with_prior"]
+
+_README_LIMIT = 1 << 20
+"""Bytes of a README that are looked at."""
+
+
+def prior_reference(reference: str, folder: Path) -> str | None:
+    """The reference of a decoder's prior, None where nothing tells it."""
+    try:
+        with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:
+            text = file.read(_README_LIMIT)
+    except OSError:
+        text = ""
+    front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+    named = re.search(r"^prior:\s*\n\s*-\s*(\S+)\s*$", front[1], re.MULTILINE) if front else None
+    if named:
+        return named[1].strip("\"'")
+    head, separator, tail = reference.rpartition("decoder")
+    if not separator:
+        return None
+    # a revision is the decoder's own
+    return f"{head}prior{tail.partition('@')[0]}"
+
+
+def with_prior(
+    reference: str, folder: Path, family: Family, index: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Path]]:
+    """The index of a decoder with its prior's parts in it, and the folder of each. Raises UnusableError."""
+    name = prior_reference(reference, folder)
+    if name is None:
+        message = f'the model "{reference}" is a decoder, and nothing tells where its prior is'
+        hint = 'name the prior in the README.md of its folder ("prior:" and "- name" between two lines "---")'
+        raise UnusableError(model_problem("model.prior", message, hint))
+    found = locate(name)
+    if isinstance(found, Problem):
+        message = f'the model "{reference}" needs a prior: {found.message}'
+        raise UnusableError(Problem(found.code, message, found.field, found.hint))
+    prior = read_json(name, found / "model_index.json")
+    parts = {part: found / own for part, own in family.prior.items()}
+    return {**index, **{part: prior.get(own) for part, own in family.prior.items()}}, parts

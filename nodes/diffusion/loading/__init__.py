@@ -1,0 +1,1 @@
+"""Weights brought into memory, pooled, converted and placed. Imports torch."""

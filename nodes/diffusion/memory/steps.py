@@ -1,0 +1,163 @@
+"""What memory the steps of a model need: weights of the components they load, and what they compute with. No torch.
+
+Sizes come from static types, so each answer is None where a size is not known before the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graphflow import Compute, Memory, PortType
+from graphflow.nodes.diffusion.families import class_of
+from graphflow.nodes.diffusion.memory.networks import (
+    WIDTH,
+    controlnet_activations,
+    decoder_activations,
+    encoder_activations,
+    text_activations,
+    unet_activations,
+    weight_bytes,
+)
+from graphflow.nodes.diffusion.memory.transformers import (
+    DENOISERS,
+    denoiser_activations,
+    prior_activations,
+    t5_activations,
+)
+from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.models.network_info import NetworkInfo
+
+__all__ = ["decoding_memory", "denoising_memory", "depth_memory", "encoding_memory", "prior_memory", "prompt_memory"]
+
+PLANES = 4
+"""Copies of a finished picture alive at once while it is put together and brought to [0, 1]."""
+
+
+def prompt_memory(info: ModelInfo, compute: Compute) -> Memory | None:
+    """To encode one prompt, whatever its length."""
+    names = [name for name in info.components if name.startswith("text_encoder")]
+    needs = [_text_need(info, name, compute) for name in names]
+    known = [need for need in needs if need is not None]
+    return _with_weights(info, names, sum(known), compute) if len(known) == len(needs) else None
+
+
+def prior_memory(info: ModelInfo, compute: Compute, *, guided: bool) -> Memory | None:
+    """To imagine one picture after another with the prior of a decoder, and the text encoder that it reads with."""
+    names = [name for name in info.components if name in info.family.prior]
+    needs = [_text_need(info, name, compute) or 0 for name in names]
+    priors = [info.configs[name] for name in names if _known(info, name, "PriorTransformer")]
+    needs += [prior_activations(config, 2 if guided else 1, compute) for config in priors]
+    return _with_weights(info, names, max(needs), compute) if priors else None
+
+
+def _text_need(info: ModelInfo, name: str, compute: Compute) -> int | None:
+    if _known(info, name, "CLIPTextModel", "CLIPTextModelWithProjection"):
+        return text_activations(info.configs[name], info.prompt_window, compute)
+    if _known(info, name, "T5EncoderModel"):
+        return t5_activations(info.configs[name], info.family.t5_window or info.prompt_window, compute)
+    return None
+
+
+def denoising_memory(
+    info: ModelInfo,
+    latent: PortType,
+    compute: Compute,
+    *,
+    guided: bool,
+    controlnet: NetworkInfo | None = None,
+    tile: int | None = None,
+) -> Memory | None:
+    """To denoise latents of the size of ``latent``; the UNet sees at most ``tile`` x ``tile`` cells at once."""
+    cells = _cells(info, latent)
+    name = info.family.denoiser
+    if cells is None or latent.batch is None or not _known(info, name, "UNet2DConditionModel", *DENOISERS):
+        return None
+    rows, columns = cells
+    config = info.denoiser
+    items = latent.batch * (2 if guided else 1)
+    cls = class_of(info.configs["pipeline"], name)
+    if cls in DENOISERS:
+        # SD3 reads the tokens of CLIP and T5, FLUX those of T5
+        text = (info.family.t5_window or 0) + (info.prompt_window if cls == "SD3Transformer2DModel" else 0)
+        need = denoiser_activations(cls, config, rows, columns, text, items, compute)
+        return _with_weights(info, [name], need, compute)
+    seen = min(rows, tile or rows), min(columns, tile or columns)
+    need = unet_activations(config, seen[0], seen[1], items, compute, controlled=controlnet is not None)
+    if seen != cells:
+        # the tiles' answers are added up, beside their weights, and divided
+        need += 3 * int(config["out_channels"]) * rows * columns * items * WIDTH[compute.dtype]
+    if controlnet is not None:
+        pixels = 3 * rows * columns * info.pixels_per_cell**2 * items * WIDTH[compute.dtype]
+        need = pixels + max(need, controlnet_activations(controlnet.config, rows, columns, items, compute))
+    return _with_weights(info, [name], need, compute, controlnet)
+
+
+def decoding_memory(info: ModelInfo, latent: PortType, tile: int, compute: Compute) -> Memory | None:
+    """To decode latents of the size of ``latent``, item by item, in tiles of ``tile`` pixels at most."""
+    cells = _cells(info, latent)
+    name = info.family.autoencoder
+    if cells is None or latent.batch is None or not _known(info, name, "AutoencoderKL"):
+        return None
+    need = decoder_activations(info.autoencoder, *_tile(info, cells, tile), compute)
+    if compute.on_cpu:  # on an accelerator the pictures are put together in the machine's memory
+        need += _picture_bytes(latent) * PLANES
+    return _with_weights(info, [name], need, compute)
+
+
+def encoding_memory(info: ModelInfo, image: PortType, tile: int, compute: Compute) -> Memory | None:
+    """To encode pictures of the size of ``image``, item by item, in tiles of ``tile`` pixels at most."""
+    cells = _cells(info, image)
+    name = info.family.autoencoder
+    if cells is None or image.batch is None or not _known(info, name, "AutoencoderKL"):
+        return None
+    need = encoder_activations(info.autoencoder, *_tile(info, cells, tile), compute)
+    return _with_weights(info, [name], need + 3 * _picture_bytes(image), compute)
+
+
+def depth_memory(network: NetworkInfo, image: PortType, compute: Compute) -> Memory | None:
+    """To estimate depth, picture by picture, each brought to the size that the network was trained at.
+
+    None for the networks of transformers, whose blocks are not known here.
+    """
+    if network.cls != "UNet2DModel":
+        return None
+    weights = weight_bytes(network.component, network.config, compute)
+    if weights is None or image.width is None or image.height is None or image.batch is None:
+        return None
+    size = int(network.config["sample_size"])
+    return Memory(weights, unet_activations(network.config, size, size, 1, compute) + 2 * _picture_bytes(image))
+
+
+def _with_weights(
+    info: ModelInfo, names: Iterable[str], need: int, compute: Compute, network: NetworkInfo | None = None
+) -> Memory | None:
+    sizes = [weight_bytes(info.components[name], info.configs[name], compute) for name in names]
+    if network is not None:
+        sizes.append(weight_bytes(network.component, network.config, compute))
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes):
+        return None
+    return Memory(max(known, default=0) if compute.offload == "sequential" else sum(known), need)
+
+
+def _known(info: ModelInfo, name: str, *classes: str) -> bool:
+    """Whether a component is of a class whose blocks are known here."""
+    return name in info.components and class_of(info.configs["pipeline"], name) in classes
+
+
+def _cells(info: ModelInfo, size: PortType) -> tuple[int, int] | None:
+    if size.width is None or size.height is None:
+        return None
+    return max(1, size.height // info.pixels_per_cell), max(1, size.width // info.pixels_per_cell)
+
+
+def _tile(info: ModelInfo, cells: tuple[int, int], tile: int) -> tuple[int, int]:
+    """Rows and columns of the largest tile, as the adapters cut them."""
+    longest = max(tile // info.pixels_per_cell, 8)
+    return min(cells[0], longest), min(cells[1], longest)
+
+
+def _picture_bytes(size: PortType) -> int:
+    assert size.width is not None
+    assert size.height is not None
+    return 3 * size.width * size.height * (size.batch or 1) * WIDTH["float32"]

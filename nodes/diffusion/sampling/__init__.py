@@ -1,0 +1,1 @@
+"""Samplers, noise schedules, and how prompts are read. Imports no torch."""

@@ -1,0 +1,87 @@
+"""How a prompt is read: the parameters of it, and what can be known of them before the run. Imports no torch."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol
+
+from pydantic import Field
+
+from graphflow import Problem
+from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.sampling.a1111 import PromptError, parse_a1111
+
+__all__ = ["ClipSkip", "LongPrompts", "PromptReading", "PromptSyntax", "check_prompts", "check_reading", "reading_of"]
+
+CLIP_LAYERS = 12
+"""Layers of a CLIP text encoder whose configuration does not tell, as transformers takes it."""
+
+ClipSkip = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        le=100,
+        description='layers of the text encoder left out of the prompt: 1 takes the one before the last (A1111: "Clip '
+        'skip 2")',
+    ),
+]
+PromptSyntax = Annotated[
+    Literal["plain", "compel", "a1111"],
+    Field(description="what signs in prompts mean: nothing; weights as Compel or as A1111 writes them"),
+]
+LongPrompts = Annotated[
+    Literal["refuse", "chunk"],
+    Field(description="prompts longer than the text encoder's window: an error, or read in several windows"),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptReading:
+    """How a prompt is read, where a model gives the choice (`Family.takes`)."""
+
+    clip_skip: int | None = None
+    prompt_syntax: Literal["plain", "compel", "a1111"] = "plain"
+    long_prompts: Literal["refuse", "chunk"] = "refuse"
+
+    @property
+    def varies(self) -> bool:
+        """Whether a prompt may fill more than one window."""
+        return self.prompt_syntax != "plain" or self.long_prompts == "chunk"
+
+
+class _Reads(Protocol):
+    @property
+    def clip_skip(self) -> int | None: ...
+    @property
+    def prompt_syntax(self) -> Literal["plain", "compel", "a1111"]: ...
+    @property
+    def long_prompts(self) -> Literal["refuse", "chunk"]: ...
+
+
+def reading_of(node: _Reads) -> PromptReading:
+    """What the parameters of a node say."""
+    return PromptReading(clip_skip=node.clip_skip, prompt_syntax=node.prompt_syntax, long_prompts=node.long_prompts)
+
+
+def check_reading(info: ModelInfo, node: _Reads) -> Iterator[Problem]:
+    """Layers that the text encoders do not have, and a syntax whose package is not installed."""
+    if node.clip_skip is not None and "clip_skip" in info.family.takes:
+        configs = [info.configs[name] for name in info.family.tokenizers if name in info.configs]
+        most = min(int(config.get("num_hidden_layers", CLIP_LAYERS)) for config in configs) - info.family.layers_above
+        if node.clip_skip > most:
+            message = f'found clip_skip {node.clip_skip}, expected at most {most} for the model "{info.reference}"'
+            yield Problem("value.clip_skip", message, "clip_skip", "its text encoder has no more layers")
+    if node.prompt_syntax != "plain" and importlib.util.find_spec("compel") is None:
+        message = f'the prompt_syntax "{node.prompt_syntax}" needs compel, which is not here'
+        yield Problem("missing.package", message, "prompt_syntax", 'pip install "graphflow-diffusion[compel]"')
+
+
+def check_prompts(node: _Reads, values: Mapping[str, object]) -> Iterator[Problem]:
+    """Prompts, by their ports, that cannot be read. What Compel cannot read only Compel tells, which needs torch."""
+    for port, text in values.items() if node.prompt_syntax == "a1111" else ():
+        try:
+            parse_a1111(str(text))
+        except PromptError as error:
+            yield Problem("value.prompt", error.message, port, error.hint)

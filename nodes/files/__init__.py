@@ -1,0 +1,1 @@
+"""Files that nodes read and write: digests, pictures and their headers, output files."""
