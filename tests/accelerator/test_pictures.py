@@ -11,11 +11,11 @@ import torch
 
 import graphflow as gf
 from graphflow.nodes import ControlNetDepth, EstimateDepth, Image2Image, SuperRes, Text2Image, Upscale
-from tests.nodes import tiny
+from tests.helpers import tiny
+from tests.helpers.depth_models import KINDS, save_depth_model
 from tests.nodes.conftest import diffusers
-from tests.nodes.depth_models import KINDS, save_depth_model
-from tests.nodes.test_against_diffusers import difference
-from tests.nodes.test_family_against_diffusers import picture, quietly
+from tests.nodes.diffusion.adapters.test_against_diffusers import difference
+from tests.nodes.diffusion.adapters.test_family_against_diffusers import picture, quietly
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 PROMPT = "a red ball and a blue cube on green grass"

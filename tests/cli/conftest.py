@@ -14,7 +14,7 @@ import pytest
 
 from graphflow import default_registry
 from graphflow.cli import main
-from tests.cli import pack
+from tests.helpers import cli_pack as pack
 
 
 class Done(NamedTuple):

@@ -14,7 +14,7 @@ import pytest
 
 from graphflow.nodes.diffusion.checkpoints.pocket_models import POCKET_FOLDER
 from tests.cli.conftest import Done
-from tests.cli.fake_hub import COMMIT, Hub, serving
+from tests.helpers.fake_hub import COMMIT, Hub, serving
 
 PIPELINE: dict[str, bytes] = {
     str(path.relative_to(POCKET_FOLDER / "base")): path.read_bytes()
@@ -263,8 +263,8 @@ def test_the_prior_of_a_decoder_is_fetched_too(named: bool, models: Command, hub
 
 
 def test_one_file_brings_the_vocabulary_it_lacks(models: Command, hub: Hub, tmp_path: Path) -> None:
-    from tests.nodes.original_layout import save_header_only
-    from tests.nodes.test_checkpoint_headers import original
+    from tests.helpers.original_layout import save_header_only
+    from tests.nodes.diffusion.checkpoints.test_checkpoint_headers import original
 
     save_header_only(original("stable-diffusion-1"), tmp_path / "local.safetensors")
     words = json.dumps({f"w{number}": number for number in range(49408)}).encode()

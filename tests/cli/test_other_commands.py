@@ -19,8 +19,8 @@ from graphflow.cli.main import COMMANDS
 from graphflow.cli.progress import duration
 from graphflow.cli.table import display_width, table
 from graphflow.schema import workflow_schema
-from tests.cli import pack
 from tests.cli.conftest import Done
+from tests.helpers import cli_pack as pack
 
 Command = Callable[..., Done]
 Process = Callable[..., "subprocess.Popen[str]"]

@@ -6,8 +6,8 @@ import pytest
 
 from graphflow import Context, Latent, Node, NodeDefinitionError, PortType, Registry, Workflow, default_registry, plan
 from graphflow.cli.saving import bound_with_saved_outputs
-from tests.cli import pack
-from tests.cli.pack import Page
+from tests.helpers import cli_pack as pack
+from tests.helpers.cli_pack import Page
 
 
 class NoEffect(Node, version=1, saves=True):

@@ -14,7 +14,7 @@ from graphflow.draw import Arrow, Box, Drawing, Frame, drawing_of_graph, drawing
 from graphflow.draw.drawing import TONES
 from graphflow.draw.layout import Link, Placed, Route, Sheet, arrange
 from graphflow.draw.svg import text_width
-from tests.engine import pack
+from tests.helpers import engine_pack as pack
 
 WORKFLOWS = sorted((Path(__file__).parents[2] / "workflows").glob("*.json"))
 SVG = "{http://www.w3.org/2000/svg}"

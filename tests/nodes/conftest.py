@@ -81,7 +81,7 @@ def direct_image_to_image(direct: Any) -> Any:
 @pytest.fixture(scope="session")
 def tiny_sd(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """A folder as Stable Diffusion 1.x ships it, with tiny random weights: cells of 8 pixels, PNDM, epsilon."""
-    from tests.nodes import tiny
+    from tests.helpers import tiny
 
     library = diffusers()
 

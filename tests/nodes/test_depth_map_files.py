@@ -17,7 +17,7 @@ from graphflow import DepthMap, PortType
 from graphflow.nodes import LoadDepthMap, LoadImage, SaveDepthMap
 from graphflow.registry import Registry
 from tests.nodes.conftest import Recorder
-from tests.nodes.test_image_header import exif
+from tests.nodes.files.test_image_header import exif
 from tests.nodes.test_save_image import names, opened
 
 

@@ -12,7 +12,7 @@ import torch
 from graphflow import PortType
 from graphflow.nodes import LoadImage
 from tests.nodes.conftest import Recorder
-from tests.nodes.test_image_header import encoded, exif, picture
+from tests.nodes.files.test_image_header import encoded, exif, picture
 from tests.nodes.test_save_image import opened
 
 

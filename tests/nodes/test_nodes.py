@@ -255,7 +255,7 @@ def test_resizing(node: ResizeImage, before: tuple[int, int], after: tuple[int, 
 def test_resizing_is_pillows_but_for_its_rounding(context: Recorder) -> None:
     import PIL.Image
 
-    from tests.nodes.test_image_header import picture
+    from tests.nodes.files.test_image_header import picture
     from tests.nodes.test_load_image import as_tensor
 
     original = picture(40, 30)
@@ -288,7 +288,7 @@ def test_without_guidance_the_negative_prompt_is_not_encoded() -> None:
 
 
 def test_an_image_of_any_size_is_resized_in_the_plan(tmp_path: Path) -> None:
-    from tests.nodes.test_image_header import encoded
+    from tests.nodes.files.test_image_header import encoded
 
     (tmp_path / "start.png").write_bytes(encoded(43, 30, "PNG"))
     workflow = gf.Workflow()

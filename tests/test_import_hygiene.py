@@ -1,0 +1,68 @@
+"""What may be imported where: the heavy libraries never on the way to `validate`."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"torch", "diffusers", "transformers", "accelerate", "safetensors", "PIL", "numpy"}
+
+
+def modules() -> list[Path]:
+    engine = [path for path in (ROOT / "graphflow").rglob("*.py") if "nodes" not in path.relative_to(ROOT).parts]
+    return sorted(engine) + sorted((ROOT / "nodes").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_heavy_is_imported_at_the_top(path: Path) -> None:
+    for statement in ast.parse(path.read_text()).body:
+        names = []
+        if isinstance(statement, ast.Import):
+            names = [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom):
+            names = [statement.module or ""]
+        assert not {name.partition(".")[0] for name in names} & HEAVY, f"line {statement.lineno}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_engine_never_names_the_node_library(path: Path) -> None:
+    if path.parent == ROOT / "nodes":
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert not (node.module or "").startswith("graphflow.nodes")
+        elif isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("graphflow.nodes") for alias in node.names)
+
+
+def test_importing_building_and_validating_loads_nothing_heavy() -> None:
+    program = """
+import sys
+import graphflow as gf
+from graphflow.nodes import Text2Image
+workflow = gf.Workflow()
+workflow.add("draw", Text2Image(), prompt="a red ball")
+assert workflow.validate() == [], workflow.validate()
+print(sorted({name.partition(".")[0] for name in sys.modules} & set(sys.argv[1:])))
+"""
+    done = subprocess.run([sys.executable, "-c", program, *HEAVY], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_the_node_library_refuses_another_name() -> None:
+    program = "import nodes"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 1
+    assert "graphflow.nodes" in done.stderr.splitlines()[-1]
+
+
+def test_the_public_names_are_sorted_and_exist() -> None:
+    import graphflow
+
+    assert graphflow.__all__ == sorted(graphflow.__all__)
+    assert all(hasattr(graphflow, name) for name in graphflow.__all__)
