@@ -10,7 +10,7 @@ from graphflow.nodes.diffusion.memory.steps import denoising_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.diffusion.sampling.schedule import steps_between
-from graphflow.nodes.diffusion.shared.adapters import Control, Draws, Sampling
+from graphflow.nodes.diffusion.shared.adapters import Control, Sampling, TextToImageAdapter
 from graphflow.nodes.diffusion.shared.batched_node import BatchedNode
 from graphflow.nodes.diffusion.shared.checks import check_guidance, check_negative, check_redrawing, check_strength
 from graphflow.nodes.encoded_for import prompts_of
@@ -105,7 +105,7 @@ class Denoise(BatchedNode, version=1):
         info = self.known
         if info is None:
             return None
-        guided = info.family.guides_away(self._guidance(info))
+        guided = info.family.uses_negative_prompt(self._guidance(info))
         return denoising_memory(info, inputs["latent"], compute, guided=guided)
 
     def batch_key(self, inputs: Mapping[str, PortType]) -> Hashable | None:
@@ -150,7 +150,7 @@ class Denoise(BatchedNode, version=1):
             after_encoding=self.after_encoding,
         )
         control = self._control(latent, depth_map)
-        backend: Draws = self.adapter(context)
+        backend: TextToImageAdapter = self.adapter(context)
         if latent.noise == 1.0:
             if sampling.strength != 1.0:
                 raise ValueError(

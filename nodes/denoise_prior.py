@@ -7,8 +7,9 @@ from graphflow import Compute, Conditioning, Context, Field, Memory, PortType, P
 from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.memory.steps import prior_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.sampling.noise import seeds_from
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT
-from graphflow.nodes.diffusion.shared.adapters import Imagines, Sampling, seeds_from
+from graphflow.nodes.diffusion.shared.adapters import PriorAdapter, Sampling
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
 
 __all__ = ["DenoisePrior"]
@@ -64,7 +65,7 @@ class DenoisePrior(ModelNode, version=1):
         """Imagine a batch."""
         seeds = seeds_from(self.seed, self.batch_size)
         sampling = Sampling(steps=self.steps, guidance_scale=self.guidance_scale, seeds=seeds, sampler=DEFAULT)
-        backend: Imagines = self.adapter(context)
+        backend: PriorAdapter = self.adapter(context)
         positive, negative = backend.imagine(text, negative_text, sampling, context.step)
         space = self.required.text_space
         return Imagined(Conditioning(positive.embeds, space), Conditioning(negative.embeds, space))

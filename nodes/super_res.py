@@ -23,7 +23,7 @@ from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.memory.steps import denoising_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
-from graphflow.nodes.diffusion.shared.adapters import Sampling, SuperResolves
+from graphflow.nodes.diffusion.shared.adapters import Sampling, SuperResolutionAdapter
 from graphflow.nodes.diffusion.shared.batched_node import BatchedNode
 from graphflow.nodes.diffusion.shared.checks import check_negative, check_tiles
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
@@ -125,7 +125,7 @@ class DenoiseSuperRes(_SuperResolving, BatchedNode, version=1):
         """Enlarge a batch. Raises ValueError where guidance has no negative prompt."""
         info = self.required
         guidance_scale = self.setting(info, "guidance_scale")
-        backend: SuperResolves = self.adapter(context)
+        backend: SuperResolutionAdapter = self.adapter(context)
         data = backend.super_resolve(
             image.pixels,
             prompts_of(info, positive, negative, guidance_scale),

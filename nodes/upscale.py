@@ -21,7 +21,7 @@ from graphflow.nodes.diffusion.families import Task
 from graphflow.nodes.diffusion.memory.steps import denoising_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT
-from graphflow.nodes.diffusion.shared.adapters import Sampling, Upscales
+from graphflow.nodes.diffusion.shared.adapters import Sampling, UpscaleAdapter
 from graphflow.nodes.diffusion.shared.batched_node import BatchedNode
 from graphflow.nodes.diffusion.shared.checks import check_negative, cut_down, cut_size
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
@@ -106,7 +106,7 @@ class DenoiseUpscale(_Upscaling, BatchedNode, version=1):
         guidance_scale = self.setting(info, "guidance_scale")
         if latent.space != info.space or latent.noise:
             raise ValueError(f'found {latent!r}, noisy at {latent.noise:g}; expected clean latents of "{info.space}"')
-        backend: Upscales = self.adapter(context)
+        backend: UpscaleAdapter = self.adapter(context)
         data = backend.upscale(
             latent.data,
             prompts_of(info, positive, negative, guidance_scale),

@@ -38,7 +38,15 @@ from graphflow.nodes.diffusion.checkpoints.pocket_models import POCKET, POCKET_F
 from graphflow.nodes.diffusion.checkpoints.prior import with_prior
 from graphflow.nodes.diffusion.checkpoints.single_file import open_single_file
 from graphflow.nodes.diffusion.checkpoints.tokenizer_files import find_tokenizer, settings_of, tokenizer_record
-from graphflow.nodes.diffusion.families import Defaults, Family, Task, class_of, families_for, family_of
+from graphflow.nodes.diffusion.families import (
+    Defaults,
+    Family,
+    Task,
+    adapter_record,
+    class_of,
+    families_for,
+    family_of,
+)
 from graphflow.nodes.files.file_digest import file_digest
 
 __all__ = ["ModelInfo", "find_model", "find_problems", "model_digest", "require_model"]
@@ -116,6 +124,7 @@ class ModelInfo:
         for name, folder in self.tokenizers.items():
             record[name] = tokenizer_record(folder, self.tokenizer_settings.get(name, {}))
         record |= {name: dict(self.configs[name]) for name in self.family.schedulers}
+        record |= adapter_record(self.family)
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
@@ -230,7 +239,7 @@ def _model_info(reference: str, place: Path, task: Task | None) -> ModelInfo:
     if not (folder / "model_index.json").is_file():
         raise UnusableError(_without_index(reference, folder))
     index = read_json(reference, folder / "model_index.json")
-    family = family_of(index, lambda name: read_json(reference, folder / name / "config.json"))
+    family = family_of(index, lambda name: read_json(reference, folder / name / _config_file(name)))
     if family is None or (task and task not in family.tasks):
         made_for = f"of the family {family.name}" if family else f"made for {index.get('_class_name')}"
         expected = ", ".join(families_for(task))
@@ -238,20 +247,19 @@ def _model_info(reference: str, place: Path, task: Task | None) -> ModelInfo:
         hint = "choose another model; `graphflow nodes` shows the default of each node"
         raise UnusableError(model_problem("model.unsupported", message, hint))
     if single:
-        index = single.index(index, family.optional)
+        index = single.index(index, family)
     prior: dict[str, Path] = {}
     if family.prior:
         index, prior = with_prior(reference, folder, family, index)
     weights = _classes(reference, family, index)
-    encoders = {name: encoder for encoder, name in family.tokenizers.items() if encoder in weights}
+    encoders = {told.tokenizer: name for name, told in family.text_encoders.items() if name in weights}
     pocket = POCKET.get(reference)
     parts = {name: folder / name for name in (*weights, *encoders, *family.schedulers)} | prior
     if pocket:
         parts |= {name: POCKET_FOLDER / owner / name for name, owner in pocket.shared.items()}
-    configs = {name: read_json(reference, parts[name] / "config.json") for name in weights}
-    configs |= {name: read_json(reference, parts[name] / "scheduler_config.json") for name in family.schedulers}
+    configs = {name: read_json(reference, parts[name] / _config_file(name)) for name in (*weights, *family.schedulers)}
     components = {
-        name: single.component(name, cls, configs[name]) if single else component_in(reference, parts[name])
+        name: single.component(name, cls, family, configs[name]) if single else component_in(reference, parts[name])
         for name, cls in weights.items()
     }
     tokenizers = {name: parts[name] for name in encoders}
@@ -262,14 +270,14 @@ def _model_info(reference: str, place: Path, task: Task | None) -> ModelInfo:
         tokenizers = {name: find_tokenizer(reference, path, words[name]) for name, path in tokenizers.items()}
     autoencoder, denoiser = configs[family.autoencoder], configs[family.denoiser]
     channels = int(autoencoder.get("latent_channels", 4))
-    wanted = family.channels(channels)
+    wanted = family.denoiser_channels(channels)
     if denoiser["in_channels"] != wanted:
         message = (
             f'the {family.denoiser} of the model "{reference}" takes {denoiser["in_channels"]} channels, expected the '
-            f"{wanted} of {family.channels_are}"
+            f"{wanted} of {family.channels_text}"
         )
         raise UnusableError(model_problem("model.unsupported", message, "it is a model for something else"))
-    cell = 2 ** (len(autoencoder["block_out_channels"]) - 1)
+    cell = family.pixels_per_cell(autoencoder)
     sample = denoiser.get("sample_size") or family.sample_size
     rows, columns = sample if isinstance(sample, list) else (sample, sample)
     component, key = family.text_width
@@ -283,10 +291,9 @@ def _model_info(reference: str, place: Path, task: Task | None) -> ModelInfo:
         pixels_per_cell=cell,
         native_width=int(columns) * cell,
         native_height=int(rows) * cell,
-        text_space=f"{family.text_states}-{configs[component][key]}",
+        text_space=f"{family.encoder_kind}-{configs[component][key]}",
         prompt_window=min(
-            int(configs[name]["max_position_embeddings"]) for name in family.tokenizers
-            if "max_position_embeddings" in configs.get(name, ())
+            told.window_of(configs[name]) for name, told in family.text_encoders.items() if name in configs
         ),
         configs={**configs, "pipeline": index},
         components=components,
@@ -294,6 +301,11 @@ def _model_info(reference: str, place: Path, task: Task | None) -> ModelInfo:
         tokenizer_settings=settings,
         defaults=pocket.defaults if pocket else family.tasks,
     )  # fmt: skip
+
+
+def _config_file(component: str) -> str:
+    """Return the name of the JSON file in the folder of a component."""
+    return "scheduler_config.json" if component.endswith("scheduler") else "config.json"
 
 
 def _laid_over(info: ModelInfo, parsed: ModelReference) -> ModelInfo:
@@ -306,7 +318,9 @@ def _laid_over(info: ModelInfo, parsed: ModelReference) -> ModelInfo:
         own = components[name]
         components[name], configs[name] = with_vae(parsed.base, parsed.vae, own, classes[name], configs[name])
     if parsed.loras:
-        components = with_loras(parsed.base, parsed.loras, str(index["_class_name"]), classes, components, configs)
+        components = with_loras(
+            parsed.base, parsed.loras, info.family, str(index["_class_name"]), classes, components, configs
+        )
     return replace(info, components=components, configs=configs)
 
 

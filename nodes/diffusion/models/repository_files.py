@@ -32,7 +32,7 @@ def component_names(index: Mapping[str, Any], wanted: Iterable[str] = ()) -> lis
     named = {name for name, value in index.items() if isinstance(value, list) and len(value) == 2 and all(value)}
     family = family_of(index)
     if family and not wanted:
-        whole = {*family.classes, *family.optional, *family.tokenizers.values(), *family.schedulers}
+        whole = {*family.classes, *family.optional, *family.tokenizers, *family.schedulers}
         wanted = whole - set(family.prior)
     return sorted(named & set(wanted) if wanted else named)
 
