@@ -9,7 +9,7 @@ from graphflow.nodes.diffusion.loading.components import load_tokenizer, quiet
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.shared.adapters import Warn
 
-__all__ = ["Reading", "reading", "shown", "tokenizers_for", "too_long"]
+__all__ = ["Reading", "chat_tokenizer", "reading", "shown", "tokenizers_for", "too_long"]
 
 
 class Reading(NamedTuple):
@@ -59,6 +59,26 @@ def tokenizers_for(info: ModelInfo, text: str, warn: Warn) -> Mapping[str, Any]:
             f'{first.tokens} tokens of a prompt, {" and ".join(whole)} the whole of it: "{shown(text)}"'
         )
     return {info.family.text_encoders[name].tokenizer: found.tokenizer for name, found in readings.items()}
+
+
+def chat_tokenizer(info: ModelInfo, text: str, encoder: str = "text_encoder", **template: Any) -> Any:
+    """Return the tokenizer of a language model that reads a prompt as what a user says in a chat.
+
+    ``template`` are arguments of the chat template, which adds tokens of its own. Raises ValueError for a prompt that
+    does not fit beside them.
+    """
+    told = info.family.text_encoders[encoder]
+    tokenizer = load_tokenizer(info, told.tokenizer)
+
+    def asked(words: str) -> Reading:
+        said = [{"role": "user", "content": words}]
+        whole = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True, **template)
+        return reading(info, whole, told.tokenizer, told.window_of(info.configs[encoder]))
+
+    found, around = asked(text), asked("").tokens
+    if found.tokens > found.window:
+        raise too_long(info, text, found._replace(tokens=found.tokens - around, window=found.window - around))
+    return tokenizer
 
 
 def shown(text: str) -> str:

@@ -68,7 +68,9 @@ def only_lora(reference: str, names: Iterable[str]) -> str:
 
 def _folder_files(reference: str, what: str, names: set[str], variant: str | None) -> list[str]:
     names = {name for name in names if "/" not in name}
-    configuration = {name for name in names if name.endswith((".json", ".txt", ".model")) and ".index." not in name}
+    configuration = {
+        name for name in names if name.endswith((".json", ".txt", ".model", ".jinja")) and ".index." not in name
+    }
     for wanted in dict.fromkeys((variant, None, "fp16")):
         for stem in _STEMS:
             weights = _weights(names, stem, wanted)
