@@ -43,6 +43,7 @@ from graphflow.nodes.diffusion.families.sd3 import SD3
 from graphflow.nodes.diffusion.families.sdxl import SDXL, SDXL_REFINER
 from graphflow.nodes.diffusion.families.stable_diffusion import STABLE_DIFFUSION
 from graphflow.nodes.diffusion.families.upscalers import LATENT_UPSCALER, UPSCALER
+from graphflow.nodes.diffusion.families.z_image import Z_IMAGE, Z_IMAGE_TURBO
 
 __all__ = [
     "BUILT_IN",
@@ -76,6 +77,8 @@ BUILT_IN: tuple[Family, ...] = (
     SD3,
     FLUX,
     FLUX_SCHNELL,
+    Z_IMAGE,
+    Z_IMAGE_TURBO,
     LATENT_UPSCALER,
     UPSCALER,
 )
