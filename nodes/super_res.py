@@ -19,7 +19,7 @@ from graphflow import (
     Text,
 )
 from graphflow.nodes.diffusion.checkpoints.upscaler_file import is_upscaler_file
-from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.memory.steps import denoising_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
@@ -39,7 +39,7 @@ FACTOR = 4
 class _SuperResolving(ModelNode, abstract=True):
     """The parameters of both nodes."""
 
-    task: ClassVar[Task | None] = "super-resolution"
+    tasks: ClassVar[Tasks] = ("super-resolution",)
 
     model: ModelRef = Field("pocket-x4", description='"pocket-x4", a hub id with optional @revision, or a folder')
     noise_level: int | None = Field(

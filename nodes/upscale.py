@@ -17,7 +17,7 @@ from graphflow import (
     Seed,
     Text,
 )
-from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.memory.steps import denoising_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT
@@ -33,7 +33,7 @@ __all__ = ["DenoiseUpscale", "Upscale"]
 class _Upscaling(ModelNode, abstract=True):
     """The parameters of both nodes."""
 
-    task: ClassVar[Task | None] = "upscale"
+    tasks: ClassVar[Tasks] = ("upscale",)
 
     model: ModelRef = Field("pocket-x2", description='"pocket-x2", a hub id with optional @revision, or a folder')
     steps: int | None = Field(None, ge=1, le=1000, description="denoise steps; default: the model's own")

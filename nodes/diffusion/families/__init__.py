@@ -32,6 +32,7 @@ from graphflow.nodes.diffusion.families.family import (
     Shapes,
     SingleFileLayout,
     Task,
+    Tasks,
     TextEncoder,
     TokenMemory,
     begun_steps,
@@ -56,6 +57,7 @@ __all__ = [
     "Shapes",
     "SingleFileLayout",
     "Task",
+    "Tasks",
     "TextEncoder",
     "TokenMemory",
     "adapter_record",
@@ -162,6 +164,6 @@ def adapter_record(family: Family) -> dict[str, Any]:
     return {"adapter": [family.name, family.adapter, _digest_of_module(family.adapter.partition(":")[0])]}
 
 
-def families_for(task: Task | None) -> tuple[str, ...]:
-    """Return the names of the families that can do a task; for None all that are supported."""
-    return tuple(family.name for family in all_families() if not task or task in family.tasks)
+def families_for(*tasks: Task) -> tuple[str, ...]:
+    """Return the names of the families that can do one of some tasks; without a task all that are supported."""
+    return tuple(family.name for family in all_families() if family.does_any(tasks))

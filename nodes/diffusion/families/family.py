@@ -21,6 +21,7 @@ __all__ = [
     "Shapes",
     "SingleFileLayout",
     "Task",
+    "Tasks",
     "TextEncoder",
     "TokenMemory",
     "begun_steps",
@@ -31,6 +32,9 @@ __all__ = [
 
 Task = Literal["text-to-image", "image-to-image", "upscale", "super-resolution"]
 """The use of a pipeline: pictures from noise, from other latents, latents twice as large, pixels four times."""
+
+Tasks = tuple[Task, ...]
+"""Tasks of which a model must be able to do one; none: any model will do."""
 
 Config = Mapping[str, Any]
 """The JSON file of a component."""
@@ -232,6 +236,10 @@ class Family:
     def tokenizers(self) -> tuple[str, ...]:
         """The components that are tokenizers."""
         return tuple(encoder.tokenizer for encoder in self.text_encoders.values())
+
+    def does_any(self, tasks: Tasks) -> bool:
+        """Tell whether it can do one of some tasks, or none is asked for."""
+        return not tasks or any(task in self.tasks for task in tasks)
 
     def uses_negative_prompt(self, guidance_scale: float) -> bool:
         """Tell whether a negative prompt is looked at, and the denoiser runs twice a step."""

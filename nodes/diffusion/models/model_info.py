@@ -42,6 +42,7 @@ from graphflow.nodes.diffusion.families import (
     Defaults,
     Family,
     Task,
+    Tasks,
     adapter_record,
     class_of,
     families_for,
@@ -128,40 +129,40 @@ class ModelInfo:
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def require_model(reference: str, task: Task | None = None) -> ModelInfo:
+def require_model(reference: str, tasks: Tasks = ()) -> ModelInfo:
     """What is known of a model. Raises WorkflowError (MissingError where it is only absent) if it cannot be used."""
-    found = find_model(reference, task)
+    found = find_model(reference, tasks)
     if isinstance(found, Problem):
         raise WorkflowError.of([found])
     return found
 
 
 @looked_up
-def model_digest(reference: str, task: Task | None = None) -> str:
+def model_digest(reference: str, tasks: Tasks = ()) -> str:
     """`ModelInfo.digest` of a model. Raises as `require_model`."""
-    return require_model(reference, task).digest
+    return require_model(reference, tasks).digest
 
 
-def find_model(reference: str, task: Task | None = None) -> ModelInfo | Problem:
-    """What is known of a model, or why it cannot be used, for a task if one is given.
+def find_model(reference: str, tasks: Tasks = ()) -> ModelInfo | Problem:
+    """Return what is known of a model that can do one of some tasks, or the problem that keeps it from being used.
 
     Folders are read once, until they change.
     """
     try:
-        return _found(reference, task)
+        return _found(reference, tasks)
     except UnusableError as unusable:
         return unusable.problem
 
 
-def find_problems(reference: str, task: Task | None = None) -> tuple[Problem, ...]:
-    """Everything that keeps a model from being used, and what is surprising about it."""
+def find_problems(reference: str, tasks: Tasks = ()) -> tuple[Problem, ...]:
+    """Return everything that keeps a model from being used, and what is surprising about it."""
     parsed = parse_reference(reference)
     if not isinstance(parsed, ModelReference):
         return parsed
-    base = find_model(parsed.base, task)
+    base = find_model(parsed.base, tasks)
     problems = [base] if isinstance(base, Problem) else []
     for part in single_parts(parsed):
-        found = part_problem(part) if isinstance(base, Problem) else find_model(part, task)
+        found = part_problem(part) if isinstance(base, Problem) else find_model(part, tasks)
         problems += [found] if isinstance(found, Problem) else []
     if isinstance(base, ModelInfo):
         warning = variant_warning(parsed.base, base.components)
@@ -170,7 +171,7 @@ def find_problems(reference: str, task: Task | None = None) -> tuple[Problem, ..
 
 
 @looked_up
-def _found(reference: str, task: Task | None) -> ModelInfo:
+def _found(reference: str, tasks: Tasks) -> ModelInfo:
     """What is known of a model with all of its parts. Raises UnusableError."""
     parsed = parse_reference(reference)
     if not isinstance(parsed, ModelReference):
@@ -181,7 +182,7 @@ def _found(reference: str, task: Task | None) -> ModelInfo:
     # What has to be as it was for the memory to hold: the configuration, and files that are named by themselves.
     folder = place.with_suffix("") if place.is_file() else place
     named = folder / "model_index.json", place, *part_files(parsed)
-    return _read(reference, parsed, place, task, (*_configurations(folder), *map(changed, named)))
+    return _read(reference, parsed, place, tasks, (*_configurations(folder), *map(changed, named)))
 
 
 def _configurations(folder: Path) -> list[tuple[str, int]]:
@@ -214,15 +215,13 @@ def _without_index(reference: str, folder: Path) -> Problem:
 
 
 @lru_cache(maxsize=256)
-def _read(
-    reference: str, parsed: ModelReference, place: Path, task: Task | None, written: tuple[Any, ...]
-) -> ModelInfo:
+def _read(reference: str, parsed: ModelReference, place: Path, tasks: Tasks, written: tuple[Any, ...]) -> ModelInfo:
     """Raises UnusableError, which is not remembered: a model may be mended or fetched at any time.
 
     ``written`` is not read: it makes the memory forget a model that was written again.
     """
     try:
-        return _laid_over(replace(_model_info(parsed.base, place, task), reference=reference), parsed)
+        return _laid_over(replace(_model_info(parsed.base, place, tasks), reference=reference), parsed)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         problem = model_problem(
             "model.not_diffusers",
@@ -232,7 +231,7 @@ def _read(
         raise UnusableError(problem) from error
 
 
-def _model_info(reference: str, place: Path, task: Task | None) -> ModelInfo:
+def _model_info(reference: str, place: Path, tasks: Tasks) -> ModelInfo:
     """What is known of a model in a folder, or in a checkpoint of one file. Raises UnusableError."""
     single = open_single_file(reference, place) if place.is_file() else None
     folder = single.folder if single else place
@@ -240,9 +239,9 @@ def _model_info(reference: str, place: Path, task: Task | None) -> ModelInfo:
         raise UnusableError(_without_index(reference, folder))
     index = read_json(reference, folder / "model_index.json")
     family = family_of(index, lambda name: read_json(reference, folder / name / _config_file(name)))
-    if family is None or (task and task not in family.tasks):
+    if family is None or not family.does_any(tasks):
         made_for = f"of the family {family.name}" if family else f"made for {index.get('_class_name')}"
-        expected = ", ".join(families_for(task))
+        expected = ", ".join(families_for(*tasks))
         message = f'the model "{reference}" is {made_for}, expected one of the families {expected}'
         hint = "choose another model; `graphflow nodes` shows the default of each node"
         raise UnusableError(model_problem("model.unsupported", message, hint))
