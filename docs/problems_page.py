@@ -314,7 +314,7 @@ def _entry(code: str, example: Example) -> str:
     source = (
         f"\n*Shown by [{example.file}.json](../tests/bad_workflows/{example.file}.json).*\n" if example.file else ""
     )
-    return f"\n### {code}\n\n{MEANINGS[code]}\n\n```text\n{example.message}{hint}\n```\n{source}"
+    return f"\n### {code}\n\n{MEANINGS[code]}\n\n```none\n{example.message}{hint}\n```\n{source}"
 
 
 if __name__ == "__main__":
