@@ -1,4 +1,4 @@
-"""The reference of the site describes every public name, and nothing else."""
+"""The reference and the tables of the pages name every public name, node type and variable, and nothing else."""
 
 from __future__ import annotations
 
@@ -23,3 +23,16 @@ def test_every_public_name_is_in_the_reference_once() -> None:
 
 def test_every_node_type_is_in_the_reference_once() -> None:
     assert sorted(described("nodes.rst")) == sorted(nodes.__all__)
+
+
+def test_every_node_type_is_in_the_table_of_nodes() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", (REFERENCE.parent / "nodes.md").read_text(), re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(nodes.__all__)
+
+
+def test_every_environment_variable_is_on_the_page_of_the_command_line() -> None:
+    root = REFERENCE.parents[1]
+    sources = [path.read_text() for folder in ("graphflow", "nodes") for path in (root / folder).rglob("*.py")]
+    there = set(re.findall(r"GRAPHFLOW_[A-Z_]+", "\n".join(sources)))
+    rows = re.findall(r"^\| (`GRAPHFLOW.*?) \|", (REFERENCE.parent / "command-line.md").read_text(), re.MULTILINE)
+    assert set(re.findall(r"GRAPHFLOW_[A-Z_]+", " ".join(rows))) == there
