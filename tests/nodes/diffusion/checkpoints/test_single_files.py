@@ -18,10 +18,10 @@ from graphflow.nodes.diffusion.checkpoints.single_file import open_single_file
 from graphflow.nodes.diffusion.loading.components import load_component, load_tokenizer
 from graphflow.nodes.diffusion.models.model_info import ModelInfo, find_model, require_model
 from tests.helpers import tiny
+from tests.helpers.drawing import drawn
+from tests.helpers.model_folders import edit, problem
+from tests.helpers.numerics import difference
 from tests.helpers.tiny_checkpoints import single_file
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import drawn
-from tests.nodes.diffusion.models.test_model_info import edit, problem
 
 COMPUTE = gf.Compute()
 

@@ -27,7 +27,7 @@ from graphflow.nodes.diffusion.loading.components import begin_step, load_compon
 from graphflow.nodes.diffusion.models.model_info import require_model
 from tests.helpers import tiny
 from tests.helpers.measure import run_on
-from tests.nodes.conftest import Recorder
+from tests.helpers.recorder import Recorder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
