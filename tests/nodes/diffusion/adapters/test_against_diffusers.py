@@ -27,6 +27,8 @@ from tests.helpers.libraries import diffusers
 from tests.helpers.numerics import difference, generators
 from tests.helpers.recorder import Recorder
 
+pytestmark = pytest.mark.numeric
+
 SKETCH = "pencil sketch of a red ball and a blue cube"
 
 

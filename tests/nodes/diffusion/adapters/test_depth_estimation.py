@@ -22,6 +22,8 @@ from graphflow.nodes.diffusion.models.network_info import DEPTH_ESTIMATORS, find
 from tests.helpers.depth_models import KINDS, save_depth_model
 from tests.helpers.recorder import Recorder
 
+pytestmark = pytest.mark.numeric
+
 DISTANCE = ("dpt-dinov2", "depth-anything-metric", "glpn", "zoedepth")
 SIZES = [(64, 48), (97, 61), (33, 50)]
 

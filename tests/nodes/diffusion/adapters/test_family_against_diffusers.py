@@ -24,6 +24,8 @@ from tests.helpers.numerics import difference, generators
 from tests.helpers.pictures import depth, picture
 from tests.helpers.recorder import Recorder
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def parts(direct: Any) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from tests.helpers.drawing import PROMPT
 from tests.helpers.libraries import diffusers, quietly
 from tests.helpers.numerics import difference
 
+pytestmark = pytest.mark.numeric
+
 WORKFLOWS = Path(__file__).parents[4] / "workflows"
 SECOND, THIRD = "a yellow cone on sand", "pixel art of a pink cylinder"
 NEGATIVE = "blurry, low quality"

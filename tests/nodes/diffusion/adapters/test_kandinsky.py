@@ -22,6 +22,8 @@ from tests.helpers.numerics import difference, generators
 from tests.helpers.pictures import picture
 from tests.helpers.recorder import Recorder
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:

@@ -21,6 +21,8 @@ from tests.helpers.numerics import difference, generators
 from tests.helpers.pictures import picture
 from tests.helpers.recorder import Recorder
 
+pytestmark = pytest.mark.numeric
+
 BETWEEN = f"{PROMPT}, a red cone on green grass and a blue ball on a cube, a red ball and a blue cube"
 """Longer than the window of CLIP, shorter than T5's."""
 

@@ -19,6 +19,8 @@ from tests.helpers.libraries import diffusers, quietly
 from tests.helpers.numerics import difference, generators
 from tests.helpers.pictures import depth, picture
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:

@@ -25,6 +25,8 @@ from graphflow.nodes.diffusion.loading.components import pool, quiet
 from tests.helpers.pickles import Shell
 from tests.helpers.recorder import Recorder
 
+pytestmark = pytest.mark.numeric
+
 spandrel: Any = pytest.importorskip("spandrel", exc_type=ImportError)
 
 

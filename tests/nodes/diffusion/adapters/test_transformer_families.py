@@ -17,6 +17,8 @@ from tests.helpers.measure import run_on
 from tests.helpers.numerics import generators
 from tests.helpers.pictures import picture
 
+pytestmark = pytest.mark.numeric
+
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "StableDiffusion3Img2ImgPipeline": tiny.sd3,
     "FluxImg2ImgPipeline": tiny.flux,

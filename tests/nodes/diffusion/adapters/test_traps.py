@@ -21,6 +21,8 @@ from tests.helpers.numerics import difference
 from tests.helpers.pictures import picture
 from tests.helpers.recorder import Recorder
 
+pytestmark = pytest.mark.numeric
+
 PROMPT = "a red ball on green grass"
 
 

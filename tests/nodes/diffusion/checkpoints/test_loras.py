@@ -26,6 +26,8 @@ from tests.helpers.numerics import difference, generators
 from tests.helpers.original_layout import save_header_only
 from tests.helpers.tiny_checkpoints import single_file, weights
 
+pytestmark = pytest.mark.numeric
+
 COMPUTE = Compute()
 Tensors = dict[str, torch.Tensor]
 

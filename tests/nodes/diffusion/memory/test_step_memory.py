@@ -24,6 +24,7 @@ from graphflow.nodes import (
     EstimateDepth,
 )
 from graphflow.nodes.diffusion.loading.components import load_component, pool, quiet
+from graphflow.nodes.diffusion.memory import networks
 from graphflow.nodes.diffusion.memory.networks import (
     controlnet_activations,
     decoder_activations,
@@ -36,6 +37,8 @@ from graphflow.nodes.diffusion.models.network_info import require_network
 from tests.helpers.libraries import diffusers
 from tests.helpers.measure import check_estimate, peak_of
 from tests.helpers.recorder import Recorder
+
+pytestmark = pytest.mark.numeric
 
 
 @pytest.fixture(autouse=True)
@@ -111,12 +114,24 @@ class TestStepsOfThePocketModels:
     def test_depth(self, width: int, height: int, batch: int, context: Recorder) -> None:
         check_step(EstimateDepth(), context, 4, image=Image(torch.zeros(batch, 3, height, width)))
 
-    @pytest.mark.parametrize(("attention", "dtype"), [("eager", "float32"), ("sdpa", "bfloat16")])
+    @pytest.mark.parametrize(("attention", "dtype"), [("eager", "float32"), ("sdpa", "bfloat16"), ("sdpa", "float16")])
     def test_other_settings(self, attention: str, dtype: str, context: Recorder) -> None:
         context.compute = Compute(attention=attention, dtype=dtype)
         latent = EmptyLatent(width=96, height=64).run(context=context)
         node = Denoise(steps=1, guidance_scale=3.0)
         check_step(node, context, 4, latent=latent, **prompts("pocket", context, guided=True))
+
+    @pytest.mark.parametrize(("onednn", "measured"), [(False, 2_848_416), (True, 1_550_000)])
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+    def test_half_precision_is_estimated_as_the_processor_convolves(
+        self, dtype: str, onednn: bool, measured: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Peaks of the step above on a processor with AVX2, and in bfloat16 on one with AVX512-BF16."""
+        monkeypatch.setattr(networks, "convolves_with_onednn", lambda dtype: onednn)
+        latent = PortType(Latent, "pocket", "pocket", width=96, height=64, batch=1)
+        need = Denoise(steps=1, guidance_scale=3.0).memory({"latent": latent}, Compute(dtype=dtype))
+        assert need
+        check_estimate(need.activations, measured)
 
     def test_what_is_not_known_before_the_run_has_no_estimate(self) -> None:
         unknown = PortType(Latent, "pocket", "pocket", 64, 64, None)

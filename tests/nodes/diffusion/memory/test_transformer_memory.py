@@ -20,6 +20,8 @@ from tests.helpers import tiny
 from tests.helpers.libraries import diffusers, transformers
 from tests.helpers.measure import check_estimate, peak_of
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(autouse=True)
 def _single(one_thread: None) -> Iterator[None]:

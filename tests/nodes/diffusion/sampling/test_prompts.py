@@ -22,6 +22,8 @@ from tests.helpers.numerics import difference, generators
 from tests.helpers.pictures import depth, picture
 from tests.helpers.recorder import Recorder
 
+pytestmark = pytest.mark.numeric
+
 LONG = ". ".join(["a red ball and a blue cube on green grass, under a blue sky, at night"] * 6)
 """Of several windows of the tiny text encoders (32 tokens) and of the pocket model's."""
 UNWANTED = "a cone, snow"

@@ -26,6 +26,8 @@ from tests.helpers.libraries import diffusers, quietly
 from tests.helpers.numerics import difference, generators
 from tests.helpers.pictures import picture
 
+pytestmark = pytest.mark.numeric
+
 PROMPT = "a red ball on green grass"
 
 MULTISTEP = "DPMSolverMultistepScheduler"

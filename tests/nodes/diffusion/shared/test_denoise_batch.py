@@ -31,6 +31,8 @@ from tests.helpers.numerics import difference
 from tests.helpers.pictures import depth, picture
 from tests.helpers.recorder import Recorder
 
+pytestmark = pytest.mark.numeric
+
 TEXTS = ("a red ball and a blue cube on green grass", "a blue cone", "a green cube and a red cone")
 SEEDS = (7, 2**64 - 1, 40)
 WIDTH, HEIGHT = 64, 128
