@@ -8,8 +8,7 @@ from graphflow import Compute, Conditioning, Context, DepthMap, Field, Latent, M
 from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.memory.steps import denoising_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
-from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
-from graphflow.nodes.diffusion.sampling.schedule import steps_between
+from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler, steps_between
 from graphflow.nodes.diffusion.shared.adapters import Control, Sampling, TextToImageAdapter
 from graphflow.nodes.diffusion.shared.batched_node import BatchedNode
 from graphflow.nodes.diffusion.shared.checks import check_guidance, check_negative, check_redrawing, check_strength

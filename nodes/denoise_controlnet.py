@@ -10,7 +10,7 @@ from graphflow.nodes.diffusion.memory.steps import denoising_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.models.network_info import NetworkInfo, find_network, require_network
 from graphflow.nodes.diffusion.shared.adapters import Control
-from graphflow.nodes.diffusion.shared.controlnet import check_control
+from graphflow.nodes.diffusion.shared.checks import check_control
 from graphflow.nodes.diffusion.shared.parameters import ConditioningScale, ControlEnd, ControlNetRef, ControlStart
 
 __all__ = ["DenoiseControlNet"]
