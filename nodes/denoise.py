@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
-from graphflow import Compute, Conditioning, Context, DepthMap, Field, Latent, Memory, PortType, Problem
+from graphflow import Conditioning, Context, DepthMap, Field, Latent, PortType, Problem
+from graphflow.nodes.denoising_node import DenoisingNode
 from graphflow.nodes.diffusion.families import Tasks
-from graphflow.nodes.diffusion.memory.steps import denoising_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler, steps_between
 from graphflow.nodes.diffusion.shared.adapters import Control, Sampling, TextToImageAdapter
-from graphflow.nodes.diffusion.shared.batched_node import BatchedNode
 from graphflow.nodes.diffusion.shared.checks import check_guidance, check_negative, check_redrawing, check_strength
 from graphflow.nodes.diffusion.shared.parameters import (
     AfterEncoding,
@@ -25,7 +24,7 @@ from graphflow.nodes.encoded_for import prompts_of
 __all__ = ["Denoise"]
 
 
-class Denoise(BatchedNode, version=1):
+class Denoise(DenoisingNode, version=1):
     """Run the noise schedule of a model over latents.
 
     Latents that are pure noise (from `EmptyLatent`) are made into pictures; clean ones get noise for the last
@@ -50,12 +49,6 @@ class Denoise(BatchedNode, version=1):
     seed: NoiseSeed = 0
     sampler: SamplerName = DEFAULT
     after_encoding: AfterEncoding = False
-
-    def input_types(self) -> dict[str, PortType]:
-        """Latents in the model's space, prompts from its kind of text encoder."""
-        info = self.known
-        prompt = PortType(Conditioning, info.text_space if info else None)
-        return {"latent": self.latent_type(), "positive": prompt, "negative": prompt}
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """As many latents of the same size: clean, or noisy where it stops early."""
@@ -83,7 +76,7 @@ class Denoise(BatchedNode, version=1):
             yield Problem("model.unsupported", message, "model", "choose a model that redraws, or an EmptyLatent")
         yield from check_redrawing(info, latent, steps, self.strength, self.denoising_end)
         yield from check_strength(info, steps, 1.0 if self.strength is None else self.strength)
-        yield from check_negative(info, self._guidance(info), inputs)
+        yield from check_negative(info, self.guidance(info), inputs)
         yield from check_guidance(info, self.guidance_scale, inputs)
 
     def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
@@ -97,20 +90,8 @@ class Denoise(BatchedNode, version=1):
             return info.family.denoise_steps(steps, self.strength or 1.0)
         return steps_between(info, self.sampler, steps, start, self.denoising_end)
 
-    def networks(self, info: ModelInfo) -> Iterable[str]:
-        """The denoiser."""
-        return (info.family.denoiser,)
-
-    def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
-        """The denoiser with all pictures at once, twice under guidance."""
-        info = self.known
-        if info is None:
-            return None
-        guided = info.family.uses_negative_prompt(self._guidance(info))
-        return denoising_memory(info, inputs["latent"], compute, guided=guided)
-
     def batch_key(self, inputs: Mapping[str, PortType]) -> Hashable | None:
-        """As `BatchedNode`; None too where the noise of the latents is not known."""
+        """As `DenoisingNode`; None too where the noise of the latents is not known."""
         latent = inputs.get("latent", PortType(Latent))
         if latent.noise is None or latent.space is None or (latent.partly_noisy and latent.steps is None):
             return None
@@ -138,7 +119,7 @@ class Denoise(BatchedNode, version=1):
         steps = self._steps(info, found) or 1
         for problem in check_redrawing(info, found, steps, self.strength, self.denoising_end):
             raise ValueError(problem.message)
-        guidance_scale = self._guidance(info)
+        guidance_scale = self.guidance(info)
         prompts = prompts_of(info, positive, negative, guidance_scale)
         sampling = Sampling(
             steps=steps,
@@ -172,6 +153,3 @@ class Denoise(BatchedNode, version=1):
         if self.steps is not None or latent.steps is not None:
             return self.steps or latent.steps
         return self.setting(info, "steps") if info else None
-
-    def _guidance(self, info: ModelInfo) -> float:
-        return float(self.setting(info, "guidance_scale"))

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from graphflow import Compute, Conditioning, Context, DepthMap, Latent, Memory, PortType, Problem
 from graphflow.nodes.denoise import Denoise
-from graphflow.nodes.diffusion.memory.steps import denoising_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.models.network_info import NetworkInfo, find_network, require_network
 from graphflow.nodes.diffusion.shared.adapters import Control
@@ -58,11 +57,10 @@ class DenoiseControlNet(Denoise, version=1):
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
         """As `Denoise`, with the ControlNet."""
-        info, network = self.known, find_network(self.controlnet, "controlnet")
-        if info is None or not isinstance(network, NetworkInfo):
+        network = find_network(self.controlnet, "controlnet")
+        if not isinstance(network, NetworkInfo):
             return None
-        guided = info.family.uses_negative_prompt(self._guidance(info))
-        return denoising_memory(info, inputs["latent"], compute, guided=guided, controlnet=network)
+        return self.denoising_memory(inputs, compute, controlnet=network)
 
     def run(  # type: ignore[override]
         self,

@@ -17,13 +17,12 @@ from graphflow import (
     Problem,
     Text,
 )
+from graphflow.nodes.denoising_node import DenoisingNode
 from graphflow.nodes.diffusion.checkpoints.upscaler_file import is_upscaler_file
 from graphflow.nodes.diffusion.families import Tasks
-from graphflow.nodes.diffusion.memory.steps import denoising_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.diffusion.shared.adapters import Sampling, SuperResolutionAdapter
-from graphflow.nodes.diffusion.shared.batched_node import BatchedNode
 from graphflow.nodes.diffusion.shared.checks import check_negative, check_tiles, with_smaller_tiles
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
 from graphflow.nodes.diffusion.shared.parameters import GuidanceScale, NoiseSeed, Steps, TileOverlap, TileSize
@@ -66,7 +65,7 @@ class _SuperResolving(ModelNode, abstract=True):
         return {"latent": self.latent_type(size)}
 
 
-class DenoiseSuperRes(_SuperResolving, BatchedNode, version=1):
+class DenoiseSuperRes(_SuperResolving, DenoisingNode, version=1):
     """Make latents of a picture four times as high and wide from a small picture's pixels.
 
     Every pixel of the small picture becomes a latent cell. One larger than ``tile_size`` is looked at in overlapping
@@ -78,12 +77,6 @@ class DenoiseSuperRes(_SuperResolving, BatchedNode, version=1):
     joins: ClassVar[bool] = True
     pictures: ClassVar[str] = "image"
 
-    def input_types(self) -> dict[str, PortType]:
-        """Pictures, and prompts from the model's kind of text encoder."""
-        info = self.known
-        prompt = PortType(Conditioning, info.text_space if info else None)
-        return {"image": PortType(Image), "positive": prompt, "negative": prompt}
-
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """As many latents, of pictures four times as large."""
         return self._enlarged(inputs.get("image", PortType(Image)))
@@ -91,24 +84,11 @@ class DenoiseSuperRes(_SuperResolving, BatchedNode, version=1):
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
         """As `SuperRes`, and guidance away from nothing."""
         yield from super().check_with(info, inputs)
-        yield from check_negative(info, self.setting(info, "guidance_scale"), inputs)
-
-    def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
-        """The denoise steps that run."""
-        info = self.known
-        return self.setting(info, "steps") if info else None
-
-    def networks(self, info: ModelInfo) -> Iterable[str]:
-        """The denoiser."""
-        return (info.family.denoiser,)
+        yield from check_negative(info, self.guidance(info), inputs)
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
         """The denoiser with one tile of all pictures at a time, twice under guidance."""
-        info, enlarged = self.known, self.output_types(inputs)["latent"]
-        if info is None:
-            return None
-        guided = self.setting(info, "guidance_scale") > 1
-        return denoising_memory(info, enlarged, compute, guided=guided, tile=self.tile_size)
+        return self.denoising_memory(inputs, compute, tile=self.tile_size)
 
     def lighter(self) -> Iterable[Self]:
         """Smaller tiles, no smaller than the overlap allows."""
@@ -119,7 +99,7 @@ class DenoiseSuperRes(_SuperResolving, BatchedNode, version=1):
     ) -> Latent:
         """Enlarge a batch. Raises ValueError where guidance has no negative prompt."""
         info = self.required
-        guidance_scale = self.setting(info, "guidance_scale")
+        guidance_scale = self.guidance(info)
         backend: SuperResolutionAdapter = self.adapter(context)
         data = backend.super_resolve(
             image.pixels,
