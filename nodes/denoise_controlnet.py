@@ -62,7 +62,7 @@ class DenoiseControlNet(Denoise, version=1):
         info, network = self.known, find_network(self.controlnet, "controlnet")
         if info is None or not isinstance(network, NetworkInfo):
             return None
-        guided = info.family.guides_away(self._guidance(info))
+        guided = info.family.uses_negative_prompt(self._guidance(info))
         return denoising_memory(info, inputs["latent"], compute, guided=guided, controlnet=network)
 
     def run(  # type: ignore[override]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from graphflow import Context, Field, Latent, PortType, Problem
-from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.shared.checks import check_size
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
@@ -20,7 +20,7 @@ class EmptyLatent(ModelNode, version=1, cached=False):
     its seed.
     """
 
-    task: ClassVar[Task | None] = "text-to-image"
+    tasks: ClassVar[Tasks] = ("text-to-image",)
 
     width: int | None = Field(None, ge=8, le=16384, description="pixels; default: the size the model was trained at")
     height: int | None = Field(None, ge=8, le=16384, description="pixels; default: the size the model was trained at")

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from graphflow import Expansion, Field, Latent, PortType, Problem, Seed, Text
 from graphflow.nodes.denoise import Denoise
-from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.prompts import (
     ClipSkip,
@@ -34,7 +34,7 @@ class Image2Image(ModelNode, version=1):
     refiner does for a base; nothing is added to them, and ``strength`` is left out.
     """
 
-    task: ClassVar[Task | None] = "image-to-image"
+    tasks: ClassVar[Tasks] = ("image-to-image",)
 
     strength: float | None = Field(
         None, gt=0, le=1, description="share of the noise schedule that is run again; default: the model's own"

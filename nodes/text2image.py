@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from graphflow import Expansion, Field, Latent, PortType, Problem, Seed, Text
 from graphflow.nodes.denoise import Denoise
-from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.prompts import (
     ClipSkip,
@@ -31,7 +31,7 @@ class Text2Image(ModelNode, version=1):
     the same picture made alone.
     """
 
-    task: ClassVar[Task | None] = "text-to-image"
+    tasks: ClassVar[Tasks] = ("text-to-image",)
 
     width: int | None = Field(None, ge=8, le=16384, description="pixels; default: the size the model was trained at")
     height: int | None = Field(None, ge=8, le=16384, description="pixels; default: the size the model was trained at")

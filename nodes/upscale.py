@@ -17,11 +17,11 @@ from graphflow import (
     Seed,
     Text,
 )
-from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.memory.steps import denoising_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT
-from graphflow.nodes.diffusion.shared.adapters import Sampling, Upscales
+from graphflow.nodes.diffusion.shared.adapters import Sampling, UpscaleAdapter
 from graphflow.nodes.diffusion.shared.batched_node import BatchedNode
 from graphflow.nodes.diffusion.shared.checks import check_negative, cut_down, cut_size
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
@@ -33,7 +33,7 @@ __all__ = ["DenoiseUpscale", "Upscale"]
 class _Upscaling(ModelNode, abstract=True):
     """The parameters of both nodes."""
 
-    task: ClassVar[Task | None] = "upscale"
+    tasks: ClassVar[Tasks] = ("upscale",)
 
     model: ModelRef = Field("pocket-x2", description='"pocket-x2", a hub id with optional @revision, or a folder')
     steps: int | None = Field(None, ge=1, le=1000, description="denoise steps; default: the model's own")
@@ -106,7 +106,7 @@ class DenoiseUpscale(_Upscaling, BatchedNode, version=1):
         guidance_scale = self.setting(info, "guidance_scale")
         if latent.space != info.space or latent.noise:
             raise ValueError(f'found {latent!r}, noisy at {latent.noise:g}; expected clean latents of "{info.space}"')
-        backend: Upscales = self.adapter(context)
+        backend: UpscaleAdapter = self.adapter(context)
         data = backend.upscale(
             latent.data,
             prompts_of(info, positive, negative, guidance_scale),
