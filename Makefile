@@ -1,5 +1,5 @@
 # make demo    install what is needed into .venv, draw a first picture, print its path
-# make test    run the tests, two files at a time
+# make test    run the tests, two files at a time, and those of numbers again with the processor's other instructions
 # make check   lint, types, import rules
 # make docs    build the site of the pages into build/site
 # make bench   measure, and print the tables of benchmarks/README.md
@@ -34,6 +34,10 @@ demo: $(VENV)/runtime
 
 test: $(VENV)/develop
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+	@set -e; sets=$$($(BIN)/python -m tests.helpers.instruction_sets); for set in $$sets; do \
+		echo "numeric tests with ONEDNN_MAX_CPU_ISA=$$set"; \
+		ONEDNN_MAX_CPU_ISA=$$set $(BIN)/python -m pytest -n 2 --dist loadfile -m numeric; \
+	done
 
 check: $(VENV)/develop
 	$(BIN)/ruff check .

@@ -3,12 +3,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Self
 
-from graphflow import Compute, Context, Field, Image, Latent, Memory, PortType, Problem
+from graphflow import Compute, Context, Image, Latent, Memory, PortType, Problem
 from graphflow.nodes.diffusion.memory.steps import decoding_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.shared.adapters import Adapter
+from graphflow.nodes.diffusion.shared.checks import with_smaller_tiles
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
-from graphflow.nodes.diffusion.shared.tile_sizes import with_smaller_tiles
+from graphflow.nodes.diffusion.shared.parameters import VaeTileSize
 
 __all__ = ["DecodeLatent"]
 
@@ -19,12 +20,7 @@ class DecodeLatent(ModelNode, version=1, converts=True):
     The engine puts this node where a picture is wanted and latents come; its model is then the one that made them.
     """
 
-    tile_size: int = Field(
-        1024,
-        ge=64,
-        le=16384,
-        description="pixels; a larger picture is decoded in overlapping tiles: less memory",
-    )
+    tile_size: VaeTileSize = 1024
 
     def input_types(self) -> dict[str, PortType]:
         """Latents in the model's space."""

@@ -4,15 +4,22 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
-from graphflow import Compute, Conditioning, Context, DepthMap, Field, Latent, Memory, PortType, Problem, Seed
+from graphflow import Compute, Conditioning, Context, DepthMap, Field, Latent, Memory, PortType, Problem
 from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.memory.steps import denoising_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
-from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
-from graphflow.nodes.diffusion.sampling.schedule import steps_between
+from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler, steps_between
 from graphflow.nodes.diffusion.shared.adapters import Control, Sampling, TextToImageAdapter
 from graphflow.nodes.diffusion.shared.batched_node import BatchedNode
 from graphflow.nodes.diffusion.shared.checks import check_guidance, check_negative, check_redrawing, check_strength
+from graphflow.nodes.diffusion.shared.parameters import (
+    AfterEncoding,
+    DenoisingEnd,
+    GuidanceScale,
+    NoiseSeed,
+    ScheduleSteps,
+    Strength,
+)
 from graphflow.nodes.encoded_for import prompts_of
 
 __all__ = ["Denoise"]
@@ -34,24 +41,15 @@ class Denoise(BatchedNode, version=1):
     tasks: ClassVar[Tasks] = ("text-to-image", "image-to-image")
     joins: ClassVar[bool] = True
 
-    steps: int | None = Field(
-        None, ge=1, le=1000, description="length of the noise schedule; default: the model's own, or the latents'"
+    steps: ScheduleSteps = None
+    guidance_scale: GuidanceScale = None
+    strength: Strength = Field(
+        None, description="share of the noise schedule that clean latents go through; default: all of it"
     )
-    guidance_scale: float | None = Field(
-        None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
-    )
-    strength: float | None = Field(
-        None, gt=0, le=1, description="share of the noise schedule that clean latents go through; default: all of it"
-    )
-    denoising_end: float | None = Field(
-        None, gt=0, lt=1, description="share of the noise schedule after which another model takes over (SDXL)"
-    )
-    seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
+    denoising_end: DenoisingEnd = None
+    seed: NoiseSeed = 0
     sampler: SamplerName = DEFAULT
-    after_encoding: bool = Field(
-        False,
-        description="the latents were sampled by EncodeImage with the same seed: take the noise that follows that draw",
-    )
+    after_encoding: AfterEncoding = False
 
     def input_types(self) -> dict[str, PortType]:
         """Latents in the model's space, prompts from its kind of text encoder."""

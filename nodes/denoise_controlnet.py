@@ -4,13 +4,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from graphflow import Compute, Conditioning, Context, DepthMap, Field, Latent, Memory, ModelRef, PortType, Problem
+from graphflow import Compute, Conditioning, Context, DepthMap, Latent, Memory, PortType, Problem
 from graphflow.nodes.denoise import Denoise
 from graphflow.nodes.diffusion.memory.steps import denoising_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.models.network_info import NetworkInfo, find_network, require_network
 from graphflow.nodes.diffusion.shared.adapters import Control
-from graphflow.nodes.diffusion.shared.controlnet import check_control
+from graphflow.nodes.diffusion.shared.checks import check_control
+from graphflow.nodes.diffusion.shared.parameters import ConditioningScale, ControlEnd, ControlNetRef, ControlStart
 
 __all__ = ["DenoiseControlNet"]
 
@@ -24,12 +25,10 @@ class DenoiseControlNet(Denoise, version=1):
 
     joins: ClassVar[bool] = True
 
-    controlnet: ModelRef = Field(
-        "pocket-controlnet-depth", description="ControlNet for depth: a hub id with optional @revision, or a folder"
-    )
-    conditioning_scale: float = Field(1.0, ge=0, le=2, description="how strictly the depth map is followed; 0 is off")
-    control_guidance_start: float = Field(0.0, ge=0, le=1, description="share of the steps after which it sets in")
-    control_guidance_end: float = Field(1.0, ge=0, le=1, description="share of the steps after which it ends")
+    controlnet: ControlNetRef = "pocket-controlnet-depth"
+    conditioning_scale: ConditioningScale = 1.0
+    control_guidance_start: ControlStart = 0.0
+    control_guidance_end: ControlEnd = 1.0
 
     def input_types(self) -> dict[str, PortType]:
         """As `Denoise`, and depth maps."""

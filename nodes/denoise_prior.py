@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
-from graphflow import Compute, Conditioning, Context, Field, Memory, PortType, Problem, Seed, Text
+from graphflow import Compute, Conditioning, Context, Field, Memory, PortType, Problem, Text
 from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.memory.steps import prior_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
@@ -11,6 +11,7 @@ from graphflow.nodes.diffusion.sampling.noise import seeds_from
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT
 from graphflow.nodes.diffusion.shared.adapters import PriorAdapter, Sampling
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
+from graphflow.nodes.diffusion.shared.parameters import BatchSize, NoiseSeed
 
 __all__ = ["DenoisePrior"]
 
@@ -33,8 +34,8 @@ class DenoisePrior(ModelNode, version=1):
 
     steps: int = Field(25, ge=1, le=1000, description="denoise steps of the prior")
     guidance_scale: float = Field(4.0, ge=0, le=100, description="how strictly the prompt is followed, off up to 1")
-    seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
-    batch_size: int = Field(1, ge=1, le=4096, description="number of pictures")
+    seed: NoiseSeed = 0
+    batch_size: BatchSize = 1
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """Conditioning for decoders of the same kind."""

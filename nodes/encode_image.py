@@ -7,9 +7,9 @@ from graphflow import Compute, Context, Field, Image, Latent, Memory, PortType, 
 from graphflow.nodes.diffusion.memory.steps import encoding_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.shared.adapters import Adapter
-from graphflow.nodes.diffusion.shared.checks import floored
+from graphflow.nodes.diffusion.shared.checks import floored, with_smaller_tiles
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
-from graphflow.nodes.diffusion.shared.tile_sizes import with_smaller_tiles
+from graphflow.nodes.diffusion.shared.parameters import VaeTileSize
 
 __all__ = ["EncodeImage"]
 
@@ -23,12 +23,7 @@ class EncodeImage(ModelNode, version=1, converts=True):
     """
 
     seed: Seed | None = Field(None, description="draw a sample with this seed; default: the mode of the distribution")
-    tile_size: int = Field(
-        1024,
-        ge=64,
-        le=16384,
-        description="pixels; a larger picture is encoded in overlapping tiles: less memory",
-    )
+    tile_size: VaeTileSize = 1024
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """Latents of the model with the size of the image."""

@@ -15,7 +15,6 @@ from graphflow import (
     ModelRef,
     PortType,
     Problem,
-    Seed,
     Text,
 )
 from graphflow.nodes.diffusion.checkpoints.upscaler_file import is_upscaler_file
@@ -25,9 +24,9 @@ from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.diffusion.shared.adapters import Sampling, SuperResolutionAdapter
 from graphflow.nodes.diffusion.shared.batched_node import BatchedNode
-from graphflow.nodes.diffusion.shared.checks import check_negative, check_tiles
+from graphflow.nodes.diffusion.shared.checks import check_negative, check_tiles, with_smaller_tiles
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
-from graphflow.nodes.diffusion.shared.tile_sizes import with_smaller_tiles
+from graphflow.nodes.diffusion.shared.parameters import GuidanceScale, NoiseSeed, Steps, TileOverlap, TileSize
 from graphflow.nodes.encoded_for import prompts_for, prompts_of
 from graphflow.nodes.enlarge_image import EnlargeImage
 
@@ -45,16 +44,12 @@ class _SuperResolving(ModelNode, abstract=True):
     noise_level: int | None = Field(
         None, ge=0, le=1000, description="noise put on the small picture to hide its faults; default: the model's own"
     )
-    steps: int | None = Field(None, ge=1, le=1000, description="denoise steps; default: the model's own")
-    guidance_scale: float | None = Field(
-        None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
-    )
-    seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
+    steps: Steps = None
+    guidance_scale: GuidanceScale = None
+    seed: NoiseSeed = 0
     sampler: SamplerName = DEFAULT
-    tile_size: int = Field(
-        192, ge=32, le=4096, description="pixels; larger pictures are denoised in tiles of this size"
-    )
-    tile_overlap: int = Field(32, ge=0, le=1024, description="pixels by which tiles overlap; there they are mixed")
+    tile_size: TileSize = 192
+    tile_overlap: TileOverlap = 32
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
         """An unknown sampler, more noise than the model knows, tiles that are all overlap."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from graphflow import Expansion, Field, Latent, PortType, Problem, Seed, Text
+from graphflow import Expansion, Latent, PortType, Problem, Text
 from graphflow.nodes.denoise import Denoise
 from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
@@ -18,6 +18,14 @@ from graphflow.nodes.diffusion.sampling.prompts import (
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.diffusion.shared.checks import check_guidance, check_redrawing, check_size
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
+from graphflow.nodes.diffusion.shared.parameters import (
+    BatchSize,
+    DenoisingEnd,
+    GuidanceScale,
+    NoiseSeed,
+    PictureSide,
+    Steps,
+)
 from graphflow.nodes.empty_latent import EmptyLatent
 from graphflow.nodes.encoded_for import prompts_for
 
@@ -33,21 +41,17 @@ class Text2Image(ModelNode, version=1):
 
     tasks: ClassVar[Tasks] = ("text-to-image",)
 
-    width: int | None = Field(None, ge=8, le=16384, description="pixels; default: the size the model was trained at")
-    height: int | None = Field(None, ge=8, le=16384, description="pixels; default: the size the model was trained at")
-    steps: int | None = Field(None, ge=1, le=1000, description="denoise steps; default: the model's own")
-    guidance_scale: float | None = Field(
-        None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
-    )
-    denoising_end: float | None = Field(
-        None, gt=0, lt=1, description="share of the noise schedule after which another model takes over (SDXL)"
-    )
-    seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
+    width: PictureSide = None
+    height: PictureSide = None
+    steps: Steps = None
+    guidance_scale: GuidanceScale = None
+    denoising_end: DenoisingEnd = None
+    seed: NoiseSeed = 0
     sampler: SamplerName = DEFAULT
     clip_skip: ClipSkip = None
     prompt_syntax: PromptSyntax = "plain"
     long_prompts: LongPrompts = "refuse"
-    batch_size: int = Field(1, ge=1, le=4096, description="number of pictures")
+    batch_size: BatchSize = 1
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """Latents of the model with this size."""

@@ -14,7 +14,6 @@ from graphflow import (
     ModelRef,
     PortType,
     Problem,
-    Seed,
     Text,
 )
 from graphflow.nodes.diffusion.families import Tasks
@@ -25,6 +24,7 @@ from graphflow.nodes.diffusion.shared.adapters import Sampling, UpscaleAdapter
 from graphflow.nodes.diffusion.shared.batched_node import BatchedNode
 from graphflow.nodes.diffusion.shared.checks import check_negative, cut_down, cut_size
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
+from graphflow.nodes.diffusion.shared.parameters import AfterEncoding, GuidanceScale, NoiseSeed, Steps
 from graphflow.nodes.encoded_for import encoded_for, prompts_for, prompts_of
 
 __all__ = ["DenoiseUpscale", "Upscale"]
@@ -36,11 +36,9 @@ class _Upscaling(ModelNode, abstract=True):
     tasks: ClassVar[Tasks] = ("upscale",)
 
     model: ModelRef = Field("pocket-x2", description='"pocket-x2", a hub id with optional @revision, or a folder')
-    steps: int | None = Field(None, ge=1, le=1000, description="denoise steps; default: the model's own")
-    guidance_scale: float | None = Field(
-        None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
-    )
-    seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
+    steps: Steps = None
+    guidance_scale: GuidanceScale = None
+    seed: NoiseSeed = 0
 
     def _doubled(self, source: PortType) -> dict[str, PortType]:
         """Latents of twice the width and height of ``source``."""
@@ -59,10 +57,7 @@ class DenoiseUpscale(_Upscaling, BatchedNode, version=1):
 
     joins: ClassVar[bool] = True
 
-    after_encoding: bool = Field(
-        False,
-        description="the latents were sampled by EncodeImage with the same seed: take the noise that follows that draw",
-    )
+    after_encoding: AfterEncoding = False
 
     def input_types(self) -> dict[str, PortType]:
         """Latents in the model's space, prompts from its kind of text encoder."""

@@ -12,9 +12,7 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from tests.cli.conftest import Done
-
-Command = Callable[..., Done]
+from tests.helpers.command_line import Command, Done
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import torch
 
 from graphflow.nodes.diffusion.loading.components import quiet
 from graphflow.nodes.diffusion.models.model_info import require_model
-from tests.nodes.conftest import diffusers, transformers
+from tests.helpers.libraries import diffusers, transformers
 
 _NAMES = {torch.float32: "F32", torch.int64: "I64"}
 

@@ -11,7 +11,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from graphflow.nodes.diffusion.loading.components import quiet
 from graphflow.nodes.diffusion.models.model_info import require_model
-from tests.nodes.conftest import diffusers, transformers
+from tests.helpers.libraries import diffusers, transformers
 
 WIDTH = 32
 """Width of the first CLIP text encoder."""
@@ -59,6 +59,27 @@ def unet(width: int, **config: Any) -> Any:
             "attention_head_dim": 4, **config,
         }
     )  # fmt: skip
+
+
+def stable_diffusion(folder: Path) -> Path:
+    """Stable Diffusion 1.x: cells of 8 pixels, PNDM, epsilon."""
+    library = diffusers()
+
+    def build() -> Any:
+        return library.StableDiffusionPipeline(
+            vae=autoencoder(),
+            unet=unet(WIDTH),
+            text_encoder=text_encoder(),
+            tokenizer=tokenizer(),
+            scheduler=library.PNDMScheduler(
+                beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
+            ),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+
+    return save(folder, build)
 
 
 SDXL_UNET: dict[str, Any] = {

@@ -19,7 +19,7 @@ from graphflow.nodes.diffusion.loading.components import load_component, pool
 from graphflow.nodes.diffusion.loading.tiling import in_tiles, starts
 from graphflow.nodes.diffusion.models.model_info import require_model
 from graphflow.nodes.diffusion.models.network_info import check_controlnet, require_network
-from tests.nodes.conftest import Recorder
+from tests.helpers.recorder import Recorder
 
 
 def problems(node: Node, inputs: Mapping[str, PortType]) -> dict[str, Problem]:

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from graphflow import DepthMap, PortType
 from graphflow.nodes import LoadDepthMap, LoadImage, SaveDepthMap
 from graphflow.registry import Registry
-from tests.nodes.conftest import Recorder
-from tests.nodes.files.test_image_header import exif
-from tests.nodes.test_save_image import names, opened
+from tests.helpers.image_files import exif, names, opened
+from tests.helpers.recorder import Recorder
 
 
 def ramp(height: int = 3, width: int = 5) -> torch.Tensor:

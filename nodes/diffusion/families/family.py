@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 __all__ = [
+    "CONFIGURATIONS",
     "PROMPT_PARAMETERS",
     "Config",
     "Defaults",
@@ -44,6 +45,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 Mismatches = Callable[[Shapes, Config], "list[tuple[str, object, object]]"]
 """Where tensors differ from a configuration: (subject, found, expected); found is None where nothing was found."""
+
+CONFIGURATIONS = Path(__file__).parents[1] / "configurations"
+"""Configurations of the checkpoints that are published as one file: facts, written by us."""
 
 PROMPT_PARAMETERS = frozenset({"clip_skip", "prompt_syntax", "long_prompts", "beside"})
 """Parameters and ports that only families take whose prompts are read by CLIP alone."""
@@ -132,7 +136,7 @@ class SingleFileLayout:
     """A tensor that the denoiser cannot be without, where a prefix alone proves nothing."""
     mismatches: Mismatches
     """Compares the denoiser's tensors with its configuration."""
-    configurations: Path = Path(__file__).parents[1] / "configurations"
+    configurations: Path = CONFIGURATIONS
     """A folder for each kind, in the layout of diffusers, with JSON files only."""
 
 

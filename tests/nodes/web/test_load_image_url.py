@@ -16,9 +16,9 @@ import graphflow as gf
 from graphflow.cli import main
 from graphflow.nodes import LoadDepthMap, LoadImage, ResizeImage
 from graphflow.nodes.web import limits
+from tests.helpers.image_files import encoded
 from tests.helpers.picture_server import CERTIFICATE, Handler, PictureServer, serving, tunnelling
-from tests.nodes.conftest import Recorder
-from tests.nodes.files.test_image_header import encoded
+from tests.helpers.recorder import Recorder
 
 PNG = encoded(30, 20, "PNG")
 OTHER = encoded(24, 16, "PNG")

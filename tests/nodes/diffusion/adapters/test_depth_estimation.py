@@ -20,7 +20,9 @@ from graphflow.nodes import ControlNetDepth, EstimateDepth
 from graphflow.nodes.diffusion.loading.components import quiet
 from graphflow.nodes.diffusion.models.network_info import DEPTH_ESTIMATORS, find_network, require_network
 from tests.helpers.depth_models import KINDS, save_depth_model
-from tests.nodes.conftest import Recorder
+from tests.helpers.recorder import Recorder
+
+pytestmark = pytest.mark.numeric
 
 DISTANCE = ("dpt-dinov2", "depth-anything-metric", "glpn", "zoedepth")
 SIZES = [(64, 48), (97, 61), (33, 50)]

@@ -15,11 +15,14 @@ from graphflow.nodes.diffusion.families import Defaults
 from graphflow.nodes.diffusion.loading.components import pool
 from graphflow.nodes.diffusion.models.model_info import require_model
 from tests.helpers import tiny
-from tests.nodes.conftest import Recorder, diffusers
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference, generators
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import drawn, goes_through_pixels, picture, quietly
+from tests.helpers.drawing import PROMPT, drawn, goes_through_pixels
+from tests.helpers.libraries import diffusers, quietly
+from tests.helpers.numerics import difference, generators
+from tests.helpers.pictures import picture
+from tests.helpers.recorder import Recorder
 
-PROMPT = "a red ball and a blue cube on green grass"
+pytestmark = pytest.mark.numeric
+
 BETWEEN = f"{PROMPT}, a red cone on green grass and a blue ball on a cube, a red ball and a blue cube"
 """Longer than the window of CLIP, shorter than T5's."""
 

@@ -12,13 +12,14 @@ import graphflow as gf
 from graphflow.nodes import DecodeLatent, Image2Image, Text2Image
 from graphflow.nodes.diffusion.loading.components import make_scheduler
 from graphflow.nodes.diffusion.models.model_info import find_model, require_model
-from graphflow.nodes.diffusion.sampling.schedule import steps_between
+from graphflow.nodes.diffusion.sampling.samplers import steps_between
 from tests.helpers import tiny
-from tests.nodes.conftest import diffusers
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference, generators
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import depth, drawn, picture, quietly
+from tests.helpers.drawing import PROMPT, drawn
+from tests.helpers.libraries import diffusers, quietly
+from tests.helpers.numerics import difference, generators
+from tests.helpers.pictures import depth, picture
 
-PROMPT = "a red ball and a blue cube on green grass"
+pytestmark = pytest.mark.numeric
 
 
 @pytest.fixture(scope="module")

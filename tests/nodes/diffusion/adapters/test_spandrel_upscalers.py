@@ -22,8 +22,10 @@ from graphflow.nodes import EnlargeImage, SuperRes
 from graphflow.nodes.diffusion.checkpoints.safetensors_header import read_header
 from graphflow.nodes.diffusion.checkpoints.upscaler_header import recognise
 from graphflow.nodes.diffusion.loading.components import pool, quiet
-from tests.nodes.conftest import Recorder
-from tests.nodes.diffusion.checkpoints.test_upscaler_files import Shell
+from tests.helpers.pickles import Shell
+from tests.helpers.recorder import Recorder
+
+pytestmark = pytest.mark.numeric
 
 spandrel: Any = pytest.importorskip("spandrel", exc_type=ImportError)
 

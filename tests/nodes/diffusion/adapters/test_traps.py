@@ -16,9 +16,12 @@ import torch
 import graphflow as gf
 from graphflow.nodes import Denoise, EncodeImage, EncodePrompt, Image2Image, LoadImage, SuperRes, Text2Image, Upscale
 from tests.helpers import tiny
-from tests.nodes.conftest import Recorder
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import drawn, picture
+from tests.helpers.drawing import drawn
+from tests.helpers.numerics import difference
+from tests.helpers.pictures import picture
+from tests.helpers.recorder import Recorder
+
+pytestmark = pytest.mark.numeric
 
 PROMPT = "a red ball on green grass"
 

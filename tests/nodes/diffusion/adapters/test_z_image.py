@@ -22,12 +22,13 @@ from graphflow.nodes.diffusion.loading.components import load_component, quiet
 from graphflow.nodes.diffusion.memory.transformers import denoiser_activations, language_model_activations
 from graphflow.nodes.diffusion.models.model_info import find_problems, require_model
 from tests.helpers import tiny
-from tests.helpers.measure import peak_of, run_on
+from tests.helpers.drawing import drawn, goes_through_pixels
+from tests.helpers.libraries import diffusers, quietly, transformers
+from tests.helpers.measure import check_estimate, peak_of, run_on
+from tests.helpers.numerics import difference, generators
+from tests.helpers.pictures import picture
+from tests.helpers.recorder import Recorder
 from tests.helpers.tiny_checkpoints import weights
-from tests.nodes.conftest import Recorder, diffusers, transformers
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference, generators
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import drawn, goes_through_pixels, picture, quietly
-from tests.nodes.diffusion.memory.test_step_memory import check
 
 PROMPT = "a red ball and a blue cube on green grass"
 NEGATIVE = "a yellow cone"
@@ -333,7 +334,7 @@ def test_the_memory_of_the_denoiser(rows: int, columns: int, text: int, items: i
     with torch.no_grad():
         real = peak_of(partial(network, latents, torch.ones(items), [torch.zeros(text, 128)] * items))
     assert Z_IMAGE_TURBO.denoiser_memory is not None
-    check(
+    check_estimate(
         denoiser_activations(Z_IMAGE_TURBO.denoiser_memory, network.config, rows, columns, text, items, COMPUTE), real
     )
 
@@ -349,7 +350,7 @@ def test_the_memory_of_the_text_encoder(width: int, inner: int, heads: int, laye
         network = library.Qwen3Model(config).eval()
         ids, mask = torch.zeros(1, 512, dtype=torch.long), torch.arange(512)[None] < 100
         real = peak_of(partial(network, input_ids=ids, attention_mask=mask, output_hidden_states=True))
-    check(language_model_activations(config.to_dict(), 512, COMPUTE), real)
+    check_estimate(language_model_activations(config.to_dict(), 512, COMPUTE), real)
 
 
 def test_the_plan_knows_the_memory_of_every_step_and_a_budget_holds(turbo: Path) -> None:

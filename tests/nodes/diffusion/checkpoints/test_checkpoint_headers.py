@@ -6,7 +6,6 @@ import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,16 +18,12 @@ from graphflow.nodes.diffusion.families import Family, SingleFileLayout
 from graphflow.nodes.diffusion.families.flux import FLUX
 from graphflow.nodes.diffusion.families.sd3 import SD3
 from graphflow.nodes.diffusion.models.model_info import ModelInfo, find_model
+from tests.helpers.model_folders import problem
 from tests.helpers.original_layout import (
     Weights,
-    original_clip,
-    original_open_clip,
-    original_unet,
-    original_vae,
     save_header_only,
 )
-from tests.nodes.conftest import diffusers, transformers
-from tests.nodes.diffusion.models.test_model_info import problem
+from tests.helpers.published import described, original
 
 UNETS = (
     "stable-diffusion-1",
@@ -51,33 +46,6 @@ PUBLISHED = {
 def layout_of(family: Family) -> SingleFileLayout:
     assert family.single_file is not None
     return family.single_file
-
-
-def described(kind: str, name: str) -> Any:
-    """A component as our configuration describes it, without memory."""
-    folder = layout_of(SD3).configurations / kind / name
-    config = json.loads((folder / "config.json").read_text())
-    cls = config.get("_class_name") or config["architectures"][0]
-    with torch.device("meta"):
-        if "_class_name" in config:
-            return getattr(diffusers(), cls).from_config(config)
-        found = getattr(transformers(), cls)
-        return found(found.config_class.from_pretrained(str(folder)))
-
-
-def original(kind: str) -> Weights:
-    """All tensors of a published checkpoint of one file, as shapes."""
-    data = original_unet(described(kind, "unet").state_dict(), 2) | original_vae(described(kind, "vae").state_dict())
-    if kind == "stable-diffusion-1":
-        return data | original_clip(described(kind, "text_encoder").state_dict())
-    if kind in ("stable-diffusion-2", "x4-upscaler"):
-        return data | original_open_clip(described(kind, "text_encoder").state_dict(), "cond_stage_model.model.")
-    if kind == "stable-diffusion-xl":
-        data |= original_clip(described(kind, "text_encoder").state_dict(), "conditioner.embedders.0.transformer.")
-    place = 1 if kind == "stable-diffusion-xl" else 0
-    return data | original_open_clip(
-        described(kind, "text_encoder_2").state_dict(), f"conditioner.embedders.{place}.model."
-    )
 
 
 def empty(*shapes: tuple[str, tuple[int, ...]]) -> Weights:

@@ -19,12 +19,14 @@ from graphflow.nodes.diffusion.checkpoints.model_files import UnusableError
 from graphflow.nodes.diffusion.loading.components import load_component, quiet
 from graphflow.nodes.diffusion.models.model_info import ModelInfo, find_model, find_problems, require_model
 from tests.helpers import tiny
+from tests.helpers.drawing import drawn
+from tests.helpers.libraries import diffusers, quietly
+from tests.helpers.model_folders import problem
+from tests.helpers.numerics import difference, generators
 from tests.helpers.original_layout import save_header_only
 from tests.helpers.tiny_checkpoints import single_file, weights
-from tests.nodes.conftest import diffusers
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference, generators
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import drawn, quietly
-from tests.nodes.diffusion.models.test_model_info import problem
+
+pytestmark = pytest.mark.numeric
 
 COMPUTE = Compute()
 Tensors = dict[str, torch.Tensor]

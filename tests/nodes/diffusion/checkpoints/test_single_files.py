@@ -20,10 +20,12 @@ from graphflow.nodes.diffusion.families.sd3 import SD3
 from graphflow.nodes.diffusion.loading.components import load_component, load_tokenizer
 from graphflow.nodes.diffusion.models.model_info import ModelInfo, find_model, require_model
 from tests.helpers import tiny
+from tests.helpers.drawing import drawn
+from tests.helpers.model_folders import edit, problem
+from tests.helpers.numerics import difference
 from tests.helpers.tiny_checkpoints import single_file
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import drawn
-from tests.nodes.diffusion.models.test_model_info import edit, problem
+
+pytestmark = pytest.mark.numeric
 
 COMPUTE = gf.Compute()
 

@@ -29,6 +29,7 @@ from graphflow.nodes.diffusion.checkpoints.safetensors_header import read_header
 from graphflow.nodes.diffusion.checkpoints.upscaler_file import UpscalerFile, find_upscaler
 from graphflow.nodes.diffusion.checkpoints.upscaler_header import recognise
 from graphflow.nodes.diffusion.loading.weights_file import read_weights
+from tests.helpers.pickles import Creates, Shell
 
 
 def compact(scale: int = 4, channels: int = 3, width: int = 8) -> dict[str, torch.Tensor]:
@@ -230,23 +231,6 @@ def test_tensors_of_something_else_are_not_taken_for_an_upscaler(shapes: dict[st
 
 def test_shapes_are_read_without_the_tensors(upscaler: Path) -> None:
     assert read_header(upscaler).shapes == {name: tuple(tensor.shape) for name, tensor in compact(scale=3).items()}
-
-
-class Creates:
-    """What a malicious pickle holds: an object that, when read, has a file created."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
-
-
-class Shell(Creates):
-    def __reduce__(self) -> tuple[Any, ...]:
-        import os
-
-        return os.system, (f"touch {self.path}",)
 
 
 def malicious(folder: Path) -> Iterator[tuple[Path, Path]]:

@@ -17,7 +17,7 @@ from graphflow.nodes.diffusion.loading import components as models
 from graphflow.nodes.diffusion.loading.components import load_component, make_scheduler, quiet
 from graphflow.nodes.diffusion.loading.pool import Pool
 from graphflow.nodes.diffusion.models.model_info import require_model
-from tests.nodes.conftest import Recorder
+from tests.helpers.recorder import Recorder
 
 
 @pytest.fixture

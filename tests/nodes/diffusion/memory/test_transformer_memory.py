@@ -20,9 +20,10 @@ from graphflow.nodes.diffusion.loading.components import load_component, quiet
 from graphflow.nodes.diffusion.memory.transformers import denoiser_activations, prior_activations, t5_activations
 from graphflow.nodes.diffusion.models.model_info import require_model
 from tests.helpers import tiny
-from tests.helpers.measure import peak_of
-from tests.nodes.conftest import diffusers, transformers
-from tests.nodes.diffusion.memory.test_step_memory import check
+from tests.helpers.libraries import diffusers, transformers
+from tests.helpers.measure import check_estimate, peak_of
+
+pytestmark = pytest.mark.numeric
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,7 @@ def test_the_denoiser_of_sd3(rows: int, columns: int, text: int, items: int) -> 
         "pooled_projections": torch.zeros(items, 64), "timestep": torch.ones(items),
     }  # fmt: skip
     estimate = denoiser_activations(memory_of(SD3), network.config, rows, columns, text, items, Compute())
-    check(estimate, peak_of(partial(network, **given)))
+    check_estimate(estimate, peak_of(partial(network, **given)))
 
 
 @pytest.mark.parametrize("single", [0, 2])
@@ -71,7 +72,7 @@ def test_the_denoiser_of_flux(rows: int, columns: int, text: int, items: int, si
         "img_ids": torch.zeros(image, 3), "txt_ids": torch.zeros(text, 3),
     }  # fmt: skip
     estimate = denoiser_activations(memory_of(FLUX), network.config, rows, columns, text, items, Compute())
-    check(estimate, peak_of(partial(network, **given)))
+    check_estimate(estimate, peak_of(partial(network, **given)))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_t5(width: int, inner: int, heads: int, tokens: int) -> None:
     with quiet():
         network = library.T5EncoderModel(config).eval()
     real = peak_of(partial(network, torch.zeros(1, tokens, dtype=torch.long)))
-    check(t5_activations(config.to_dict(), tokens, Compute()), real)
+    check_estimate(t5_activations(config.to_dict(), tokens, Compute()), real)
 
 
 def test_the_prior_of_kandinsky() -> None:
@@ -98,7 +99,7 @@ def test_the_prior_of_kandinsky() -> None:
         "hidden_states": torch.zeros(2, 128), "timestep": torch.tensor(1), "proj_embedding": torch.zeros(2, 128),
         "encoder_hidden_states": torch.zeros(2, 77, 128),
     }  # fmt: skip
-    check(prior_activations(network.config, 2, Compute()), peak_of(partial(network, **given)))
+    check_estimate(prior_activations(network.config, 2, Compute()), peak_of(partial(network, **given)))
 
 
 @pytest.mark.parametrize("name", ["sd3", "flux", "kandinsky"])

@@ -16,11 +16,14 @@ from graphflow.cli import main
 from graphflow.nodes import ControlNetDepth, Denoise, EmptyLatent, EncodePrompt, Image2Image, Text2Image
 from graphflow.nodes.diffusion.sampling.a1111 import parse_a1111
 from tests.helpers import tiny
-from tests.nodes.conftest import Recorder, diffusers
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference, generators
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import depth, drawn, picture, quietly
+from tests.helpers.drawing import PROMPT, drawn
+from tests.helpers.libraries import diffusers, quietly
+from tests.helpers.numerics import difference, generators
+from tests.helpers.pictures import depth, picture
+from tests.helpers.recorder import Recorder
 
-PROMPT = "a red ball and a blue cube on green grass"
+pytestmark = pytest.mark.numeric
+
 LONG = ". ".join(["a red ball and a blue cube on green grass, under a blue sky, at night"] * 6)
 """Of several windows of the tiny text encoders (32 tokens) and of the pocket model's."""
 UNWANTED = "a cone, snow"

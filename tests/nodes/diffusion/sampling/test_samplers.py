@@ -21,9 +21,12 @@ from graphflow.nodes.diffusion.loading.components import make_scheduler
 from graphflow.nodes.diffusion.models.model_info import require_model
 from graphflow.nodes.diffusion.sampling.samplers import SAMPLERS
 from tests.helpers import tiny
-from tests.nodes.conftest import diffusers
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference, generators
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import drawn, picture, quietly
+from tests.helpers.drawing import drawn
+from tests.helpers.libraries import diffusers, quietly
+from tests.helpers.numerics import difference, generators
+from tests.helpers.pictures import picture
+
+pytestmark = pytest.mark.numeric
 
 PROMPT = "a red ball on green grass"
 

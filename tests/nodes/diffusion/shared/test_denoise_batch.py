@@ -27,9 +27,11 @@ from graphflow.nodes.diffusion.loading.components import load_component
 from graphflow.nodes.diffusion.models.model_info import require_model
 from graphflow.nodes.diffusion.sampling.samplers import SAMPLERS
 from tests.helpers import tiny
-from tests.nodes.conftest import Recorder
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import depth, picture
+from tests.helpers.numerics import difference
+from tests.helpers.pictures import depth, picture
+from tests.helpers.recorder import Recorder
+
+pytestmark = pytest.mark.numeric
 
 TEXTS = ("a red ball and a blue cube on green grass", "a blue cone", "a green cube and a red cone")
 SEEDS = (7, 2**64 - 1, 40)
