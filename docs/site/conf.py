@@ -67,7 +67,7 @@ CONTENTS: dict[str, dict[str, tuple[str, ...]]] = {
             "docs/conventions",
             "docs/problems",
         ),
-        "Extend": ("docs/write-a-node", "examples/tiny_pack/README", "CONTRIBUTING"),
+        "Extend": ("docs/write-a-node", "docs/add-a-family", "examples/tiny_pack/README", "CONTRIBUTING"),
         "Reference": ("docs/reference/graphflow", "docs/reference/nodes", "docs/reference/events"),
         "Understand": ("docs/principles", "docs/design"),
         "Results": (
