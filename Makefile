@@ -1,6 +1,7 @@
 # make demo    install what is needed into .venv, draw a first picture, print its path
 # make test    run the tests, two files at a time, and those of numbers again with the processor's other instructions
 # make check   lint, types, import rules
+# make docs    build the site of the pages into build/site
 # make bench   measure, and print the tables of benchmarks/README.md
 # make clean   remove the environment and everything that was made
 
@@ -8,7 +9,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check bench install clean
+.PHONY: demo test check docs bench install clean
 
 # torch comes first and alone: a pinned torch that is there already keeps pip from choosing another build of it
 $(VENV)/runtime: pyproject.toml constraints.txt
@@ -20,6 +21,10 @@ $(VENV)/runtime: pyproject.toml constraints.txt
 
 $(VENV)/develop: $(VENV)/runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/documentation: $(VENV)/runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
 
 install: $(VENV)/develop
@@ -39,6 +44,11 @@ check: $(VENV)/develop
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# a link or reference that leads nowhere is an error; all of them are shown
+docs: $(VENV)/documentation
+	$(BIN)/python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going -c docs/site -d build/doctrees . build/site
+	@echo build/site/index.html
 
 bench: $(VENV)/develop
 	$(BIN)/python -m benchmarks

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from graphflow import DepthMap, Expansion, Field, Latent, ModelRef, PortType, Problem, Text
 from graphflow.nodes.denoise_controlnet import DenoiseControlNet
-from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.models.network_info import find_network
 from graphflow.nodes.diffusion.sampling.prompts import (
@@ -51,7 +51,7 @@ class ControlNetDepth(ModelNode, version=1):
     are inverse depth: near is 1.
     """
 
-    task: ClassVar[Task | None] = "text-to-image"
+    tasks: ClassVar[Tasks] = ("text-to-image",)
 
     controlnet: ControlNetRef = "pocket-controlnet-depth"
     depth_estimator: ModelRef = Field(

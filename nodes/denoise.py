@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from graphflow import Conditioning, Context, DepthMap, Field, Latent, PortType, Problem
 from graphflow.nodes.denoising_node import DenoisingNode
-from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.diffusion.sampling.schedule import steps_between
-from graphflow.nodes.diffusion.shared.adapters import Control, Draws, Sampling
+from graphflow.nodes.diffusion.shared.adapters import Control, Sampling, TextToImageAdapter
 from graphflow.nodes.diffusion.shared.checks import check_guidance, check_negative, check_redrawing, check_strength
 from graphflow.nodes.diffusion.shared.parameters import (
     AfterEncoding,
@@ -38,7 +38,7 @@ class Denoise(DenoisingNode, version=1):
     (with the sampler lcm; 1.3e-5 with the models' own).
     """
 
-    task: ClassVar[Task | None] = "image-to-image"
+    tasks: ClassVar[Tasks] = ("text-to-image", "image-to-image")
     joins: ClassVar[bool] = True
 
     steps: ScheduleSteps = None
@@ -72,6 +72,9 @@ class Denoise(DenoisingNode, version=1):
         if latent.noise == 1.0 and "text-to-image" not in info.tasks:
             message = f'the model "{info.reference}" only redraws, but found latents of pure noise'
             yield Problem("model.unsupported", message, "model", "let another model of its family draw first")
+        if latent.noise is not None and latent.noise < 1.0 and "image-to-image" not in info.tasks:
+            message = f'the model "{info.reference}" only draws from noise, but found latents of a picture'
+            yield Problem("model.unsupported", message, "model", "choose a model that redraws, or an EmptyLatent")
         yield from check_redrawing(info, latent, steps, self.strength, self.denoising_end)
         yield from check_strength(info, steps, 1.0 if self.strength is None else self.strength)
         yield from check_negative(info, self.guidance(info), inputs)
@@ -130,7 +133,7 @@ class Denoise(DenoisingNode, version=1):
             after_encoding=self.after_encoding,
         )
         control = self._control(latent, depth_map)
-        backend: Draws = self.adapter(context)
+        backend: TextToImageAdapter = self.adapter(context)
         if latent.noise == 1.0:
             if sampling.strength != 1.0:
                 raise ValueError(
@@ -150,11 +153,4 @@ class Denoise(DenoisingNode, version=1):
     def _steps(self, info: ModelInfo | None, latent: PortType) -> int | None:
         if self.steps is not None or latent.steps is not None:
             return self.steps or latent.steps
-        return self.setting(info, "steps", self._task(info)) if info else None
-
-    def guidance(self, info: ModelInfo) -> float:
-        """The guidance scale, or where it is not given the model's own for what it draws."""
-        return float(self.setting(info, "guidance_scale", self._task(info)))
-
-    def _task(self, info: ModelInfo) -> Task:
-        return "text-to-image" if "text-to-image" in info.tasks else "image-to-image"
+        return self.setting(info, "steps") if info else None

@@ -51,7 +51,7 @@ class DenoisingNode(BatchedNode, abstract=True):
         info = self.known
         if info is None:
             return None
-        guided = info.family.guides_away(self.guidance(info))
+        guided = info.family.uses_negative_prompt(self.guidance(info))
         made = self.output_types(inputs)["latent"]
         return denoising_memory(info, made, compute, guided=guided, controlnet=controlnet, tile=tile)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from graphflow import Context, Latent, PortType, Problem
-from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.shared.checks import check_size
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
@@ -21,7 +21,7 @@ class EmptyLatent(ModelNode, version=1, cached=False):
     its seed.
     """
 
-    task: ClassVar[Task | None] = "text-to-image"
+    tasks: ClassVar[Tasks] = ("text-to-image",)
 
     width: PictureSide = None
     height: PictureSide = None

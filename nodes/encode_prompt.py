@@ -15,7 +15,7 @@ from graphflow.nodes.diffusion.sampling.prompts import (
     check_reading,
     reading_of,
 )
-from graphflow.nodes.diffusion.shared.adapters import ReadsPrompts
+from graphflow.nodes.diffusion.shared.adapters import PromptAdapter
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
 
 __all__ = ["EncodePrompt"]
@@ -63,7 +63,7 @@ class EncodePrompt(ModelNode, version=1):
 
     def networks(self, info: ModelInfo) -> Iterable[str]:
         """The text encoders."""
-        return [name for name in info.family.tokenizers if name in info.components]
+        return [name for name in info.family.text_encoders if name in info.components]
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
         """The text encoder."""
@@ -72,10 +72,10 @@ class EncodePrompt(ModelNode, version=1):
 
     def run(self, *, text: Text, beside: Text | None = None, context: Context) -> Conditioning:
         """Encode one prompt."""
-        backend: ReadsPrompts = self.adapter(context)
+        backend: PromptAdapter = self.adapter(context)
         reading = reading_of(self)
         if reading == PromptReading():
-            embeds, pooled = backend.encode_prompt(text, negative=self.negative, warn=context.warn)
+            encoded = backend.encode_prompt(text, negative=self.negative, warn=context.warn)
         else:
-            embeds, pooled = backend.read_prompt(text, reading, beside=beside, negative=self.negative)
-        return Conditioning(embeds, self.required.text_space, pooled)
+            encoded = backend.read_prompt(text, reading, beside=beside, negative=self.negative)
+        return Conditioning(encoded.embeds, self.required.text_space, encoded.pooled, encoded.mask)

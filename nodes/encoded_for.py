@@ -56,7 +56,7 @@ def prompts_for(
     wanted = EncodePrompt(model=info.reference, **how)
     # Where it makes no difference, equal texts are one step.
     unwanted = EncodePrompt(model=info.reference, negative=info.zeros_for_no_negative, **{**how, "clip_skip": None})
-    if not info.family.guides_away(guidance_scale):
+    if not info.family.uses_negative_prompt(guidance_scale):
         return {"positive": g.add(wanted, text=prompt), "negative": None}
     beside = {"positive": negative_prompt, "negative": prompt} if reading.varies else {}
     return {
@@ -69,13 +69,20 @@ def prompts_of(
     info: ModelInfo, positive: Conditioning, negative: Conditioning | None, guidance_scale: float
 ) -> Prompts:
     """What an adapter takes of the two ports. Raises ValueError where guidance has no negative prompt."""
-    guided = info.family.guides_away(guidance_scale)
+    guided = info.family.uses_negative_prompt(guidance_scale)
     if guided and negative is None:
-        raise ValueError(f"guidance_scale {guidance_scale:g} needs a negative prompt; connect one, or set it to 1")
+        off = info.family.guidance_threshold
+        raise ValueError(
+            f"guidance_scale {guidance_scale:g} needs a negative prompt; connect one, or set it to {off:g}"
+        )
     if negative and guided and negative.embeds.shape[1:] != positive.embeds.shape[1:]:
         raise ValueError(
             f"found a prompt of {positive.embeds.shape[1]} tokens and a negative prompt of {negative.embeds.shape[1]}, "
             "expected equally many; give each EncodePrompt the other's text at 'beside'"
         )
-    unwanted = Encoded(negative.embeds, negative.pooled) if negative and guided else None
-    return Prompts(Encoded(positive.embeds, positive.pooled), unwanted)
+    unwanted = _encoded(negative) if negative and guided else None
+    return Prompts(_encoded(positive), unwanted)
+
+
+def _encoded(prompt: Conditioning) -> Encoded:
+    return Encoded(prompt.embeds, prompt.pooled, prompt.mask)

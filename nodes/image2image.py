@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from graphflow import Expansion, Latent, PortType, Problem, Text
 from graphflow.nodes.denoise import Denoise
-from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.prompts import (
     ClipSkip,
@@ -35,7 +35,7 @@ class Image2Image(ModelNode, version=1):
     refiner does for a base; nothing is added to them, and ``strength`` is left out.
     """
 
-    task: ClassVar[Task | None] = "image-to-image"
+    tasks: ClassVar[Tasks] = ("image-to-image",)
 
     strength: Strength = None
     steps: ScheduleSteps = None

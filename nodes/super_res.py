@@ -19,10 +19,10 @@ from graphflow import (
 )
 from graphflow.nodes.denoising_node import DenoisingNode
 from graphflow.nodes.diffusion.checkpoints.upscaler_file import is_upscaler_file
-from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
-from graphflow.nodes.diffusion.shared.adapters import Sampling, SuperResolves
+from graphflow.nodes.diffusion.shared.adapters import Sampling, SuperResolutionAdapter
 from graphflow.nodes.diffusion.shared.checks import check_negative, check_tiles
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
 from graphflow.nodes.diffusion.shared.parameters import GuidanceScale, NoiseSeed, Steps, TileOverlap, TileSize
@@ -38,7 +38,7 @@ FACTOR = 4
 class _SuperResolving(ModelNode, abstract=True):
     """The parameters of both nodes."""
 
-    task: ClassVar[Task | None] = "super-resolution"
+    tasks: ClassVar[Tasks] = ("super-resolution",)
 
     model: ModelRef = Field("pocket-x4", description='"pocket-x4", a hub id with optional @revision, or a folder')
     noise_level: int | None = Field(
@@ -101,7 +101,7 @@ class DenoiseSuperRes(_SuperResolving, DenoisingNode, version=1):
         """Enlarge a batch. Raises ValueError where guidance has no negative prompt."""
         info = self.required
         guidance_scale = self.guidance(info)
-        backend: SuperResolves = self.adapter(context)
+        backend: SuperResolutionAdapter = self.adapter(context)
         data = backend.super_resolve(
             image.pixels,
             prompts_of(info, positive, negative, guidance_scale),

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from graphflow import Expansion, Latent, PortType, Problem, Text
 from graphflow.nodes.denoise import Denoise
-from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.prompts import (
     ClipSkip,
@@ -39,7 +39,7 @@ class Text2Image(ModelNode, version=1):
     the same picture made alone.
     """
 
-    task: ClassVar[Task | None] = "text-to-image"
+    tasks: ClassVar[Tasks] = ("text-to-image",)
 
     width: PictureSide = None
     height: PictureSide = None

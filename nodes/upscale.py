@@ -15,10 +15,10 @@ from graphflow import (
     Text,
 )
 from graphflow.nodes.denoising_node import DenoisingNode
-from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT
-from graphflow.nodes.diffusion.shared.adapters import Sampling, Upscales
+from graphflow.nodes.diffusion.shared.adapters import Sampling, UpscaleAdapter
 from graphflow.nodes.diffusion.shared.checks import check_negative, cut_down, cut_size
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
 from graphflow.nodes.diffusion.shared.parameters import AfterEncoding, GuidanceScale, NoiseSeed, Steps
@@ -30,7 +30,7 @@ __all__ = ["DenoiseUpscale", "Upscale"]
 class _Upscaling(ModelNode, abstract=True):
     """The parameters of both nodes."""
 
-    task: ClassVar[Task | None] = "upscale"
+    tasks: ClassVar[Tasks] = ("upscale",)
 
     model: ModelRef = Field("pocket-x2", description='"pocket-x2", a hub id with optional @revision, or a folder')
     steps: Steps = None
@@ -76,7 +76,7 @@ class DenoiseUpscale(_Upscaling, DenoisingNode, version=1):
         guidance_scale = self.guidance(info)
         if latent.space != info.space or latent.noise:
             raise ValueError(f'found {latent!r}, noisy at {latent.noise:g}; expected clean latents of "{info.space}"')
-        backend: Upscales = self.adapter(context)
+        backend: UpscaleAdapter = self.adapter(context)
         data = backend.upscale(
             latent.data,
             prompts_of(info, positive, negative, guidance_scale),

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from graphflow.nodes.diffusion.checkpoints.kinds import CONFIGURATIONS
+from graphflow.nodes.diffusion.families.family import CONFIGURATIONS
 from tests.helpers.libraries import diffusers, transformers
 from tests.helpers.original_layout import Weights, original_clip, original_open_clip, original_unet, original_vae
 

@@ -13,6 +13,7 @@ from typing import Any
 from graphflow import Problem
 from graphflow.nodes.diffusion.checkpoints.location import model_problem, pickle_problem, pull_command
 from graphflow.nodes.diffusion.checkpoints.safetensors_header import DamagedError, Header, read_header
+from graphflow.nodes.diffusion.families import LoraLayout
 from graphflow.nodes.files.file_digest import file_digest
 
 __all__ = [
@@ -37,11 +38,11 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AppliedLora:
-    """A LoRA with keys for a component, how strongly it counts, and the pipeline of diffusers that reads it."""
+    """A LoRA with keys for a component, how strongly it counts, and how LoRAs of the family are read."""
 
     path: Path
     weight: float
-    pipeline: str
+    layout: LoraLayout
 
 
 @dataclass(frozen=True, slots=True)

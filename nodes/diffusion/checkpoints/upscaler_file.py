@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from graphflow import Problem, WorkflowError
-from graphflow.nodes.diffusion.checkpoints.kinds import kind_of
+from graphflow.nodes.diffusion.checkpoints.kinds import configuration_of
 from graphflow.nodes.diffusion.checkpoints.location import HubReference, in_hub_cache, model_problem
 from graphflow.nodes.diffusion.checkpoints.model_files import changed
 from graphflow.nodes.diffusion.checkpoints.safetensors_header import DamagedError, read_header
@@ -68,7 +68,7 @@ def is_upscaler_file(reference: str) -> bool:
 @lru_cache(maxsize=256)
 def _is_checkpoint(path: Path, written: int) -> bool:
     try:
-        return kind_of(read_header(path)) is not None
+        return configuration_of(read_header(path)) is not None
     except (OSError, DamagedError):
         return False
 

@@ -58,12 +58,12 @@ def check_redrawing(
 
     ``strength`` is None where it was not given; ``end`` is the share of the noise schedule after which to stop.
     """
-    if end is not None and not info.family.hands_over:
+    if end is not None and not info.family.supports_denoising_end:
         yield _no_hand_over(info, "denoising_end")
     if not source.partly_noisy or source.noise is None:
         return
     start = 1 - source.noise
-    if not info.family.hands_over:
+    if not info.family.supports_denoising_end:
         yield _no_hand_over(info, None)
     if strength is not None:
         message = f"found strength {strength:g} for latents that are noisy at {source.noise:g} already"
@@ -87,11 +87,12 @@ def _no_hand_over(info: ModelInfo, field: str | None) -> Problem:
 
 def check_negative(info: ModelInfo, guidance_scale: float, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
     """An error for guidance away from a prompt that is not connected."""
-    if info.family.guides_away(guidance_scale) and "negative" not in inputs:
+    if info.family.uses_negative_prompt(guidance_scale) and "negative" not in inputs:
+        off = info.family.guidance_threshold
         yield Problem(
             "port.missing",
             f"the port 'negative' is not connected, but guidance_scale {guidance_scale:g} needs it",
-            hint="connect an EncodePrompt with an empty text, or set guidance_scale to 1",
+            hint=f"connect an EncodePrompt with an empty text, or set guidance_scale to {off:g}",
         )
 
 

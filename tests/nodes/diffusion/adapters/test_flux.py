@@ -55,8 +55,16 @@ def direct(cls: str, folder: Path) -> Any:
 
 def test_dev_and_schnell_are_told_apart_by_whether_they_take_guidance(dev: Path, schnell: Path, tmp_path: Path) -> None:
     one, two = require_model(str(dev)), require_model(str(schnell))
-    assert (one.family.name, one.family.guidance, one.family.t5_window) == ("flux", "distilled", 512)
-    assert (two.family.name, two.family.guidance, two.family.t5_window) == ("flux-schnell", "none", 256)
+    assert (one.family.name, one.family.guidance, one.family.text_encoders["text_encoder_2"].window) == (
+        "flux",
+        "distilled",
+        512,
+    )
+    assert (two.family.name, two.family.guidance, two.family.text_encoders["text_encoder_2"].window) == (
+        "flux-schnell",
+        "none",
+        256,
+    )
     assert one.defaults["text-to-image"] == Defaults(steps=28, guidance_scale=3.5)
     assert one.defaults["image-to-image"] == Defaults(steps=28, guidance_scale=7.0, strength=0.6)
     assert two.defaults["text-to-image"].steps == two.defaults["image-to-image"].steps == 4

@@ -45,7 +45,7 @@ def test_what_base_and_refiner_are_is_read_from_their_files(base: Path, refiner:
     assert one.space == two.space == "sdxl"
     assert one.text_space != two.text_space
     assert (one.zeros_for_no_negative, two.zeros_for_no_negative) == (True, False)
-    problem = find_model(str(refiner), "text-to-image")
+    problem = find_model(str(refiner), ("text-to-image",))
     assert isinstance(problem, gf.Problem)
     assert "of the family sdxl-refiner, expected one of the families stable-diffusion, sdxl" in problem.message
 

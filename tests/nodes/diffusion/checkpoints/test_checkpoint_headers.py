@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from graphflow import Problem
-from graphflow.nodes.diffusion.checkpoints.kinds import CONFIGURATIONS, kind_of
+from graphflow.nodes.diffusion.checkpoints.kinds import configuration_of
 from graphflow.nodes.diffusion.checkpoints.safetensors_header import read_header
-from graphflow.nodes.diffusion.checkpoints.shapes import mismatches
 from graphflow.nodes.diffusion.checkpoints.upscaler_file import is_upscaler_file
+from graphflow.nodes.diffusion.families import Family, SingleFileLayout
+from graphflow.nodes.diffusion.families.flux import FLUX
+from graphflow.nodes.diffusion.families.sd3 import SD3
 from graphflow.nodes.diffusion.models.model_info import ModelInfo, find_model
 from tests.helpers.model_folders import problem
 from tests.helpers.original_layout import (
@@ -39,6 +41,11 @@ PUBLISHED = {
     "stable-diffusion-3-medium": {"transformer": 2_028_328_000},
 }
 """Parameters of the published models."""
+
+
+def layout_of(family: Family) -> SingleFileLayout:
+    assert family.single_file is not None
+    return family.single_file
 
 
 def empty(*shapes: tuple[str, tuple[int, ...]]) -> Weights:
@@ -93,7 +100,8 @@ def test_what_a_file_of_full_size_is_is_told_from_its_header(name: str, tmp_path
     path = tmp_path / "model.safetensors"
     save_header_only(tensors, path)
     header = read_header(path)
-    assert kind_of(header) == kind
+    found = configuration_of(header)
+    assert (found and found.name) == kind
     utilities = importlib.import_module("diffusers.loaders.single_file_utils")
     assert utilities.infer_diffusers_model_type(tensors) == (theirs or THEIRS[kind])
 
@@ -163,11 +171,12 @@ def test_shapes_that_do_not_fit_are_refused(change: dict[str, tuple[int, ...]], 
 
 
 def test_transformers_are_held_against_their_configurations() -> None:
-    for kind, tensors in (("flux-dev", flux()), ("stable-diffusion-3-medium", sd3(prefix=""))):
-        config = json.loads((CONFIGURATIONS / kind / "transformer/config.json").read_text())
+    for family, kind, tensors in ((FLUX, "flux-dev", flux()), (SD3, "stable-diffusion-3-medium", sd3(prefix=""))):
+        layout = layout_of(family)
+        config = json.loads((layout.configurations / kind / "transformer/config.json").read_text())
         shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-        assert mismatches(config["_class_name"], shapes, config) == []
-        assert mismatches(config["_class_name"], shapes, {**config, "num_layers": 7, "joint_attention_dim": 8}) != []
+        assert layout.mismatches(shapes, config) == []
+        assert layout.mismatches(shapes, {**config, "num_layers": 7, "joint_attention_dim": 8}) != []
 
 
 @pytest.mark.parametrize(

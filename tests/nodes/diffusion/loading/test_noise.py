@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers.utils import torch_utils
 
-from graphflow.nodes.diffusion.loading import noise
+from graphflow.nodes.diffusion.loading import noise_in_float32 as noise
 
 HALVES = [torch.float16, torch.bfloat16]
 SHAPE = (2, 4, 8, 8)

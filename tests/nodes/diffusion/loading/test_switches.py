@@ -167,7 +167,7 @@ class TestLayoutAndCompilation:
         network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.SiLU())
         values = torch.rand(1, 3, 8, 8)
         plain = network(values)
-        switches.placed(network, "UNet2DConditionModel", Compute(compile=True))
+        switches.placed(network, Compute(compile=True), compiled=True)
         assert largest(network(values) - plain) < 1e-5
 
 

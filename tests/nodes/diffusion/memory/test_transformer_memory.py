@@ -13,6 +13,9 @@ import torch
 import graphflow as gf
 from graphflow import Compute
 from graphflow.nodes import Text2Image
+from graphflow.nodes.diffusion.families import Family, TokenMemory
+from graphflow.nodes.diffusion.families.flux import FLUX
+from graphflow.nodes.diffusion.families.sd3 import SD3
 from graphflow.nodes.diffusion.loading.components import load_component, quiet
 from graphflow.nodes.diffusion.memory.transformers import denoiser_activations, prior_activations, t5_activations
 from graphflow.nodes.diffusion.models.model_info import require_model
@@ -27,6 +30,11 @@ pytestmark = pytest.mark.numeric
 def _single(one_thread: None) -> Iterator[None]:
     with torch.no_grad():
         yield
+
+
+def memory_of(family: Family) -> TokenMemory:
+    assert family.denoiser_memory is not None
+    return family.denoiser_memory
 
 
 SIZES = [(64, 64, 77, 1), (32, 32, 333, 2), (24, 40, 77, 1)]
@@ -45,7 +53,7 @@ def test_the_denoiser_of_sd3(rows: int, columns: int, text: int, items: int) -> 
         "hidden_states": torch.zeros(items, 16, rows, columns), "encoder_hidden_states": torch.zeros(items, text, 128),
         "pooled_projections": torch.zeros(items, 64), "timestep": torch.ones(items),
     }  # fmt: skip
-    estimate = denoiser_activations("SD3Transformer2DModel", network.config, rows, columns, text, items, Compute())
+    estimate = denoiser_activations(memory_of(SD3), network.config, rows, columns, text, items, Compute())
     check_estimate(estimate, peak_of(partial(network, **given)))
 
 
@@ -63,7 +71,7 @@ def test_the_denoiser_of_flux(rows: int, columns: int, text: int, items: int, si
         "pooled_projections": torch.zeros(items, 64), "timestep": torch.ones(items), "guidance": torch.ones(items),
         "img_ids": torch.zeros(image, 3), "txt_ids": torch.zeros(text, 3),
     }  # fmt: skip
-    estimate = denoiser_activations("FluxTransformer2DModel", network.config, rows, columns, text, items, Compute())
+    estimate = denoiser_activations(memory_of(FLUX), network.config, rows, columns, text, items, Compute())
     check_estimate(estimate, peak_of(partial(network, **given)))
 
 

@@ -61,7 +61,7 @@ def prompts(node: Denoise, text: str, context: Recorder) -> Arguments:
         return {port: Conditioning(imagined[row], info.text_space) for row, port in enumerate(("positive", "negative"))}
     encode = EncodePrompt(model=node.model)
     found = {"positive": encode.run(text=text, context=context)}
-    if info.family.guides_away(node.guidance_scale or 1.0):
+    if info.family.uses_negative_prompt(node.guidance_scale or 1.0):
         found["negative"] = encode.run(text=f"a cone, no {text[:10]}", context=context)
     return found
 
