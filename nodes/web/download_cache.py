@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from graphflow.files import cache_folder, write_atomically
-from graphflow.nodes.web import limits
-from graphflow.nodes.web.content import Download, Validators
+from graphflow.nodes.web import transfer
+from graphflow.nodes.web.transfer import Download, Validators
 from graphflow.nodes.web.url import Url
 
 __all__ = ["DownloadCache", "Kept", "downloads_folder"]
@@ -117,10 +117,10 @@ class DownloadCache:
         """Remove what was used least recently until the rest is small enough; ``new`` stays in any case."""
         files = sorted(_files(self.folder / "content"), key=lambda file: file[1])
         total = sum(size for _, _, size in files)
-        if total <= limits.CACHE_BYTES:
+        if total <= transfer.CACHE_BYTES:
             return
         for path, _, size in files:
-            if total <= limits.CACHE_BYTES:
+            if total <= transfer.CACHE_BYTES:
                 break
             if path != new:
                 with contextlib.suppress(OSError):

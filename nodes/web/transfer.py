@@ -1,25 +1,52 @@
-"""What comes from a URL, and what tells whether it has changed."""
+"""The content of a URL, and the bounds within which it is downloaded and kept."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Download", "Validators"]
+__all__ = [
+    "CACHE_BYTES",
+    "CONNECT_SECONDS",
+    "DOWNLOAD_BYTES",
+    "READ_SECONDS",
+    "REDIRECTS",
+    "WHOLE_SECONDS",
+    "Download",
+    "Validators",
+]
+
+CONNECT_SECONDS = 10.0
+"""The longest wait for the resolver, for a connection, and for a TLS handshake."""
+
+READ_SECONDS = 20.0
+"""The longest wait for the next bytes."""
+
+WHOLE_SECONDS = 120.0
+"""A whole download, redirects included."""
+
+DOWNLOAD_BYTES = 64 << 20
+"""A picture."""
+
+REDIRECTS = 5
+"""How often a URL may lead to another one."""
+
+CACHE_BYTES = 1 << 30
+"""Sum of all pictures that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """What tells whether the content at a URL is still the same (RFC 9110, section 8.8), None where it is not told."""
+    """Headers by which a server recognises content that has not changed (RFC 9110, section 8.8), None where absent."""
 
     url: str
-    """Where the content came from, redirects followed: validators hold for that URL alone."""
+    """Source of the content, redirects followed: validators hold for that URL alone."""
     etag: str | None = None
     last_modified: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """What came."""
+    """Bytes that were downloaded, with their validators."""
 
     content: bytes
     validators: Validators
