@@ -17,8 +17,7 @@ from graphflow.nodes.diffusion.sampling.prompts import (
     reading_of,
 )
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
-from graphflow.nodes.diffusion.shared.checks import check_size, check_strength, cut_down, cut_size
-from graphflow.nodes.diffusion.shared.controlnet import check_control
+from graphflow.nodes.diffusion.shared.checks import check_control, check_size, check_strength, cut_down, cut_size
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
 from graphflow.nodes.diffusion.shared.parameters import (
     BatchSize,

@@ -8,8 +8,7 @@ from graphflow import Conditioning, Context, DepthMap, Field, Latent, PortType, 
 from graphflow.nodes.denoising_node import DenoisingNode
 from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
-from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
-from graphflow.nodes.diffusion.sampling.schedule import steps_between
+from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler, steps_between
 from graphflow.nodes.diffusion.shared.adapters import Control, Sampling, TextToImageAdapter
 from graphflow.nodes.diffusion.shared.checks import check_guidance, check_negative, check_redrawing, check_strength
 from graphflow.nodes.diffusion.shared.parameters import (

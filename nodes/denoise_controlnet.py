@@ -9,7 +9,7 @@ from graphflow.nodes.denoise import Denoise
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.models.network_info import NetworkInfo, find_network, require_network
 from graphflow.nodes.diffusion.shared.adapters import Control
-from graphflow.nodes.diffusion.shared.controlnet import check_control
+from graphflow.nodes.diffusion.shared.checks import check_control
 from graphflow.nodes.diffusion.shared.parameters import ConditioningScale, ControlEnd, ControlNetRef, ControlStart
 
 __all__ = ["DenoiseControlNet"]

@@ -7,10 +7,9 @@ from graphflow import Compute, Context, Field, Image, Latent, Memory, PortType, 
 from graphflow.nodes.diffusion.memory.steps import encoding_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.shared.adapters import Adapter
-from graphflow.nodes.diffusion.shared.checks import floored
+from graphflow.nodes.diffusion.shared.checks import floored, with_smaller_tiles
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
 from graphflow.nodes.diffusion.shared.parameters import VaeTileSize
-from graphflow.nodes.diffusion.shared.tile_sizes import with_smaller_tiles
 
 __all__ = ["EncodeImage"]
 

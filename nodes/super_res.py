@@ -23,10 +23,9 @@ from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.diffusion.shared.adapters import Sampling, SuperResolutionAdapter
-from graphflow.nodes.diffusion.shared.checks import check_negative, check_tiles
+from graphflow.nodes.diffusion.shared.checks import check_negative, check_tiles, with_smaller_tiles
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
 from graphflow.nodes.diffusion.shared.parameters import GuidanceScale, NoiseSeed, Steps, TileOverlap, TileSize
-from graphflow.nodes.diffusion.shared.tile_sizes import with_smaller_tiles
 from graphflow.nodes.encoded_for import prompts_for, prompts_of
 from graphflow.nodes.enlarge_image import EnlargeImage
 

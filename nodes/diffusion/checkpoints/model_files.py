@@ -20,10 +20,10 @@ __all__ = [
     "AppliedLora",
     "Component",
     "UnusableError",
-    "changed",
     "check_whole",
     "component_dtype",
     "component_in",
+    "mtime_ns",
     "read_json",
     "variant_warning",
 ]
@@ -83,7 +83,7 @@ def component_dtype(config: Mapping[str, Any], dtype: str) -> str:
     return "float32" if dtype == "float16" and config.get("force_upcast") is True else dtype
 
 
-def changed(path: Path | os.DirEntry[str]) -> int:
+def mtime_ns(path: Path | os.DirEntry[str]) -> int:
     """When a file was written (ns), 0 where there is none: what was read from it is remembered as long."""
     try:
         return path.stat().st_mtime_ns

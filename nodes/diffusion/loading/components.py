@@ -24,15 +24,14 @@ import transformers
 
 from graphflow import Compute, Memory
 from graphflow.machine.memory import free_memory
-from graphflow.nodes.diffusion.checkpoints.model_files import Component, changed, component_dtype
+from graphflow.nodes.diffusion.checkpoints.model_files import Component, component_dtype, mtime_ns
 from graphflow.nodes.diffusion.families import class_of
 from graphflow.nodes.diffusion.loading.checkpoint_loading import from_checkpoint, fuse_loras
 from graphflow.nodes.diffusion.loading.conversion import converted_in_parts
-from graphflow.nodes.diffusion.loading.heap import give_back
 from graphflow.nodes.diffusion.loading.noise_in_float32 import draw_noise_in_float32
 from graphflow.nodes.diffusion.loading.pool import Pool
+from graphflow.nodes.diffusion.loading.process import give_back, limit_threads
 from graphflow.nodes.diffusion.loading.switches import copied, placed, release
-from graphflow.nodes.diffusion.loading.threads import limit_threads
 from graphflow.nodes.diffusion.memory.networks import weight_bytes
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.models.network_info import IMAGE_PROCESSOR
@@ -205,7 +204,7 @@ def load_image_processor(folder: Path) -> Any:
                 str(folder), backend="pil", local_files_only=True, trust_remote_code=False
             )
 
-    key = (str(folder), changed(folder / IMAGE_PROCESSOR), "image processor")
+    key = (str(folder), mtime_ns(folder / IMAGE_PROCESSOR), "image processor")
     return pool.get("cpu", key, load, lambda _: 1 << 20)
 
 

@@ -10,7 +10,7 @@ import torch
 from accelerate import cpu_offload, cpu_offload_with_hook
 
 from graphflow import Compute
-from graphflow.nodes.diffusion.loading.heap import give_back
+from graphflow.nodes.diffusion.loading.process import give_back
 
 __all__ = ["copied", "placed", "release"]
 

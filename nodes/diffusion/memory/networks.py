@@ -19,7 +19,7 @@ from typing import Any
 
 from graphflow import Compute
 from graphflow.machine.processor import convolves_with_onednn
-from graphflow.nodes.diffusion.checkpoints.model_files import Component, changed, component_dtype
+from graphflow.nodes.diffusion.checkpoints.model_files import Component, component_dtype, mtime_ns
 from graphflow.nodes.diffusion.checkpoints.safetensors_header import BITS, DamagedError, read_header
 
 __all__ = [
@@ -51,7 +51,7 @@ def weight_bytes(component: Component, config: Mapping[str, Any], compute: Compu
     """
     files = tuple(file for file in component.files if file.suffix == ".safetensors")
     prefixes = [component.prefix if file == component.checkpoint else "" for file in files]
-    counted = [_counted(file, prefix, changed(file)) for file, prefix in zip(files, prefixes, strict=True)]
+    counted = [_counted(file, prefix, mtime_ns(file)) for file, prefix in zip(files, prefixes, strict=True)]
     width = WIDTH[component_dtype(config, compute.dtype)]
     sizes = [floats * width + rest for tensors in counted if tensors for floats, rest in tensors]
     if None in counted or not sizes:
@@ -63,7 +63,7 @@ def weight_bytes(component: Component, config: Mapping[str, Any], compute: Compu
 def _counted(file: Path, prefix: str, written: int) -> tuple[tuple[int, int], ...] | None:
     """Of each tensor with a prefix in a safetensors file: how many floating-point numbers, and bytes of anything else.
 
-    Floating-point numbers are converted when they are read. ``written`` is not read: see `changed`.
+    Floating-point numbers are converted when they are read. ``written`` is not read: see `mtime_ns`.
     """
     try:
         header = read_header(file)

@@ -21,8 +21,8 @@ from graphflow.nodes.diffusion.checkpoints.location import locate, model_problem
 from graphflow.nodes.diffusion.checkpoints.model_files import (
     Component,
     UnusableError,
-    changed,
     component_in,
+    mtime_ns,
     read_json,
     variant_warning,
 )
@@ -182,7 +182,7 @@ def _found(reference: str, tasks: Tasks) -> ModelInfo:
     # What has to be as it was for the memory to hold: the configuration, and files that are named by themselves.
     folder = place.with_suffix("") if place.is_file() else place
     named = folder / "model_index.json", place, *part_files(parsed)
-    return _read(reference, parsed, place, tasks, (*_configurations(folder), *map(changed, named)))
+    return _read(reference, parsed, place, tasks, (*_configurations(folder), *map(mtime_ns, named)))
 
 
 def _configurations(folder: Path) -> list[tuple[str, int]]:
@@ -194,7 +194,7 @@ def _configurations(folder: Path) -> list[tuple[str, int]]:
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(OSError), os.scandir(entry) as files:
-                found += [(file.path, changed(file)) for file in files if file.name.endswith(".json")]
+                found += [(file.path, mtime_ns(file)) for file in files if file.name.endswith(".json")]
     return sorted(found)
 
 

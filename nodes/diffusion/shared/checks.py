@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Protocol, TypeVar
 
-from graphflow import Latent, PortType, Problem
+from graphflow import Latent, Node, PortType, Problem
 from graphflow.nodes.diffusion.families.family import cut_steps
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.models.network_info import check_controlnet, find_network
 
 __all__ = [
+    "check_control",
     "check_guidance",
     "check_negative",
     "check_redrawing",
@@ -20,6 +23,7 @@ __all__ = [
     "cut_down",
     "cut_size",
     "floored",
+    "with_smaller_tiles",
 ]
 
 MOST_STEPS = 1000
@@ -155,3 +159,41 @@ def cut_down(info: ModelInfo, source: PortType, size: tuple[int, int]) -> Proble
 def comes_in_pixels(info: ModelInfo, source: PortType) -> bool:
     """Whether a picture comes as pixels, or in another latent space and so through pixels."""
     return source.kind is not Latent or source.space not in (None, info.space)
+
+
+class _Controlled(Protocol):
+    @property
+    def controlnet(self) -> str: ...
+    @property
+    def control_guidance_start(self) -> float: ...
+    @property
+    def control_guidance_end(self) -> float: ...
+
+
+def check_control(node: _Controlled, info: ModelInfo) -> Iterator[Problem]:
+    """A ControlNet that is missing or not made for the model; a stretch of steps that ends before it starts."""
+    if not info.family.controlnet:
+        message = f'the model "{info.reference}" is of the family {info.family.name}, which works with no ControlNet'
+        yield Problem("model.controlnet", message, "model", "choose a Stable Diffusion 1.x, 2.x or XL model")
+        return
+    network = find_network(node.controlnet, "controlnet", "controlnet")
+    problem = network if isinstance(network, Problem) else check_controlnet(network, info)
+    if problem:
+        yield problem
+    if node.control_guidance_start >= node.control_guidance_end:
+        message = (
+            f"found control_guidance_start {node.control_guidance_start:g} and control_guidance_end "
+            f"{node.control_guidance_end:g}, expected a start before the end"
+        )
+        yield Problem("value.control_range", message, "control_guidance_start", "0 and 1 steer through all steps")
+
+
+NodeType = TypeVar("NodeType", bound=Node)
+
+
+def with_smaller_tiles(node: NodeType, *sizes: int) -> Iterator[NodeType]:
+    """The node, which has a parameter ``tile_size``, with those of the sizes (pixels) that are smaller than its own."""
+    given = node.model_dump()
+    for size in sizes:
+        if size < given["tile_size"]:
+            yield type(node)(**{**given, "tile_size": size})

@@ -12,7 +12,7 @@ import graphflow as gf
 from graphflow.nodes import DecodeLatent, Image2Image, Text2Image
 from graphflow.nodes.diffusion.loading.components import make_scheduler
 from graphflow.nodes.diffusion.models.model_info import find_model, require_model
-from graphflow.nodes.diffusion.sampling.schedule import steps_between
+from graphflow.nodes.diffusion.sampling.samplers import steps_between
 from tests.helpers import tiny
 from tests.helpers.drawing import PROMPT, drawn
 from tests.helpers.libraries import diffusers, quietly
