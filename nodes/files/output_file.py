@@ -1,4 +1,4 @@
-"""Files written into the output folder: what they may be called, and how they appear whole or not at all."""
+"""Files written into the output folder: their names, and writing that leaves a whole file or none."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def save_files(
 
 
 def check_name(name: str) -> Iterator[Problem]:
-    """A name that is no plain relative path inside of the output folder."""
+    """Report a name that is no plain relative path inside of the output folder."""
     parts = name.split("/")
     fault, code = "", "path.form"
     if not name:
@@ -118,7 +118,7 @@ def _create(data: bytes, wanted: Path, number: int) -> Path:
 
 
 def _umask() -> int:
-    """The process's mask for new files, read without changing it where the system tells."""
+    """The process's mask for new files, read without changing it where the system has it in a file."""
     with contextlib.suppress(OSError):
         match = re.search(r"^Umask:\s*([0-7]+)", Path("/proc/self/status").read_text(), re.MULTILINE)
         if match:

@@ -46,7 +46,7 @@ class Deadline:
         self._end = time.monotonic() + seconds
 
     def left(self, most: float) -> float:
-        """How long the next wait may be, in seconds. Raises TimeoutError where no time is left."""
+        """The longest next wait, in seconds. Raises TimeoutError where no time is left."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError("the download took too long")
@@ -55,7 +55,7 @@ class Deadline:
 
 @contextmanager
 def connected(url: Url, deadline: Deadline) -> Iterator[http.client.HTTPConnection]:
-    """A connection on which the URL can be asked for, closed at the end.
+    """Open a connection to the host of a URL, closed at the end.
 
     Raises DownloadError for an address that may not be asked, and OSError (TimeoutError, socket.gaierror, ssl.SSLError)
     or http.client.HTTPException for what goes wrong on the way.
@@ -135,7 +135,7 @@ def _through_proxy(proxy: str, url: Url, deadline: Deadline) -> socket.socket:
 
 
 class _Bounded:
-    """What http.client needs of a socket; each wait ends with the deadline. Closing is left to the real socket."""
+    """Socket for http.client, whose waits end with the deadline. Closing is left to the real socket."""
 
     def __init__(self, real: socket.socket, deadline: Deadline) -> None:
         self._real, self._deadline = real, deadline

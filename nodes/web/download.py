@@ -23,7 +23,7 @@ _TRY_AGAIN = "try again later, or give the path of a local copy"
 
 
 def download(url: Url, known: Validators | None = None) -> Download | None:
-    """The content at a URL, at most `transfer.DOWNLOAD_BYTES` long; None where it is still what ``known`` says.
+    """Download a URL, at most `transfer.DOWNLOAD_BYTES`; None where its content is still that of ``known``.
 
     Every URL that it is redirected to is held to the same rules. Raises DownloadError.
     """
@@ -105,7 +105,7 @@ def _too_large(url: Url, found: str) -> DownloadError:
 
 @contextmanager
 def _told(url: Url) -> Iterator[None]:
-    """Turn what goes wrong on the way into a DownloadError."""
+    """Turn errors of the connection into a DownloadError."""
     try:
         yield
     except ssl.SSLCertVerificationError as error:

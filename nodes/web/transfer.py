@@ -28,7 +28,7 @@ DOWNLOAD_BYTES = 64 << 20
 """A picture."""
 
 REDIRECTS = 5
-"""How often a URL may lead to another one."""
+"""The longest chain of URLs that lead to one another."""
 
 CACHE_BYTES = 1 << 30
 """Sum of all pictures that are kept."""

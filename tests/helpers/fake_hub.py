@@ -22,7 +22,7 @@ class Hub:
     cards: dict[str, dict[str, object]] = field(default_factory=dict)
     gated: tuple[str, ...] = ()
     asked: list[str] = field(default_factory=list)
-    """What was downloaded, in order, as ``repository/file``."""
+    """Downloads in order, as ``repository/file``."""
     tokens: list[str] = field(default_factory=list)
     endpoint: str = ""
 

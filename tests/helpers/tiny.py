@@ -413,4 +413,4 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "z-image": lambda folder: z_image(folder, turbo=False),
     "z-image-turbo": z_image,
 }
-"""What makes a model of each family that draws, besides the first Stable Diffusion."""
+"""Makers of a model of each family that draws, besides the first Stable Diffusion."""

@@ -1,4 +1,4 @@
-"""What ControlNetDepth, Upscale and SuperRes tell before they run, and how they expand."""
+"""ControlNetDepth, Upscale and SuperRes before they run: types, problems, expansion."""
 
 from __future__ import annotations
 

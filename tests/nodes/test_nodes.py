@@ -1,4 +1,4 @@
-"""What the nodes tell before they run, and the faults they refuse."""
+"""The nodes before they run: types, and the faults that they refuse."""
 
 from __future__ import annotations
 

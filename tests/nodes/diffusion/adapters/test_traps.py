@@ -1,4 +1,4 @@
-"""What goes wrong in silence, or with a misleading error, when the pipelines of diffusers are called directly.
+"""Calls that go wrong in silence, or with a misleading error, in the pipelines of diffusers.
 
 Each is refused here before weights are read, or handled so that the picture is right. Traps of one family alone are
 tested beside it: `test_sdxl`, `test_kandinsky`, `test_controlnet_depth`.

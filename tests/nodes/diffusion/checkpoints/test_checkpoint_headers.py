@@ -1,4 +1,4 @@
-"""What a checkpoint of one file is, and that it is whole, from its header alone."""
+"""Checkpoints of one file are recognised, and known to be whole, from their headers alone."""
 
 from __future__ import annotations
 

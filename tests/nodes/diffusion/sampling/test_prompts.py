@@ -1,4 +1,4 @@
-"""How prompts are read: earlier layers, weights, several windows. Against diffusers, and against Compel where it is."""
+"""Reading of prompts: earlier layers, weights, several windows. Against diffusers, and Compel where it is installed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def ours_and_theirs(
     folders: dict[str, Path], family: str, task: str, negative: str, fields: dict[str, Any], given: dict[str, Any],
     prompt: str = PROMPT,
 ) -> float:  # fmt: skip
-    """How far a coarse node with ``fields`` is from the pipeline of diffusers with the arguments ``given``."""
+    """Distance of a coarse node with ``fields`` from the pipeline of diffusers with the arguments ``given``."""
     model, pixels = str(folders[family]), picture(1, 40, 64)
     if task == "text":
         node: gf.Node = Text2Image(model=model, width=64, height=40, steps=2, seed=5, **fields)
@@ -256,7 +256,7 @@ def compel_for(pipeline: Any, family: str) -> Any:
 
 
 def embeddings(folders: dict[str, Path], family: str, task: str, prompt: str, negative: str) -> dict[str, Any]:
-    """What Compel gives, as a pipeline takes it."""
+    """Encode with Compel, as a pipeline takes it."""
     pipeline = direct(folders, family, task)
     if family != "sd":
         for name in ("tokenizer", "tokenizer_2"):

@@ -51,7 +51,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
     "unipc": ("UniPCMultistepScheduler", {}),
 }
-"""What the documentation of diffusers says to use for each, written down apart from the table that is tested."""
+"""Schedulers by the documentation of diffusers, written down apart from the table that is tested."""
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     "": {},

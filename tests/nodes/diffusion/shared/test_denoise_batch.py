@@ -53,7 +53,7 @@ def contexts(tmp_path: Path) -> list[Recorder]:
 
 
 def prompts(node: Denoise, text: str, context: Recorder) -> Arguments:
-    """What a node takes for a prompt, encoded; a negative prompt too where it is led away from one."""
+    """Encode the prompt of a node; a negative prompt too where it is guided away from one."""
     info = node.required
     if info.family.prior:  # as good as what a prior imagines, and sooner there
         noise = torch.Generator().manual_seed(len(text))
