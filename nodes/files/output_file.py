@@ -22,7 +22,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNOREC
 def save_files(
     contents: Sequence[bytes], stem: str, suffix: str, *, overwrite: bool, metadata: bool, context: Context
 ) -> None:
-    """Write one file, or for several contents ``stem-0``, ``stem-1`` and so on, and tell the context their paths.
+    """Write one file, or for several contents ``stem-0``, ``stem-1`` and so on, and report their paths to the context.
 
     With ``metadata`` PNG files hold the record of what made them. Raises ValueError for a name that leads out of the
     output folder.
@@ -95,7 +95,7 @@ def _link(temporary: Path, data: bytes, wanted: Path) -> Path:
             return path
         except FileExistsError:
             with contextlib.suppress(OSError):
-                # the same picture may tell otherwise how it was made; what is no file, such as a pipe, may have no end
+                # the same picture may carry another record; what is no file, such as a pipe, may have no end
                 if path.is_file() and same_but_for_text(path.read_bytes(), data):
                     return path
             number += 1

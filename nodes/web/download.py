@@ -81,16 +81,16 @@ def _refused(url: Url, response: http.client.HTTPResponse) -> DownloadError:
 
 
 def _content(url: Url, response: http.client.HTTPResponse) -> bytes:
-    told = response.length
-    if told is not None and told > transfer.DOWNLOAD_BYTES:
-        raise _too_large(url, f"{told} bytes")
+    length = response.length
+    if length is not None and length > transfer.DOWNLOAD_BYTES:
+        raise _too_large(url, f"{length} bytes")
     content = bytearray()
     while piece := response.read1(_PIECE):
         content += piece
         if len(content) > transfer.DOWNLOAD_BYTES:
             raise _too_large(url, f"more than {transfer.DOWNLOAD_BYTES} bytes")
-    if told is not None and len(content) < told:
-        message = f"{url.shown} broke off after {len(content)} of {told} bytes"
+    if length is not None and len(content) < length:
+        message = f"{url.shown} broke off after {len(content)} of {length} bytes"
         raise DownloadError(Problem("missing.connection", message, hint=_TRY_AGAIN), passing=True)
     return bytes(content)
 

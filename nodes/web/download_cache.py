@@ -3,7 +3,7 @@
 ::
 
     downloads/content/<SHA-256 of the content>
-    downloads/urls/<SHA-256 of the URL>.json       the content it gave last, and what tells whether that has changed
+    downloads/urls/<SHA-256 of the URL>.json       the content it gave last, and its validators
 
 Each URL has a file of its own: two processes never write one index against each other, and one that is broken costs
 one download. When a content was last used is the time of its file; what was used least recently goes first.

@@ -171,7 +171,7 @@ def test_chunked_answers_are_read(server: PictureServer, graphflow: Commands, ca
     assert contents(cache) == [PNG]
 
 
-def test_the_size_is_known_once_the_picture_is_there_and_faults_of_it_are_told_before_the_run(
+def test_the_size_is_known_once_the_picture_is_there_and_faults_of_it_are_reported_before_the_run(
     server: PictureServer, graphflow: Commands, tmp_path: Path
 ) -> None:
     url = server.gives("/odd.png", encoded(31, 21, "PNG"))
@@ -352,7 +352,7 @@ def test_the_cache_lies_where_the_user_keeps_caches(
     assert (tmp_path / "home/.cache/graphflow/downloads").stat().st_mode & 0o077 == 0, "nobody else's business"
 
 
-def test_a_cache_that_cannot_be_written_is_told(
+def test_a_cache_that_cannot_be_written_is_reported(
     server: PictureServer, graphflow: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -367,7 +367,7 @@ def test_a_cache_that_cannot_be_written_is_told(
 
 @pytest.mark.parametrize("way", ["--offline", "GRAPHFLOW_OFFLINE"])
 @pytest.mark.parametrize("command", ["run", "plan", "validate"])
-def test_offline_nobody_is_asked_and_what_is_missing_is_told(
+def test_offline_nobody_is_asked_and_what_is_missing_is_reported(
     command: str, way: str, server: PictureServer, graphflow: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = server.gives("/cat.png", PNG)
@@ -424,7 +424,7 @@ def test_validate_touches_no_network_and_a_broken_workflow_neither(
 # What fails -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_picture_that_cannot_be_had_is_told_at_its_place(
+def test_every_picture_that_cannot_be_had_is_reported_at_its_place(
     server: PictureServer, graphflow: Commands, tmp_path: Path
 ) -> None:
     paths = [_missing(server), server.gives("/page.png", b"<html>hello</html>"), server.gives("/good.png", PNG)]
@@ -444,7 +444,7 @@ def test_http_status(server: PictureServer, graphflow: Commands, cache: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("content", "code", "told"),
+    ("content", "code", "reported"),
     [
         (b"<!doctype html><title>Log in</title>", "file.not_an_image", "/cat.png is an HTML page"),
         (b"", "file.not_an_image", "/cat.png"),
@@ -453,11 +453,11 @@ def test_http_status(server: PictureServer, graphflow: Commands, cache: Path) ->
     ],
 )
 def test_only_pictures_are_kept(
-    content: bytes, code: str, told: str, server: PictureServer, graphflow: Commands, cache: Path
+    content: bytes, code: str, reported: str, server: PictureServer, graphflow: Commands, cache: Path
 ) -> None:
     done = graphflow("plan", server.gives("/cat.png", content, {"Content-Type": "image/png"}))
     assert (done.status, done.codes) == (2, [code])
-    assert told in done.err
+    assert reported in done.err
     assert contents(cache) == []
 
 
