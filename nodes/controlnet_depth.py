@@ -87,7 +87,7 @@ class ControlNetDepth(ModelNode, version=1):
         return {"latent": self.latent_type(PortType(Latent, width=width, height=height, batch=self.batch_size))}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """Everything that Text2Image and Image2Image check, the ControlNet, and sizes and numbers that differ."""
+        """Report faults as Text2Image and Image2Image do, of the ControlNet, and in sizes and numbers that differ."""
         image, depth_map = inputs.get("image"), inputs.get("depth_map")
         yield from check_reading(info, self)
         yield from check_sampler(info, self.sampler, self._setting(info, "steps", image))
@@ -133,7 +133,7 @@ class ControlNetDepth(ModelNode, version=1):
             yield Problem("value.control_size", message, "depth_map", hint, severity="warning")
 
     def check_values(self, values: Mapping[str, str | int | float | bool]) -> Iterator[Problem]:
-        """What `check_prompts` finds."""
+        """Report what `check_prompts` finds."""
         yield from check_prompts(self, values)
 
     def expand(

@@ -32,7 +32,7 @@ class DecodeLatent(ModelNode, version=1, converts=True):
         return {"image": PortType(Image, width=latent.width, height=latent.height, batch=latent.batch)}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
-        """Latents that hold no picture yet."""
+        """Report latents that hold no picture yet."""
         latent = inputs.get("latent")
         if latent and latent.noise:
             message = f"found latents that are noisy at {latent.noise:g}, expected clean ones"
@@ -41,7 +41,7 @@ class DecodeLatent(ModelNode, version=1, converts=True):
 
     @classmethod
     def convert(cls, source: PortType, target: PortType) -> Self | None:
-        """From latents that say which model reads them."""
+        """Make the node for latents that name the model which reads them."""
         return cls(model=source.model) if source.model else None
 
     def networks(self, info: ModelInfo) -> Iterable[str]:

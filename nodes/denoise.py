@@ -59,7 +59,7 @@ class Denoise(DenoisingNode, version=1):
         return {"latent": made}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """An unknown sampler, a strength without steps, guidance away from nothing, noise that does not fit."""
+        """Report an unknown sampler, a strength without steps, guidance away from nothing, noise that does not fit."""
         latent = inputs.get("latent", PortType(Latent))
         steps = self._steps(info, latent) or 1
         yield from check_sampler(info, self.sampler, steps)
@@ -80,7 +80,7 @@ class Denoise(DenoisingNode, version=1):
         yield from check_guidance(info, self.guidance_scale, inputs)
 
     def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
-        """The denoise steps that run; None where only the scheduler itself can tell."""
+        """The denoise steps that run; None where only the scheduler itself knows."""
         info, latent = self.known, inputs.get("latent", PortType(Latent))
         steps = self._steps(info, latent)
         if info is None or steps is None:
@@ -112,7 +112,7 @@ class Denoise(DenoisingNode, version=1):
         negative: Conditioning | None = None,
         depth_map: DepthMap | None = None,
     ) -> Latent:
-        """What `run` does, with whatever ports a node has that does the same."""
+        """Denoise as `run` does, with the ports of a derived class too."""
         info, found = self.required, PortType(Latent, noise=latent.noise, steps=latent.steps)
         if latent.space != info.space:
             raise ValueError(f'found latents of the space "{latent.space}", expected "{info.space}"')
@@ -146,7 +146,7 @@ class Denoise(DenoisingNode, version=1):
         return Latent(data, info.space, self.model)
 
     def _control(self, latent: Latent, depth_map: DepthMap | None) -> Control | None:
-        """What steers the denoiser besides the prompts: nothing."""
+        """Control of the denoiser besides the prompts: none."""
         return None
 
     def _steps(self, info: ModelInfo | None, latent: PortType) -> int | None:

@@ -34,7 +34,7 @@ class DenoiseControlNet(Denoise, version=1):
         return {**super().input_types(), "depth_map": PortType(DepthMap)}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """As `Denoise`, and a ControlNet that is missing or not made for the model, or that hands over."""
+        """Report as `Denoise` does, and a ControlNet that is missing, not made for the model, or in a hand-over."""
         yield from super().check_with(info, inputs)
         if self.denoising_end is not None or inputs.get("latent", PortType(Latent)).partly_noisy:
             message = "found a hand-over to or from another model, expected the whole noise schedule under a ControlNet"

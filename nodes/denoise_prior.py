@@ -17,7 +17,7 @@ __all__ = ["DenoisePrior"]
 
 
 class Imagined(NamedTuple):
-    """What to draw, and what to be guided away from."""
+    """Conditioning of what to draw, and of what to be guided away from."""
 
     positive: Conditioning
     negative: Conditioning
@@ -44,7 +44,7 @@ class DenoisePrior(ModelNode, version=1):
         return {"positive": made, "negative": made}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """A model without a prior."""
+        """Report a model without a prior."""
         if not info.family.prior:
             message = f'the model "{info.reference}" has no prior: it is guided by the prompt itself'
             yield Problem("model.unsupported", message, "model", "use EncodePrompt")

@@ -35,11 +35,11 @@ class EmptyLatent(ModelNode, version=1, cached=False):
         return {"latent": replace(self.latent_type(size), noise=1.0)}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
-        """Sizes that the model cannot make."""
+        """Report sizes that the model cannot make."""
         return check_size(info, self.width, self.height)
 
     def networks(self, info: ModelInfo) -> Iterable[str]:
-        """None: only their configurations are looked at."""
+        """None: only their configurations are read."""
         return ()
 
     def run(self, *, context: Context) -> Latent:

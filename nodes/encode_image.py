@@ -30,7 +30,7 @@ class EncodeImage(ModelNode, version=1, converts=True):
         return {"latent": self.latent_type(inputs.get("image"))}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """An image that does not fill whole latent cells, a seed for a VAE that draws nothing."""
+        """Report an image that does not fill whole latent cells, and a seed for a VAE that draws nothing."""
         image = inputs.get("image")
         if self.seed is not None and not info.family.samples_encoding:
             message = f"found seed {self.seed}, which models of the family {info.family.name} do not encode with"
@@ -44,7 +44,7 @@ class EncodeImage(ModelNode, version=1, converts=True):
 
     @classmethod
     def convert(cls, source: PortType, target: PortType) -> Self | None:
-        """To latents of the model that the target names."""
+        """Make the node for latents of the model that the target names."""
         return cls(model=target.model) if target.model else None
 
     def networks(self, info: ModelInfo) -> Iterable[str]:

@@ -45,14 +45,14 @@ class EncodePrompt(ModelNode, version=1):
         return {"conditioning": PortType(Conditioning, info.text_space if info else None)}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """A model that is guided by what its prior imagines; what `check_reading` finds."""
+        """Report a model that is guided by what its prior imagines, and what `check_reading` finds."""
         if info.family.prior:
             message = f'the model "{info.reference}" is not guided by an encoded prompt but by an imagined picture'
             yield Problem("model.unsupported", message, "model", "use DenoisePrior")
         yield from check_reading(info, self)
 
     def check_values(self, values: Mapping[str, str | int | float | bool]) -> Iterator[Problem]:
-        """What `check_prompts` finds."""
+        """Report what `check_prompts` finds."""
         yield from check_prompts(self, values)
 
     def identity(self) -> str:

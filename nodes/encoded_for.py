@@ -1,4 +1,4 @@
-"""Pictures and prompts encoded for a model: what the coarse nodes have in common when they expand."""
+"""Encode pictures and prompts for a model: the part that the coarse nodes share when they expand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["encoded_for", "prompts_for", "prompts_of"]
 
 
 def encoded_for(g: Expansion, info: ModelInfo, image: Latent, seed: int) -> tuple[Latent, bool]:
-    """Latents of ``image`` for a model, and whether they were sampled with ``seed`` because it came in pixels.
+    """Return latents of ``image`` for a model, and whether they were sampled with ``seed`` as it came in pixels.
 
     Latents of the model's space are passed on; a picture is cut down to whole latent cells and encoded.
     """
@@ -43,9 +43,9 @@ def prompts_for(
     batch: int | None = None,
     reading: PromptReading = PromptReading(),  # noqa: B008  it is frozen
 ) -> dict[str, Any]:
-    """What a denoising node takes as ``positive`` and ``negative``.
+    """Add the nodes that encode prompts; return the arguments ``positive`` and ``negative`` of a denoising node.
 
-    Where the negative prompt is never looked at, it is not encoded. A prior draws noise from ``seed`` for each picture
+    A negative prompt that is never used is not encoded. A prior draws noise from ``seed`` for each picture
     of the batch. As in diffusers, layers are skipped for the prompt only.
     """
     if info.family.prior:
@@ -68,7 +68,7 @@ def prompts_for(
 def prompts_of(
     info: ModelInfo, positive: Conditioning, negative: Conditioning | None, guidance_scale: float
 ) -> Prompts:
-    """What an adapter takes of the two ports. Raises ValueError where guidance has no negative prompt."""
+    """Join the values of two ports for an adapter. Raises ValueError where guidance has no negative prompt."""
     guided = info.family.uses_negative_prompt(guidance_scale)
     if guided and negative is None:
         off = info.family.guidance_threshold

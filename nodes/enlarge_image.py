@@ -24,14 +24,14 @@ class EnlargeImage(Node, version=1):
     tile_overlap: TileOverlap = 32
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
-        """As many pictures, larger by the network's factor; of unknown size where only loading it tells the factor."""
+        """As many pictures, larger by the network's factor; of unknown size where only loading it gives the factor."""
         image, found = inputs.get("image", PortType(Image)), find_upscaler(self.model)
         scale = found.scale if isinstance(found, UpscalerFile) else None
         width, height = (length * scale if length and scale else None for length in (image.width, image.height))
         return {"image": PortType(Image, width=width, height=height, batch=image.batch)}
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """What is wrong with the file, and tiles that are all overlap."""
+        """Report faults of the file, and tiles that are all overlap."""
         found = find_upscaler(self.model)
         if isinstance(found, Problem):
             yield found

@@ -61,7 +61,7 @@ class Image2Image(ModelNode, version=1):
         return denoise.output_types({"latent": size})
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """Noise, strength and guidance that do not fit, an unknown sampler, a picture cut down or too small."""
+        """Report noise, strength and guidance that do not fit, an unknown sampler, a picture cut down or too small."""
         source = inputs.get("image", PortType(Latent))
         if source.noise == 1.0:
             message = "found pure noise, expected a picture or latents of one"
@@ -78,7 +78,7 @@ class Image2Image(ModelNode, version=1):
             yield cut_down(info, source, size)
 
     def check_values(self, values: Mapping[str, str | int | float | bool]) -> Iterator[Problem]:
-        """What `check_prompts` finds."""
+        """Report what `check_prompts` finds."""
         yield from check_prompts(self, values)
 
     def expand(self, g: Expansion, *, image: Latent, prompt: Text, negative_prompt: Text = "") -> Latent:

@@ -51,7 +51,7 @@ class _SuperResolving(ModelNode, abstract=True):
     tile_overlap: TileOverlap = 32
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """An unknown sampler, more noise than the model knows, tiles that are all overlap."""
+        """Report an unknown sampler, more noise than the model knows, tiles that are all overlap."""
         yield from check_sampler(info, self.sampler, self.setting(info, "steps"))
         noise_level = self.setting(info, "noise_level")
         if noise_level > info.max_noise_level:
@@ -82,7 +82,7 @@ class DenoiseSuperRes(_SuperResolving, DenoisingNode, version=1):
         return self._enlarged(inputs.get("image", PortType(Image)))
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """As `SuperRes`, and guidance away from nothing."""
+        """Report as `SuperRes` does, and guidance away from nothing."""
         yield from super().check_with(info, inputs)
         yield from check_negative(info, self.guidance(info), inputs)
 
@@ -142,7 +142,7 @@ class SuperRes(_SuperResolving, version=1):
         return self._enlarged(inputs.get("image", PortType(Image)))
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
-        """What is wrong with the model and the parameters; for an upscaler in a file, those that it does not use."""
+        """Report faults of model and parameters; for an upscaler in a file, the parameters that it does not use."""
         return self._check_file(inputs) if is_upscaler_file(self.model) else super().check(inputs)
 
     def _check_file(self, inputs: Mapping[str, PortType]) -> Iterator[Problem]:

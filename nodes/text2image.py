@@ -62,7 +62,7 @@ class Text2Image(ModelNode, version=1):
         return denoise.output_types({"latent": empty})
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """Sizes that the model cannot make, guidance or a hand-over that it does not know, and an unknown sampler."""
+        """Report sizes, guidance or a hand-over that the model does not know, and an unknown sampler."""
         yield from check_size(info, self.width, self.height)
         yield from check_guidance(info, self.guidance_scale, inputs)
         yield from check_redrawing(info, PortType(Latent, noise=1.0), 1, None, self.denoising_end)
@@ -70,7 +70,7 @@ class Text2Image(ModelNode, version=1):
         yield from check_sampler(info, self.sampler, self.setting(info, "steps"))
 
     def check_values(self, values: Mapping[str, str | int | float | bool]) -> Iterator[Problem]:
-        """What `check_prompts` finds."""
+        """Report what `check_prompts` finds."""
         yield from check_prompts(self, values)
 
     def expand(self, g: Expansion, *, prompt: Text, negative_prompt: Text = "") -> Latent:

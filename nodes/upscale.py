@@ -61,7 +61,7 @@ class DenoiseUpscale(_Upscaling, DenoisingNode, version=1):
         return self._doubled(inputs.get("latent", PortType(Latent)))
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """Guidance away from nothing, and latents that hold no picture."""
+        """Report guidance away from nothing, and latents that hold no picture."""
         yield from check_negative(info, self.guidance(info), inputs)
         latent = inputs.get("latent")
         if latent and latent.noise:
@@ -110,7 +110,7 @@ class Upscale(_Upscaling, version=1):
         return self._doubled(PortType(Latent, width=width, height=height, batch=source.batch))
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """A picture that is cut down or too small."""
+        """Report a picture that is cut down or too small."""
         source = inputs.get("image")
         size = cut_size(info, source) if source else None
         if source and size:

@@ -70,7 +70,7 @@ def test_its_models_are_described_checked_and_planned_without_torch(workflow: Pa
 
 
 def test_it_draws_what_the_built_in_family_draws(workflow: Path, packs: Path, tmp_path: Path) -> None:
-    """Which draws what diffusers draws."""
+    """Check that it draws what diffusers draws."""
     ours = done(call(tmp_path, *GRAPHFLOW, "run", workflow.name, "--out", "ours", packs=packs)).strip()
     theirs = done(call(tmp_path, *GRAPHFLOW, "run", workflow.name, "--out", "theirs", packs=tmp_path)).strip()
     script = (

@@ -45,13 +45,13 @@ _CONVOLVING = {
 
 @cache
 def _instructions(system: Path) -> frozenset[str]:
-    """Flags of the processor's instructions; none where nobody tells."""
+    """Flags of the processor's instructions; none where they are not listed."""
     try:
         text = (system / "proc/cpuinfo").read_text()
     except OSError:
         return frozenset()
-    told = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    flags = frozenset(told[1].split() if told else ())
+    match = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    flags = frozenset(match[1].split() if match else ())
     return flags | {"avx_ne_convert"} if "avx_vnni" in flags and _converts_bfloat16() else flags
 
 
@@ -68,7 +68,7 @@ def _converts_bfloat16() -> bool:
 
 
 def computes_in_bfloat16(system: Path = Path("/")) -> bool:
-    """Whether the processor has instructions for matrices in bfloat16. ``system`` is where /proc lies."""
+    """Tell whether the processor has instructions for matrices in bfloat16. ``system`` is where /proc lies."""
     return not BFLOAT16.isdisjoint(_instructions(system))
 
 
@@ -84,7 +84,7 @@ def instruction_sets(system: Path = Path("/")) -> list[str]:
 
 
 def convolves_with_onednn(dtype: str, system: Path = Path("/")) -> bool:
-    """Whether torch leaves convolutions in a half precision, "float16" or "bfloat16", to oneDNN on the processor.
+    """Tell whether torch leaves convolutions in "float16" or "bfloat16" to oneDNN on the processor.
 
     Where it does not, torch writes out the surroundings of each pixel and multiplies matrices.
     """
@@ -94,7 +94,7 @@ def convolves_with_onednn(dtype: str, system: Path = Path("/")) -> bool:
 
 
 def usable_processors(system: Path = Path("/")) -> int | None:
-    """Processors that this process may keep busy, None where nobody tells.
+    """Processors that this process may keep busy, None where the system does not say.
 
     That is those it may run on (affinity, cpuset), and no more than the time that its control group and those around it
     are given (``cpu.max`` in version 2, ``cpu.cfs_quota_us`` in version 1), rounded up: a container of 1.5 processors

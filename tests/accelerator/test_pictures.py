@@ -20,9 +20,9 @@ from tests.helpers.pictures import picture
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 SAME = 1e-3
-"""What another order of summing may change of a pixel of [0, 1] in float32, over all steps of a chain."""
+"""The most that another order of summing changes a pixel of [0, 1] in float32, over all steps of a chain."""
 REDUCED = 0.1
-"""What 10 bits of mantissa may change of the worst pixel, and a fifth of that on average."""
+"""The most that 10 bits of mantissa change the worst pixel, and a fifth of that on average."""
 
 
 @pytest.fixture(scope="module")

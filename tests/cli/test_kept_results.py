@@ -1,4 +1,4 @@
-"""What the command line keeps, and what it says of it: run, plan, cache, and sweeps."""
+"""Kept results on the command line: run, plan, cache, and sweeps."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ CLUTTER = {
     "safety_checker/config.json": b"{}",
     "README.md": b"read me",
 }
-"""What repositories hold besides, and nobody needs."""
+"""Other files of repositories, which are not fetched."""
 
 
 def halves(*components: str) -> dict[str, bytes]:

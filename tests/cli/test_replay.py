@@ -1,4 +1,4 @@
-"""What a run leaves of itself: the manifest while it goes, the workflow in pictures, and both replayed."""
+"""Records of a run: the manifest while it goes, the workflow in pictures, and both replayed."""
 
 from __future__ import annotations
 

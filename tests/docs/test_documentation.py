@@ -1,4 +1,4 @@
-"""What the pages say is done: code runs, files validate, commands succeed, links lead somewhere.
+"""The pages are executed: code runs, files validate, commands succeed, links lead somewhere.
 
 Blocks of one page run in order and share their names. ``<!-- not run: reason -->`` before a block excepts it.
 """

@@ -380,7 +380,7 @@ def latent_upscaler(folder: Path, model: Path) -> Path:
 
 
 def upscaler(folder: Path) -> Path:
-    """An x4 upscaler: a UNet that sees noise and the small picture, told its noise level; latent cells of 4 pixels."""
+    """An x4 upscaler: a UNet that is given noise, the small picture and its noise level; latent cells of 4 pixels."""
     library = diffusers()
 
     def build() -> Any:
@@ -413,4 +413,4 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "z-image": lambda folder: z_image(folder, turbo=False),
     "z-image-turbo": z_image,
 }
-"""What makes a model of each family that draws, besides the first Stable Diffusion."""
+"""Makers of a model of each family that draws, besides the first Stable Diffusion."""

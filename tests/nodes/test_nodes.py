@@ -1,4 +1,4 @@
-"""What the nodes tell before they run, and the faults they refuse."""
+"""The nodes before they run: types, and the faults that they refuse."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_strength_that_runs_nothing() -> None:
     assert problems(guided(steps=5, strength=0.2), INPUTS) == {}
 
 
-def test_a_step_that_is_lost_is_told() -> None:
+def test_a_step_that_is_lost_is_reported() -> None:
     (warning,) = check_strength(require_model("pocket"), 100, 0.29)
     assert (warning.code, warning.severity) == ("value.strength_share", "warning")
     assert warning.message == "strength 0.29 of 100 steps runs 28 denoise steps, one less than asked for"

@@ -53,7 +53,7 @@ def test_variants(format: str, options: dict[str, Any]) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(VARIANTS), st.data())
-def test_a_file_cut_anywhere_is_told(variant: tuple[str, dict[str, Any]], data: st.DataObject) -> None:
+def test_a_file_cut_anywhere_is_reported(variant: tuple[str, dict[str, Any]], data: st.DataObject) -> None:
     kind, options = variant
     whole = encoded(30, 20, kind, **options)
     end = data.draw(st.integers(0, len(whole) - 1))

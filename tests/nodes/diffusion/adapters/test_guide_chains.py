@@ -233,7 +233,7 @@ def test_two_models_of_one_space_hand_latents_over(models: dict[str, Path], tmp_
 
 
 def hops(run: gf.Run) -> int:
-    """How often the plan encodes pixels, beside a picture that was loaded."""
+    """Count the steps of a plan that encode pixels, but for a picture that was loaded."""
     kinds = [step.node.type_id for step in run.plan.steps]
     return kinds.count("EncodeImage") - kinds.count("LoadImage")
 

@@ -189,14 +189,14 @@ def test_what_is_said_of_strength_is_true(whole: Path, tiny_sd: Path) -> None:
     assert nothing.hint == "use a strength of at least 0.1 with 10 steps"
 
 
-def test_a_prompt_that_only_t5_reads_to_its_end_is_told_of_once(whole: Path, context: Recorder) -> None:
+def test_a_prompt_that_only_t5_reads_to_its_end_is_reported_once(whole: Path, context: Recorder) -> None:
     encode = EncodePrompt(model=str(whole))
     encode.run(text=PROMPT, context=context)
     assert context.warnings == []
     ours = encode.run(text=BETWEEN, context=context)
-    (told,) = context.warnings
-    assert told.startswith("text_encoder and text_encoder_2 read only the first 30 of the ")
-    assert "text_encoder_3 the whole of it" in told
+    (reported,) = context.warnings
+    assert reported.startswith("text_encoder and text_encoder_2 read only the first 30 of the ")
+    assert "text_encoder_3 the whole of it" in reported
     with torch.no_grad():
         theirs, _, pooled, _ = direct("StableDiffusion3Pipeline", whole).encode_prompt(
             BETWEEN, None, None, do_classifier_free_guidance=False

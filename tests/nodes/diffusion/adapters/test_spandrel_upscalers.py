@@ -244,12 +244,12 @@ def test_a_malicious_pickle_is_refused_from_the_command_line(
     }
     (tmp_path / "evil.json").write_text(json.dumps({"graphflow": 1, "nodes": nodes}))
     assert main(["run", str(tmp_path / "evil.json"), "--out", str(tmp_path / "out"), "--device", "cpu"]) != 0
-    told = capsys.readouterr().err
-    assert "asks for posix.system" in told
-    assert "[model.unsafe]" in told
-    assert "'large" in told
-    assert "weights_only" not in told
-    assert "Traceback" not in told
+    reported = capsys.readouterr().err
+    assert "asks for posix.system" in reported
+    assert "[model.unsafe]" in reported
+    assert "'large" in reported
+    assert "weights_only" not in reported
+    assert "Traceback" not in reported
     assert not trap.exists()
 
 
@@ -260,7 +260,7 @@ def test_a_malicious_pickle_is_refused_from_the_command_line(
         ({"body.0.weight": torch.zeros(8, 3, 3, 3), "body.1.weight": torch.zeros(8)}, "spandrel cannot load it"),
     ],
 )
-def test_files_without_an_upscaler_are_told(
+def test_files_without_an_upscaler_are_reported(
     weights: dict[str, torch.Tensor], said: str, tmp_path: Path, context: Recorder
 ) -> None:
     torch.save(weights, tmp_path / "network.pth")

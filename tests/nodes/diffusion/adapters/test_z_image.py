@@ -22,7 +22,7 @@ from graphflow.nodes.diffusion.loading.components import load_component, quiet
 from graphflow.nodes.diffusion.memory.transformers import denoiser_activations, language_model_activations
 from graphflow.nodes.diffusion.models.model_info import find_problems, require_model
 from tests.helpers import tiny
-from tests.helpers.drawing import drawn, goes_through_pixels
+from tests.helpers.drawing import PROMPT, drawn, goes_through_pixels
 from tests.helpers.libraries import diffusers, quietly, transformers
 from tests.helpers.measure import check_estimate, peak_of, run_on
 from tests.helpers.numerics import difference, generators
@@ -30,7 +30,8 @@ from tests.helpers.pictures import picture
 from tests.helpers.recorder import Recorder
 from tests.helpers.tiny_checkpoints import weights
 
-PROMPT = "a red ball and a blue cube on green grass"
+pytestmark = pytest.mark.numeric
+
 NEGATIVE = "a yellow cone"
 COMPUTE = gf.Compute()
 

@@ -1,4 +1,4 @@
-"""What a checkpoint of one file is, and that it is whole, from its header alone."""
+"""Checkpoints of one file are recognised, and known to be whole, from their headers alone."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_a_file_that_is_cut_off_is_recognised(tmp_path: Path) -> None:
         ((2**62).to_bytes(8, "little") + b"{}", "header would be"),
     ],
 )
-def test_what_is_no_safetensors_file_is_told(content: bytes, what: str, tmp_path: Path) -> None:
+def test_what_is_no_safetensors_file_is_reported(content: bytes, what: str, tmp_path: Path) -> None:
     assert what in damaged(content, tmp_path / "model.safetensors").message
 
 

@@ -230,7 +230,7 @@ def test_half_precision_is_preferred_where_all_have_it(tiny_sd: Path, tmp_path: 
     assert list(Text2Image(model=str(folder)).check({})) == []
 
 
-def test_half_precision_of_some_components_is_told_once(tiny_sd: Path, tmp_path: Path) -> None:
+def test_half_precision_of_some_components_is_reported_once(tiny_sd: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny_sd, folder)
     fp16(folder, "unet")

@@ -132,9 +132,9 @@ def test_without_spandrel_validate_says_what_to_install(
     }
     (tmp_path / "large.json").write_text(json.dumps({"graphflow": 1, "nodes": nodes}))
     assert main(["validate", str(tmp_path / "large.json")]) == 3
-    told = capsys.readouterr().err
-    assert told.count("[missing.package]") == 2
-    assert 'pip install "graphflow-diffusion[spandrel]"' in told
+    reported = capsys.readouterr().err
+    assert reported.count("[missing.package]") == 2
+    assert 'pip install "graphflow-diffusion[spandrel]"' in reported
 
 
 def test_a_file_in_the_hub_cache(
@@ -204,7 +204,7 @@ def test_networks_for_grey_pictures_are_refused(tmp_path: Path, installed: None)
         (100_000).to_bytes(8, "little") + b"[" * 100_000,
     ],
 )
-def test_a_header_that_is_none_is_told(content: bytes, tmp_path: Path, installed: None) -> None:
+def test_a_header_that_is_none_is_reported(content: bytes, tmp_path: Path, installed: None) -> None:
     (tmp_path / "broken.safetensors").write_bytes(content)
     (problem,) = SuperRes(model=str(tmp_path / "broken.safetensors")).check({})
     assert problem.code == "model.unsupported"
@@ -272,7 +272,7 @@ def test_the_malicious_pickles_would_have_worked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", b"PK\x03\x04 cut short"])
-def test_damaged_weights_are_told(content: bytes, tmp_path: Path) -> None:
+def test_damaged_weights_are_reported(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "damaged.pth"
     path.write_bytes(content)
     with pytest.raises(UnusableError) as caught:

@@ -1,4 +1,4 @@
-"""What a seed draws does not depend on the dtype."""
+"""The noise of a seed does not depend on the dtype."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pool holds under a budget, what goes to the machine's memory, and how often models are loaded for it."""
+"""The pool under a budget: models that it holds, that go to the machine's memory, and that are loaded again."""
 
 from __future__ import annotations
 
