@@ -32,10 +32,11 @@ from graphflow.node import Node
 from graphflow.planning.budget import refuse_over_budget
 from graphflow.planning.planner import Plan, plan_together
 from graphflow.record.manifest import Manifest
+from graphflow.record.outcome import Outcome
 from graphflow.record.record import document_in_record, record_in_png, records_of, with_inputs
 from graphflow.registry import Registry
 from graphflow.run.ledger import keep_ledger
-from graphflow.run.scheduler import Outcome, execute
+from graphflow.run.scheduler import execute
 from graphflow.store.disk import default_store
 from graphflow.store.interface import Store
 from graphflow.types import type_name

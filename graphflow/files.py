@@ -1,12 +1,22 @@
-"""Paths that strangers wrote, and files that a reader never sees half of."""
+"""Paths that strangers wrote, files that a reader never sees half of, and what records say of files."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
-__all__ = ["CACHE_VARIABLE", "cache_folder", "is_file", "real_path", "write_atomically"]
+__all__ = [
+    "CACHE_VARIABLE",
+    "cache_folder",
+    "file_record",
+    "is_file",
+    "real_path",
+    "recorded_name",
+    "write_atomically",
+]
 
 
 CACHE_VARIABLE = "GRAPHFLOW_CACHE"
@@ -49,3 +59,22 @@ def write_atomically(path: Path, data: bytes) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return path
+
+
+def file_record(path: Path, root: Path) -> dict[str, Any]:
+    """What a record says of a saved file: its path below ``root`` (or absolute), size in bytes, SHA-256 (hex).
+
+    Raises OSError if it cannot be read.
+    """
+    with path.open("rb") as file:
+        return {
+            "path": recorded_name(path, root),
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+            "size": path.stat().st_size,
+        }
+
+
+def recorded_name(path: Path, root: Path) -> str:
+    """What a record calls a saved file: its path below ``root``, or its absolute path."""
+    absolute, base = path.resolve(), root.resolve()
+    return str(absolute.relative_to(base)) if absolute.is_relative_to(base) else str(absolute)

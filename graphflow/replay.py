@@ -10,11 +10,11 @@ from typing import Any, Literal
 from graphflow.build import Workflow, workflow_in_record
 from graphflow.document.workflow import FILE_INPUTS
 from graphflow.errors import Problem, WorkflowError
+from graphflow.files import file_record, recorded_name
 from graphflow.planning.planner import Plan
 from graphflow.record.manifest import Manifest
 from graphflow.record.png_text import same_but_for_text
 from graphflow.record.record import record_in_png, with_inputs
-from graphflow.run.receipts import file_record, recorded_name
 from graphflow.version import __version__
 
 __all__ = ["CLOSE", "Comparison", "Original", "Replay", "compare", "differences", "provenance", "read_replay"]

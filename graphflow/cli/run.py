@@ -33,9 +33,10 @@ from graphflow.planning.budget import refuse_over_budget
 from graphflow.planning.planner import Plan, plan_together
 from graphflow.record.contact_sheet import write_contact_sheets
 from graphflow.record.manifest import ManifestWriter
+from graphflow.record.outcome import Outcome
 from graphflow.record.record import holds_record, records_of
 from graphflow.run.ledger import keep_ledger
-from graphflow.run.scheduler import Outcome, execute
+from graphflow.run.scheduler import execute
 
 __all__ = ["add_arguments", "run"]
 

@@ -16,11 +16,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from graphflow import events
 from graphflow.errors import Cancelled
@@ -33,35 +31,14 @@ from graphflow.one_look import one_look
 from graphflow.planning.batches import memory_of_batch
 from graphflow.planning.budget import out_of_memory, ways_down
 from graphflow.planning.planner import Plan, Step
+from graphflow.record.outcome import Outcome, StepRecord
 from graphflow.run.lookup import LookUp, look_up
 from graphflow.run.placement import Placement, Unit
 from graphflow.run.receipts import keep_receipt
 from graphflow.store.interface import Claim, Store
 from graphflow.types import type_name
 
-__all__ = ["Outcome", "StepRecord", "execute"]
-
-
-class StepRecord(NamedTuple):
-    """What became of one step: "ran", "cached", "unneeded", or "not reached" where the run ended before."""
-
-    name: str
-    state: str
-    seconds: float = 0.0
-    device: str = ""
-    """Where it ran."""
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a run left: the kept values by name, the files it saved, and what became of each step."""
-
-    results: dict[str, Any] = field(default_factory=dict)
-    files: list[Path] = field(default_factory=list)
-    records: list[StepRecord] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    begun: datetime = field(default_factory=lambda: datetime.now(UTC))
-    seconds: float = 0.0
+__all__ = ["execute"]
 
 
 class RunContext(Context):
