@@ -19,6 +19,7 @@ from graphflow.graph.binder import bind
 from graphflow.graph.bound import Graph
 from graphflow.machine.compute import Compute
 from graphflow.machine.memory import Memory
+from graphflow.machine.switches import Switches
 from graphflow.node import Context, Node, Port, Ref
 from graphflow.one_look import looked_up
 from graphflow.planning.expand import Expansion
@@ -74,6 +75,7 @@ __all__ = [
     "Seed",
     "Step",
     "Store",
+    "Switches",
     "Text",
     "Workflow",
     "WorkflowError",

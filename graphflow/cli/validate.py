@@ -42,7 +42,7 @@ def run(options: Options) -> int:
 def _problems(file: str, options: Options) -> tuple[list[Problem], int]:
     try:
         workflow = read_workflow(file)
-        problems = workflow.validate(offline=options.offline, **input_values(workflow, options.values))
+        problems = workflow.validate(inputs=input_values(workflow, options.values), offline=options.offline)
     except WorkflowError as error:
         problems = list(error.problems)
     errors = [problem for problem in problems if problem.severity == "error"]

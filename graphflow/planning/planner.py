@@ -141,7 +141,7 @@ def plan_together(
     roots = [*effects, *sorted({ref.step for ref in wanted.values()})]
     steps = builder.steps
     order = _order(steps, roots, {})
-    together = batches(steps, order, compute.together)
+    together = batches(steps, order, compute.max_batch)
     if together:
         order = _order(steps, roots, together)
     order = grouped(steps, order, together)
