@@ -6,6 +6,7 @@ Importing this package, building a workflow and validating one never import torc
 from pydantic import Field
 
 from graphflow.build import NodeHandle, Run, Workflow, load, loads
+from graphflow.environment import flag, is_offline
 from graphflow.errors import (
     Cancelled,
     GraphFlowError,
@@ -14,7 +15,9 @@ from graphflow.errors import (
     Position,
     Problem,
     WorkflowError,
+    nearest,
 )
+from graphflow.files import cache_folder, write_atomically
 from graphflow.graph.binder import bind
 from graphflow.graph.bound import Graph
 from graphflow.machine.compute import Compute
@@ -81,10 +84,15 @@ __all__ = [
     "WorkflowError",
     "__version__",
     "bind",
+    "cache_folder",
     "default_registry",
     "execute",
+    "flag",
+    "is_offline",
     "load",
     "loads",
     "looked_up",
+    "nearest",
     "plan",
+    "write_atomically",
 ]

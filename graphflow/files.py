@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from graphflow.environment import CACHE_VARIABLE
+
 __all__ = [
-    "CACHE_VARIABLE",
     "cache_folder",
     "file_record",
     "is_file",
@@ -17,10 +18,6 @@ __all__ = [
     "recorded_name",
     "write_atomically",
 ]
-
-
-CACHE_VARIABLE = "GRAPHFLOW_CACHE"
-"""Environment variable: the folder of everything that GraphFlow keeps for later."""
 
 
 def cache_folder() -> Path:

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from graphflow.errors import NodeDefinitionError, Problem
+from graphflow.errors import NodeDefinitionError, Problem, nearest
 from graphflow.machine.compute import Compute
 from graphflow.machine.memory import Memory
 from graphflow.types import INPUT_FILE, MODEL_REF, PLAIN_KINDS, PortType
@@ -37,6 +37,9 @@ __all__ = ["Context", "Node", "Port", "Ref"]
 
 REQUIRED: Any = inspect.Parameter.empty
 JsonValue = Any
+
+_WORDS = ("abstract", "cached", "converts", "effect", "id", "loads", "saves", "version")
+"""What may stand in a class line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +161,16 @@ class Node(BaseModel):
         saves: bool = False,
         cached: bool = True,
         abstract: bool = False,
-        **kwargs: Any,
+        **unknown: Any,
     ) -> None:
-        super().__pydantic_init_subclass__(**kwargs)
+        super().__pydantic_init_subclass__()
+        name = f"node class {cls.__name__} in {cls.__module__}"
+        for word in unknown:
+            raise NodeDefinitionError(f"{name}: unknown word '{word}' in the class line; {nearest(word, _WORDS)}")
         cls.abstract = abstract
         cls._signature = None
         if abstract:
             return
-        name = f"node class {cls.__name__} in {cls.__module__}"
         if version is None:
             raise NodeDefinitionError(f"{name}: no version; write class {cls.__name__}(Node, version=1)")
         cls.type_id = id or cls.__name__
@@ -181,7 +186,12 @@ class Node(BaseModel):
             raise NodeDefinitionError(
                 f"{name}: has {'both run and' if runs else 'neither run nor'} expand; one is needed"
             )
-        body = inspect.signature(cls.expand if cls.coarse else cls.run)
+        method = cls.expand if cls.coarse else cls.run
+        body = inspect.signature(method)
+        if body.return_annotation is inspect.Signature.empty:
+            raise NodeDefinitionError(
+                f"{name}: {method.__name__} does not say what it returns; annotate it, -> None where it gives no value"
+            )
         ports = [p.name for p in body.parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
         for clash in sorted({*ports} & {*cls.model_fields, "type", "uses"} | {*cls.model_fields} & {"type", "uses"}):
             raise NodeDefinitionError(f"{name}: '{clash}' is taken; rename the port or the parameter")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -66,3 +67,37 @@ def test_the_public_names_are_sorted_and_exist() -> None:
 
     assert graphflow.__all__ == sorted(graphflow.__all__)
     assert all(hasattr(graphflow, name) for name in graphflow.__all__)
+
+
+def test_no_public_name_shadows_a_module() -> None:
+    import graphflow
+
+    modules = {path.stem for path in (ROOT / "graphflow").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert not modules & set(graphflow.__all__)
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("graphflow.plan")
+
+
+PUBLIC_MODULES = {
+    "graphflow": None,
+    "graphflow.environment": {"CACHE_VARIABLE"},
+    "graphflow.machine.memory": {"device_memory", "free_memory", "machine_memory"},
+    "graphflow.machine.processor": {"usable_processors"},
+    "graphflow.model_library": {"Download", "ModelDescription", "RemoteFile"},
+    "graphflow.record": {"holds_record", "same_but_for_text", "with_record"},
+}
+"""What nodes may import of the engine: every public name of graphflow, and of small public modules these."""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "nodes").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_nodes_use_only_public_names(path: Path) -> None:
+    import graphflow
+
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("graphflow.") for alias in node.names), f"line {node.lineno}"
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "graphflow":
+            module, names = node.module or "", {alias.name for alias in node.names}
+            if not f"{module}.".startswith("graphflow.nodes."):
+                known = PUBLIC_MODULES.get(module, set())
+                assert names <= (set(graphflow.__all__) if known is None else known), f"line {node.lineno}: {module}"

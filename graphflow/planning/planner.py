@@ -194,7 +194,7 @@ class _Part:
                 if isinstance(source, Edge):
                     # what the effect received is what people see of the node behind it
                     received = builder.steps[added[-1]].inputs[port] if added else inputs[port]
-                    self._shown.setdefault(source.source, received)
+                    self._shown.setdefault(source.source, received if isinstance(received, Ref) else inputs[port])
 
     def _ref(self, edge: Edge) -> Ref | None:
         """What stands for an output, None where its node was left out."""

@@ -7,6 +7,7 @@ It holds no times and no paths but those that a person gave, so the same run has
 
 from __future__ import annotations
 
+import json
 import mmap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from graphflow.document.workflow import INPUT_KINDS, InputDeclaration, WorkflowD
 from graphflow.errors import Problem, WorkflowError
 from graphflow.files import is_file
 from graphflow.graph.bound import Graph
-from graphflow.record.png_text import SIGNATURE, text_of
+from graphflow.record.png_text import SIGNATURE, text_of, with_text
 from graphflow.version import __version__
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "record_in_png",
     "records_of",
     "with_inputs",
+    "with_record",
 ]
 
 Document = TypeVar("Document", bound=WorkflowDocument)
@@ -164,6 +166,11 @@ def record_in_png(path: Path) -> dict[str, Any] | None:
         hint = "give the workflow itself; PNG files that GraphFlow saved have it, unless it was left out or stripped"
         raise WorkflowError([Problem("record.missing", f"{path}: found a picture without a workflow in it", hint=hint)])
     return record
+
+
+def with_record(png: bytes, record: Mapping[str, Any]) -> bytes:
+    """Put a record into a PNG file, in place of one that it has."""
+    return with_text(png, KEYWORD, json.dumps(record, ensure_ascii=False, sort_keys=True))
 
 
 def holds_record(path: Path) -> bool:

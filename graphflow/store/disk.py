@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from graphflow.environment import CACHE_SIZE_VARIABLE, NO_CACHE_VARIABLE, flag
 from graphflow.files import cache_folder
 from graphflow.machine.memory import parse_bytes
 from graphflow.store.claims import claim_in
@@ -25,16 +26,10 @@ from graphflow.store.interface import UNSHARED, Claim, Warn
 from graphflow.store.value_files import DamagedError, decode, encode
 from graphflow.types import Conditioning, DepthMap, Image, Latent, Mask, PortType
 
-__all__ = ["DEFAULT_BYTES", "OFF_VARIABLE", "SIZE_VARIABLE", "DiskStore", "Entry", "default_store"]
+__all__ = ["DEFAULT_BYTES", "DiskStore", "Entry", "default_store"]
 
 DEFAULT_BYTES = 16 << 30
 """How much is kept where nobody says otherwise."""
-
-SIZE_VARIABLE = "GRAPHFLOW_CACHE_SIZE"
-"""Environment variable: how much is kept, in bytes or as a text like "50GB"."""
-
-OFF_VARIABLE = "GRAPHFLOW_NO_CACHE"
-"""Environment variable: where it is set, results are neither looked up nor kept."""
 
 _SUFFIX = ".safetensors"
 _PRUNED_TO = 0.9
@@ -203,8 +198,8 @@ class DiskStore:
 
 
 def default_store() -> DiskStore | None:
-    """The store of this user, or None where ``GRAPHFLOW_NO_CACHE`` is set."""
-    return None if os.environ.get(OFF_VARIABLE) else DiskStore()
+    """The store of this user, or None where ``GRAPHFLOW_NO_CACHE`` switches it off."""
+    return None if flag(NO_CACHE_VARIABLE) else DiskStore()
 
 
 def _runs(process: int) -> bool:
@@ -221,5 +216,5 @@ def _runs(process: int) -> bool:
 
 def _bytes_wanted() -> int:
     """The bound in the environment; raises WorkflowError where it is no size."""
-    told = os.environ.get(SIZE_VARIABLE)
-    return parse_bytes(told, f"size {SIZE_VARIABLE}") if told else DEFAULT_BYTES
+    size = os.environ.get(CACHE_SIZE_VARIABLE)
+    return parse_bytes(size, f"size {CACHE_SIZE_VARIABLE}") if size else DEFAULT_BYTES

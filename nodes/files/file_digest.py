@@ -9,8 +9,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from graphflow import looked_up
-from graphflow.files import cache_folder, write_atomically
+from graphflow import cache_folder, looked_up, write_atomically
 
 __all__ = ["REMEMBERED_FROM", "file_digest"]
 
