@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,18 +38,18 @@ class PictureNode(Node, abstract=True):
 
         found = fetch_picture(self.path, offline=offline)
         if isinstance(found, Problem):
-            yield Problem(found.code, found.message, field="path", hint=found.hint)
+            yield replace(found, field="path")
             return
         self._fetched = found
         if found.warning is not None:
-            yield Problem(found.warning.code, found.warning.message, field="path", severity="warning")
+            yield replace(found.warning, field="path")
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
         """A file that is missing, no image, cut short, or too large; a URL that cannot be asked for."""
         if not is_url(self.path):
             return check_picture(self.path)
         fault = self._fault()
-        return [] if fault is None else [Problem(fault.code, fault.message, field="path", hint=fault.hint)]
+        return [] if fault is None else [replace(fault, field="path")]
 
     def identity(self) -> str | None:
         """The SHA-256 of the file; None for a URL whose content is not on this machine."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from graphflow.cli.files import add_values, input_values, read_workflow
@@ -95,7 +96,7 @@ def _told(model: ModelDescription, nodes: Iterable[str]) -> list[Problem]:
     told = []
     for problem in model.problems:
         message = f"{problem.message} (needed by {names})" if names else problem.message
-        told.append(Problem(problem.code, message, hint=problem.hint, severity=problem.severity))
+        told.append(replace(problem, message=message, field=None))
     return told
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
@@ -331,7 +332,7 @@ def _form_problems(error: ValidationError, source: Source) -> list[Problem]:
             if path[3] != "str":
                 continue  # one fault, told once for each kind that a default may be
             found = problem.message.partition(", expected ")[0]
-            problem = Problem(problem.code, f"{found}, expected a text, a number, or true or false")
+            problem = replace(problem, message=f"{found}, expected a text, a number, or true or false")
             path = path[:3]
         if path and path[-1] == "[key]":
             path, about_key, node = path[:-1], True, None
@@ -344,7 +345,7 @@ def _form_problems(error: ValidationError, source: Source) -> list[Problem]:
         elif problem.message.endswith("an object"):
             hint = f"write {_FORMS[str(path[0])] if len(path) == 1 else _ENTRIES[str(path[0])]}"
         place = source.position(path, key=about_key)
-        problems.append(Problem(problem.code, problem.message, field, hint, node=node, position=place))
+        problems.append(replace(problem, field=field, hint=hint, node=node, position=place))
     return problems
 
 

@@ -276,7 +276,7 @@ class _Binder:
             if isinstance(bound, Literal) and isinstance(bound.value, str):
                 path = resolve_file(bound, urls=cls.fetches)
                 if isinstance(path, Problem):
-                    self._report(flat, Problem(path.code, path.message, key, path.hint))
+                    self._report(flat, replace(path, field=key))
                     whole = False
                 else:
                     parameters[key] = path
@@ -299,7 +299,7 @@ class _Binder:
                 else:
                     told = cls.model_fields[key].description if key in cls.model_fields else None
                     hint = problem.hint or (f"{key}: {told}" if told and problem.code not in _PLAIN_FAULTS else "")
-                    self._report(flat, Problem(problem.code, problem.message, key, hint))
+                    self._report(flat, replace(problem, field=key, hint=hint))
         return None
 
     # Edges ---------------------------------------------------------------------------------------------------------
@@ -451,13 +451,11 @@ class _Binder:
             for port, loaded in self._loaded(bound):
                 path = resolve_file(Literal(loaded.path, loaded.folder), urls=loaded.loader.fetches)
                 if isinstance(path, Problem):
-                    self._report(bound.flat, Problem(path.code, path.message, port, path.hint))
+                    self._report(bound.flat, replace(path, field=port))
                     continue
                 loaded.node = loaded.loader(**{loaded.loader.signature().file_fields[0]: path})
                 for problem in loaded.node.check({}):
-                    self._report(
-                        bound.flat, Problem(problem.code, problem.message, port, problem.hint, problem.severity)
-                    )
+                    self._report(bound.flat, replace(problem, field=port))
 
 
 @functools.cache

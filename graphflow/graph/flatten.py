@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -237,7 +237,7 @@ def _call(frame: _Frame, node: FlatNode, library: Library, flat: FlatWorkflow) -
         return None
     found = library.find(uses.target, frame.document.folder, uses.pin)
     if isinstance(found, Problem):
-        report(found.code, found.message, hint=found.hint)
+        flat.problems.append(replace(found, field="uses").at(node=node.name, position=node.position("uses")))
         return None
     if str(found) in frame.files:
         chain = [Path(file).name for file in (*frame.files[frame.files.index(str(found)) :], str(found))]

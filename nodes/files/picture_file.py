@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graphflow import PortType, Problem
@@ -25,7 +26,7 @@ def type_of_picture(path: str, kind: type) -> PortType:
 def check_picture(path: str) -> Iterable[Problem]:
     """A file that is missing, no image, cut short, or too large."""
     found = inspect_image(path)
-    return [Problem(found.code, found.message, field="path", hint=found.hint)] if isinstance(found, Problem) else []
+    return [replace(found, field="path")] if isinstance(found, Problem) else []
 
 
 def read_picture(path: str) -> PIL.Image.Image:
