@@ -17,6 +17,7 @@ from graphflow.errors import (
     WorkflowError,
     nearest,
 )
+from graphflow.file_answers import file_answer
 from graphflow.files import cache_folder, write_atomically
 from graphflow.graph.binder import bind
 from graphflow.graph.bound import Graph
@@ -24,7 +25,6 @@ from graphflow.machine.compute import Compute
 from graphflow.machine.memory import Memory
 from graphflow.machine.switches import Switches
 from graphflow.node import Context, Node, Port, Ref
-from graphflow.one_look import looked_up
 from graphflow.planning.expand import Expansion
 from graphflow.planning.planner import Plan, Step, plan
 from graphflow.registry import Registry, default_registry
@@ -87,11 +87,11 @@ __all__ = [
     "cache_folder",
     "default_registry",
     "execute",
+    "file_answer",
     "flag",
     "is_offline",
     "load",
     "loads",
-    "looked_up",
     "nearest",
     "plan",
     "write_atomically",

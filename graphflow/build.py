@@ -81,7 +81,7 @@ class Workflow(WorkflowDocument):
             fields["description"] = description
         if default is not ...:
             fields["default"] = default
-        self.inputs |= _checked({"inputs": {name: fields}}).inputs
+        self.inputs |= _validated({"inputs": {name: fields}}).inputs
         return Input(name)
 
     def add(
@@ -106,7 +106,7 @@ class Workflow(WorkflowDocument):
         if name in self.outputs:
             raise WorkflowError([Problem("output.twice", f"there is an output '{name}' already")])
         reference = From(source.name) if isinstance(source, NodeHandle) else source
-        self.outputs |= _checked({"outputs": {name: reference.to_json()}}).outputs
+        self.outputs |= _validated({"outputs": {name: reference.to_json()}}).outputs
 
     def _add(self, name: str, entry: NodeEntry, fields: Mapping[str, Any]) -> NodeHandle:
         if name in self.nodes:
@@ -116,9 +116,9 @@ class Workflow(WorkflowDocument):
         written = entry.__pydantic_extra__
         assert written is not None  # NodeEntry allows further fields
         for key, value in fields.items():
-            written[key] = _written(name, key, value)
+            written[key] = _to_json(name, key, value)
         # through the document's own checks, so that a name no file can hold is refused here already
-        _checked({"nodes": {name: {"type": entry.type}}})
+        _validated({"nodes": {name: {"type": entry.type}}})
         self.nodes[name] = entry
         return NodeHandle(name)
 
@@ -245,7 +245,7 @@ class Workflow(WorkflowDocument):
 
 @dataclass(frozen=True, slots=True)
 class SweepPoint(Mapping[str, Any]):
-    """What a run gave for one point of its sweep: kept values by name, and the files that were saved."""
+    """One point of the sweep of a finished run: kept values by name, and the files that were saved."""
 
     inputs: Point
     """The values of the inputs."""
@@ -296,7 +296,7 @@ class Run(Mapping[str, Any]):
 
     @property
     def points(self) -> list[SweepPoint]:
-        """What each point of a sweep gave, in the order of the sweep; empty where nothing was swept.
+        """The points in the order of the sweep, with what each gave; empty where nothing was swept.
 
         Values of the run itself are called FOLDER/NAME.
         """
@@ -318,7 +318,7 @@ class Run(Mapping[str, Any]):
 
     @property
     def manifest(self) -> Manifest:
-        """What ran: workflow, inputs, seeds, models, versions, timings, hashes of the files."""
+        """The manifest: workflow, inputs, seeds, models, versions, timings, hashes of the files."""
         job = self._job
         return Manifest.of(job.graphs, job.plan, self.outcome, job.inputs, job.points, self._output_folder)
 
@@ -360,7 +360,7 @@ def loads(text: str | bytes) -> Workflow:
     return Workflow.loads(text)
 
 
-def _checked(part: dict[str, Any]) -> WorkflowDocument:
+def _validated(part: dict[str, Any]) -> WorkflowDocument:
     """A part of a document as a document; raises WorkflowError for what no file can hold."""
     try:
         return WorkflowDocument.model_validate({"graphflow": FORMAT_VERSION, **part})
@@ -371,7 +371,7 @@ def _checked(part: dict[str, Any]) -> WorkflowDocument:
         ) from None
 
 
-def _written(node: str, key: str, value: Any) -> Any:
+def _to_json(node: str, key: str, value: Any) -> Any:
     if isinstance(value, NodeHandle):
         return {"from": value.name}
     if isinstance(value, (From, Input)):

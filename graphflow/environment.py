@@ -13,7 +13,7 @@ CACHE_VARIABLE = "GRAPHFLOW_CACHE"
 """The folder of everything that GraphFlow keeps for later."""
 
 CACHE_SIZE_VARIABLE = "GRAPHFLOW_CACHE_SIZE"
-"""How much is kept of results, in bytes or as a text like "50GB"."""
+"""Bound of the results that are kept, in bytes or as a text like "50GB"."""
 
 NO_CACHE_VARIABLE = "GRAPHFLOW_NO_CACHE"
 """A flag: results are neither looked up nor kept."""

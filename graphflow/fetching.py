@@ -1,4 +1,4 @@
-"""Nodes that read what lies elsewhere get it before the run: whether they may, and each of them once.
+"""Fetching: nodes that read what lies elsewhere get it before the run, each of them once, if they may.
 
 A graph that is bound to be run has its nodes fetch. One that is only checked does not, unless it is checked for a run
 without the network: then looking for what is missing asks nobody either.

@@ -1,4 +1,4 @@
-"""Paths that strangers wrote, files that a reader never sees half of, and what records say of files."""
+"""Paths that strangers wrote, files that a reader never sees half of, and records of files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def cache_folder() -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; a path that cannot be one (too long, a NUL in it) is none."""
+    """Check whether there is such a file; a path that cannot be one (too long, a NUL in it) is none."""
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for some of these
 
 
@@ -59,7 +59,7 @@ def write_atomically(path: Path, data: bytes) -> Path:
 
 
 def file_record(path: Path, root: Path) -> dict[str, Any]:
-    """What a record says of a saved file: its path below ``root`` (or absolute), size in bytes, SHA-256 (hex).
+    """Describe a saved file for a record: its path below ``root`` (or absolute), size in bytes, SHA-256 (hex).
 
     Raises OSError if it cannot be read.
     """
@@ -72,6 +72,6 @@ def file_record(path: Path, root: Path) -> dict[str, Any]:
 
 
 def recorded_name(path: Path, root: Path) -> str:
-    """What a record calls a saved file: its path below ``root``, or its absolute path."""
+    """Name of a saved file in a record: its path below ``root``, or its absolute path."""
     absolute, base = path.resolve(), root.resolve()
     return str(absolute.relative_to(base)) if absolute.is_relative_to(base) else str(absolute)

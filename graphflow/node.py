@@ -39,7 +39,7 @@ REQUIRED: Any = inspect.Parameter.empty
 JsonValue = Any
 
 _WORDS = ("abstract", "cached", "converts", "effect", "id", "loads", "saves", "version")
-"""What may stand in a class line."""
+"""Words of a class line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Port:
 
     @property
     def required(self) -> bool:
-        """Whether a value must be given."""
+        """True if a value must be given."""
         return self.default is REQUIRED
 
 
@@ -64,33 +64,33 @@ class Ref(NamedTuple):
 
 
 class Context:
-    """What a running node may ask of the engine. The base class works alone, so that a node can be tried in a test."""
+    """The engine as a running node sees it. The base class works alone, so that a node can be tried in a test."""
 
     compute: Compute = Compute()
     output_folder: Path = Path()
     memory: Memory | None = None
-    """What the node's own `Node.memory` said before the run."""
+    """The estimate that the node's own `Node.memory` gave before the run."""
     provenance: Mapping[str, Any] | None = None
     """The record of what is being run (`graphflow.record`), for what a node saves; None where it is not wanted."""
 
     @property
     def device(self) -> str:
-        """Where to compute: "cpu", "cuda:0" and so on."""
+        """Device to compute on: "cpu", "cuda:0" and so on."""
         return self.compute.device
 
     @property
     def dtype(self) -> str:
-        """In what to compute: "float32", "float16" or "bfloat16"."""
+        """Numbers to compute with: "float32", "float16" or "bfloat16"."""
         return self.compute.dtype
 
     def step(self, done: int, total: int) -> None:
-        """Tell that ``done`` of ``total`` steps are finished; raises Cancelled when the run was asked to stop."""
+        """Report that ``done`` of ``total`` steps are finished; raises Cancelled when the run was asked to stop."""
 
     def saved(self, path: Path) -> None:
-        """Tell that a file was written."""
+        """Report that a file was written."""
 
     def warn(self, message: str) -> None:
-        """Tell the user something legal but surprising."""
+        """Report something legal but surprising to the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +140,9 @@ class Node(BaseModel):
     abstract: ClassVar[bool] = True
     coarse: ClassVar[bool] = False
     fetches: ClassVar[bool] = False
-    """Whether the class has a `fetch` of its own; only then may a URL stand for its files."""
+    """True if the class has a `fetch` of its own; only then may a URL stand for its files."""
     checks_values: ClassVar[bool] = False
-    """Whether the class has a `check_values` of its own; only then are values gathered for it."""
+    """True if the class has a `check_values` of its own; only then are values gathered for it."""
     _signature: ClassVar[Signature | None] = None
     _code: ClassVar[str | None] = None
 
@@ -208,9 +208,9 @@ class Node(BaseModel):
 
     @classmethod
     def run_batch(cls, nodes: Sequence[Self], arguments: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
-        """What `run` would give for each of the nodes, computed at once; they have one `batch_key`.
+        """Compute what `run` would give for each of the nodes at once; they have one `batch_key`.
 
-        Each has its own arguments, the context too. What the contexts say of memory is what all of them need together.
+        Each has its own arguments, the context too. The memory in the contexts is that of the whole batch.
         """
         return [node.run(**given) for node, given in zip(nodes, arguments, strict=True)]
 
@@ -247,7 +247,7 @@ class Node(BaseModel):
         return ()
 
     def identity(self) -> JsonValue:
-        """What besides parameters and inputs determines the result: a model's digest, a file's hash."""
+        """Everything besides parameters and inputs that determines the result: a model's digest, a file's hash."""
         return None
 
     def models(self) -> tuple[str, ...]:
@@ -267,15 +267,15 @@ class Node(BaseModel):
         return ()
 
     def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
-        """How many steps the progress bar will count (denoise steps), None for a node that is one step."""
+        """Number of steps that the progress bar will count (denoise steps), None for a node that is one step."""
         return None
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
-        """What a run needs on its device at its peak, None where it is unknown."""
+        """Estimate what a run needs on its device at its peak, None where it is unknown."""
         return None
 
     def batch_key(self, inputs: Mapping[str, PortType]) -> Hashable | None:
-        """What steps of one class must have in common to be computed at once by `run_batch`; None: it is run alone."""
+        """Common property of the steps that `run_batch` may compute as one batch; None: it is run alone."""
         return None
 
     def lighter(self) -> Iterable[Self]:

@@ -91,7 +91,7 @@ def parameter_schemas(cls: type[Node], reference: str = "#/$defs/{model}") -> tu
 
 
 def _untitled(schema: dict[str, Any]) -> dict[str, Any]:
-    """Without the title that pydantic makes of the name, which tells nothing."""
+    """Remove the title that pydantic makes of the name, which says nothing."""
     return {key: value for key, value in schema.items() if key != "title"}
 
 

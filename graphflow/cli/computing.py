@@ -44,7 +44,7 @@ def store_for(options: Options) -> Store | None:
 
 
 def _form(switch: Switch) -> dict[str, Any]:
-    """How argparse reads a switch."""
+    """Keyword arguments with which argparse reads a switch."""
     if isinstance(switch.default, bool):
         return {"action": "store_true"}
     if switch.choices is not None:

@@ -111,7 +111,7 @@ def _default(value: Any) -> str:
 
 
 def _kind_text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
-    """What a parameter may be, in words: ``integer from 1 to 1000``, ``"png" or "webp"``."""
+    """Describe what a parameter may be: ``integer from 1 to 1000``, ``"png" or "webp"``."""
     if "$ref" in schema:
         schema = definitions.get(schema["$ref"].rpartition("/")[2], {})
     if "anyOf" in schema:

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from graphflow.cli.arguments import add_file, add_offline, add_values, input_values, read_workflow
 from graphflow.cli.computing import add_store, add_switches, store_for
-from graphflow.cli.files import add_file, add_offline, add_values, input_values, read_workflow
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.report import count, report_problems, tell, visible
 from graphflow.cli.sweeping import add_sweep, prepare_run
@@ -65,7 +65,7 @@ def run(options: Options) -> int:
 
 
 class _Forecast:
-    """What a run would do with each step, and why."""
+    """Forecast of a run: what it would do with each step, and why."""
 
     def __init__(self, planned: Plan, store: Store | None, output_folder: Path, name: str) -> None:
         self._planned = planned
@@ -73,7 +73,7 @@ class _Forecast:
         self._ledger = read_ledger(store, name) if store is not None else {}
 
     def why(self, step: Step) -> list[str]:
-        """Why a step runs; empty where it does not, or the workflow never ran."""
+        """Reasons why a step runs; empty where it does not, or the workflow never ran."""
         if self.states[step.index] != "run" or not self._ledger:
             return []
         return ["it saves"] if step.node.effect else reasons(step, self._planned, self._ledger)

@@ -1,10 +1,10 @@
-"""Run again what a manifest or a picture says, and tell how near the files come to those of then.
+"""Run again what a manifest or a picture records, and compare the files with the recorded ones.
 
 FILE is a manifest of a run (DIR/manifests/*.json) or a PNG file that a run saved. No kept result is used. Each file is
-bit-exact, close (a picture that differs by at most 2 of 255), different, or gone (the file of then is not there, and
-its hash is another one). The exit status is 0 where all are bit-exact or close, else 5. What is another now than then,
-such as versions of libraries, is told before. Settings that are not given are those of then, where this machine has the
-device.
+bit-exact, close (a picture that differs by at most 2 of 255), different, or gone (the recorded file is not there, and
+its hash is another one). The exit status is 0 where all are bit-exact or close, else 5. Differences between the
+recorded environment and this one, such as versions of libraries, are reported before. Settings that are not given are
+the recorded ones, where this machine has the device.
 
 A manifest may name any folder of this machine to read from. A picture, which may be a stranger's, reads below its own
 folder (or --folder) and what --set gives.
@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from graphflow.cli.arguments import add_offline, add_values, input_values
 from graphflow.cli.computing import add_switches, given_switches
 from graphflow.cli.display import progress_for
-from graphflow.cli.files import add_offline, add_values, input_values
 from graphflow.cli.interrupt import Interruption
 from graphflow.cli.output import check_folder
 from graphflow.cli.parser import Options, Parser
@@ -139,7 +139,7 @@ def _run_again(options: Options, replay: Replay, folder: Path) -> list[tuple[str
 
 
 class ReplayError(GraphFlowError):
-    """A node failed that ran through then."""
+    """A node failed that ran through in the recorded run."""
 
     exit_code = 4
 

@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+from graphflow.cli.arguments import add_file, add_offline, add_values, input_values, read_workflow, stem_of
 from graphflow.cli.computing import add_store, add_switches, store_for
 from graphflow.cli.display import progress_for
-from graphflow.cli.files import add_file, add_offline, add_values, input_values, read_workflow, stem_of
 from graphflow.cli.interrupt import Interruption
 from graphflow.cli.listeners import JsonLines, PathPrinter
 from graphflow.cli.output import check_folder
@@ -63,7 +63,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: Options) -> int:
-    """Run FILE; the status tells how it went."""
+    """Run FILE; returns the exit status."""
     workflow = read_workflow(options.file)
     values = input_values(workflow, options.values)
     check_folder(Path(options.out))
@@ -73,7 +73,7 @@ def run(options: Options) -> int:
 
 
 class _Execution:
-    """One run with its listeners, and what is told about it at the end."""
+    """One run with its listeners, and the report at its end."""
 
     def __init__(self, options: Options, job: Job) -> None:
         self.options, self.job = options, job

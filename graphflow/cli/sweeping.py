@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from graphflow.build import Workflow
+from graphflow.cli.arguments import value_of
 from graphflow.cli.computing import switches_for
-from graphflow.cli.files import value_of
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.saving import bound_with_saved_outputs
 from graphflow.document.workflow import FILE_INPUTS

@@ -52,7 +52,7 @@ class _Places:
 
 @dataclass
 class Source:
-    """A named JSON text that can tell where a value stands in it."""
+    """A named JSON text that knows the places of its values."""
 
     name: str
     text: str
@@ -241,7 +241,7 @@ _EXPECTED = {
     "Unterminated string starting at": "its closing quote",
     "Invalid control character at": "the closing quote of the text before",
 }
-"""What the parser says, and what it means; the wording of the parser differs between versions of Python."""
+"""Messages of the parser, and what they mean; its wording differs between versions of Python."""
 
 
 def _syntax_problem(source: Source, error: json.JSONDecodeError) -> Problem:

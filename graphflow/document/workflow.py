@@ -55,7 +55,7 @@ INPUT_KINDS: dict[str, type] = {
     "mask": Mask,
     "depth_map": DepthMap,
 }
-"""What the ``type`` of a workflow input may be. The last four have no literal: a file, a value or an edge gives one."""
+"""Kinds of value by the ``type`` of an input. The last four have no literal: a file, a value or an edge gives one."""
 
 FILE_INPUTS = frozenset({"file", "image", "mask", "depth_map"})
 """Types of inputs for which a person may give a path."""
@@ -120,7 +120,7 @@ class InputDeclaration(_Document):
 
     @property
     def required(self) -> bool:
-        """Whether a run must give it a value."""
+        """True if a run must give it a value."""
         return "default" not in self.model_fields_set
 
 
@@ -249,12 +249,12 @@ class WorkflowDocument(_Document):
 
     @property
     def name(self) -> str:
-        """What messages call it: the file, or "<python>" for one that was built in Python."""
+        """Name in messages: the file, or "<python>" for one that was built in Python."""
         return self._source.name if self._source else "<python>"
 
     @property
     def folder(self) -> Path | None:
-        """Where its relative paths start."""
+        """Folder in which its relative paths start."""
         return self._folder
 
     @property
@@ -276,16 +276,16 @@ class WorkflowDocument(_Document):
 
     @property
     def base_folder(self) -> Path | None:
-        """Where the paths in it start and stay; None for one built in Python, whose paths are the caller's own."""
+        """Folder in which its paths start and stay; None for one built in Python, whose paths are the caller's own."""
         return self._folder or (Path.cwd() if self._source else None)
 
     def position(self, *path: str | int, key: bool = False) -> Position:
-        """Where the value at ``path`` stands; with ``key``, the name before it."""
+        """Source position of the value at ``path``; with ``key``, of the name before it."""
         return self._source.position(path, key=key) if self._source else Position(self.name)
 
 
 def _check_form(value: Any, source: Source) -> list[Problem]:
-    """What is better said in our words than in a validator's: what the file is at all, and its format version."""
+    """Check what a validator says badly: what the file is at all, and its format version."""
     if not isinstance(value, Mapping):
         found = KIND_NAMES.get(type(value), "something else")
         message, hint = f"found {found}, expected a workflow object", BEGINNING
@@ -350,7 +350,7 @@ def _form_problems(error: ValidationError, source: Source) -> list[Problem]:
 
 
 _ENTRIES = {"nodes": '{"type": "…"}', "inputs": '{"type": "text"}', "outputs": '{"from": "a node"}'}
-"""What the entries of a document look like, for hints."""
+"""Forms of the entries of a document, for hints."""
 
 _FORMS = {
     "type": '"type": "…"',
@@ -359,4 +359,4 @@ _FORMS = {
     "inputs": f'the inputs by name: {{"name": {_ENTRIES["inputs"]}}}',
     "outputs": f'the outputs by name: {{"name": {_ENTRIES["outputs"]}}}',
 }
-"""What the parts of a document look like, for hints."""
+"""Forms of the parts of a document, for hints."""

@@ -17,25 +17,25 @@ from typing import Any
 from pydantic import ValidationError
 
 from graphflow.collector import paused_collection
-from graphflow.document.inputs import Given, Literal, Open, literal_problem, resolve_file
+from graphflow.document.inputs import LiteralValue, Provided, Unbound, literal_problem, resolve_file
 from graphflow.document.library import Library
 from graphflow.document.validation import problems_from, show_typed
 from graphflow.document.workflow import INPUT_KINDS, Input, WorkflowDocument, parse_reference
 from graphflow.errors import NodeDefinitionError, Problem, WorkflowError, nearest
 from graphflow.fetching import Fetcher
+from graphflow.file_answers import cached_answers
 from graphflow.graph import edges as checks
 from graphflow.graph.bound import BoundNode, Constant, Graph, Loaded, type_of_constant
 from graphflow.graph.flatten import CALL, Edge, FlatNode, FlatWorkflow, flatten
 from graphflow.graph.topology import cycles, topological_order
 from graphflow.node import Node, Port
-from graphflow.one_look import one_look
 from graphflow.registry import Registry, default_registry
 from graphflow.types import PLAIN_KINDS, PortType, accepts, type_name
 
 __all__ = ["bind", "models_named"]
 
 
-@one_look()
+@cached_answers()
 @paused_collection()
 def bind(
     document: WorkflowDocument,
@@ -72,7 +72,7 @@ def models_named(
 ) -> dict[str, list[str]]:
     """The models that a workflow names, each with the nodes that name it. They need not be on this machine.
 
-    What else is wrong with the workflow is not told: nodes that cannot be built are left out.
+    Nothing else that is wrong with the workflow is reported: nodes that cannot be built are left out.
     """
     flat = flatten(document, inputs or {}, checking=True, library=library)
     binder = _Binder(flat, default_registry() if registry is None else registry, Fetcher(offline=True, checking=True))
@@ -97,7 +97,7 @@ class _Binder:
         self.loading: set[str] = set()
         """Nodes that are given a file, which another node loads."""
         self.fetching = False
-        """Whether any node may read from elsewhere."""
+        """True if any node may read from elsewhere."""
 
     def bind(self, document: WorkflowDocument) -> Graph:
         for flat_node in self.flat.nodes.values():
@@ -141,13 +141,13 @@ class _Binder:
 
     @property
     def faulty(self) -> bool:
-        """Whether a problem that was found so far is an error."""
+        """True if a problem that was found so far is an error."""
         return any(problem.severity == "error" for problem in self.problems)
 
     def _report(self, flat: FlatNode, problem: Problem) -> None:
         bound = flat.fields.get(problem.field or "")
         position = None
-        if isinstance(bound, Literal):
+        if isinstance(bound, LiteralValue):
             position = bound.origin
             if bound.via:
                 problem = replace(problem, message=f"{problem.message} (from the input '{bound.via}')")
@@ -174,9 +174,9 @@ class _Binder:
         waiting = False
         for key, bound in flat.fields.items():
             if key in signature.parameters:
-                if isinstance(bound, Literal):
+                if isinstance(bound, LiteralValue):
                     parameters[key] = bound.value
-                elif isinstance(bound, Open):
+                elif isinstance(bound, Unbound):
                     waiting = True
                     self._open_parameter(flat, cls, key, bound)
                 else:
@@ -206,9 +206,9 @@ class _Binder:
     def _missing_port(self, flat: FlatNode, cls: type[Node], port: Port) -> None:
         hint = f'add "{port.name}": ' + ('"…"' if port.type.kind is str else '{"from": "a node"}')
         message = f"the port '{port.name}' ({port.type}) of {cls.type_id} is not connected"
-        self._report(flat, Problem("port.missing", message, None, flat.left_out_hint(port.name) or hint))
+        self._report(flat, Problem("port.missing", message, None, flat.omitted_hint(port.name) or hint))
 
-    def _open_parameter(self, flat: FlatNode, cls: type[Node], key: str, bound: Open) -> None:
+    def _open_parameter(self, flat: FlatNode, cls: type[Node], key: str, bound: Unbound) -> None:
         """Hold the declared type of an input that has no value yet against the parameter it is for."""
         kinds, found = _kinds_of_parameter(cls, key), bound.type.kind
         if found is object or (
@@ -220,12 +220,12 @@ class _Binder:
         self._report(flat, Problem("type.mismatch", message, key, _declare_hint(kinds or tuple(PLAIN_KINDS))))
 
     def _port(
-        self, flat: FlatNode, port: Port, bound: Given | Literal | Open, inputs: dict[str, Edge | Constant]
+        self, flat: FlatNode, port: Port, bound: Provided | LiteralValue | Unbound, inputs: dict[str, Edge | Constant]
     ) -> None:
-        if isinstance(bound, Open):
+        if isinstance(bound, Unbound):
             if bound.type.kind is not object:
                 inputs[port.name] = Constant(bound)
-        elif isinstance(bound, Given):
+        elif isinstance(bound, Provided):
             inputs[port.name] = Constant(self._load(flat, port, bound))
         elif port.type.kind in PLAIN_KINDS:
             fault = literal_problem(bound.value, port.type.kind)
@@ -247,7 +247,7 @@ class _Binder:
             )
 
     def _connection_hint(self, port: Port, value: Any) -> str:
-        """What to write instead of a literal on a port that takes edges only."""
+        """Suggest what to write instead of a literal on a port that takes edges only."""
         if isinstance(value, str):
             loader = self.registry.loader(port.type.kind) or self.registry.convertible_loader()
             if loader is not None:
@@ -255,7 +255,7 @@ class _Binder:
         named = value[0] if isinstance(value, list) and value and isinstance(value[0], str) else "a node"
         return f'connect a node: {{"from": "{named}"}}'
 
-    def _load(self, flat: FlatNode, port: Port, given: Given) -> Any:
+    def _load(self, flat: FlatNode, port: Port, given: Provided) -> Any:
         """A given path becomes the output of a node that loads it, added once for each input value."""
         if not isinstance(given.value, str):
             return given.value
@@ -263,7 +263,7 @@ class _Binder:
         if loader is None:
             message = f"no installed node reads {type_name(given.kind)} from a file"
             self._report(flat, Problem("input.loader", message, port.name, "give the value itself, from Python"))
-            return Open(port.name, PortType(given.kind))
+            return Unbound(port.name, PortType(given.kind))
         self.loading.add(flat.name)
         self.fetching = True
         return Loaded(loader, given.value, given.folder)
@@ -273,7 +273,7 @@ class _Binder:
         whole = True
         for key in cls.signature().file_fields:
             bound = flat.fields.get(key)
-            if isinstance(bound, Literal) and isinstance(bound.value, str):
+            if isinstance(bound, LiteralValue) and isinstance(bound.value, str):
                 path = resolve_file(bound, urls=cls.fetches)
                 if isinstance(path, Problem):
                     self._report(flat, replace(path, field=key))
@@ -293,7 +293,7 @@ class _Binder:
                     continue
                 if problem.code == "field.missing":
                     told = cls.model_fields[key].description
-                    hint = flat.left_out_hint(key) or f'add "{key}"' + (f": {told}" if told else "")
+                    hint = flat.omitted_hint(key) or f'add "{key}"' + (f": {told}" if told else "")
                     message = f"the parameter '{key}' of {cls.type_id} is missing"
                     self._report(flat, Problem("parameter.missing", message, None, hint))
                 else:
@@ -401,8 +401,8 @@ class _Binder:
                 known[port] = found
         signature = node.signature()
         if self.problems:
-            # What should arrive stands for what does not, because of a fault that was told elsewhere: so the node's own
-            # faults are told at once too.
+            # Assume the declared type where the source is at fault (already reported), so that this node's own checks
+            # still run.
             for port in signature.inputs:
                 if port not in known and (port in signature.required or port in bound.flat):
                     known[port] = wanted[port]
@@ -420,13 +420,13 @@ class _Binder:
                     self._report(bound.flat, problem)
 
     def _converts(self, bound: BoundNode, port: str, found: PortType, wanted: PortType) -> bool:
-        """Whether a value of another type can get to a port; what is wrong or surprising about it is reported."""
+        """Check whether a value of another type can get to a port; report what is wrong or surprising about it."""
         source = bound.inputs[port]
         origin, coarse = self._describe(source), bound.node.coarse
         problem = checks.check_edge(wanted, found, self.registry, origin, coarse=coarse)
         if problem is None:
             return True
-        if isinstance(source, Constant) and isinstance(source.value, Open):
+        if isinstance(source, Constant) and isinstance(source.value, Unbound):
             problem = replace(problem, hint=_declare_hint(self._arriving(wanted)) or problem.hint)
         self._report(bound.flat, replace(problem, field=port))
         return problem.severity != "error"
@@ -440,7 +440,7 @@ class _Binder:
     def _describe(self, source: Edge | Constant) -> str:
         if isinstance(source, Edge):
             return f"'{source.source}'"
-        return f"the input '{source.value.name}'" if isinstance(source.value, Open) else "the given value"
+        return f"the input '{source.value.name}'" if isinstance(source.value, Unbound) else "the given value"
 
     def _check_files(self, order: Iterable[str]) -> None:
         """Give every path that stands for an input value its loading node."""
@@ -449,7 +449,7 @@ class _Binder:
                 continue
             bound = self.nodes[name]
             for port, loaded in self._loaded(bound):
-                path = resolve_file(Literal(loaded.path, loaded.folder), urls=loaded.loader.fetches)
+                path = resolve_file(LiteralValue(loaded.path, loaded.folder), urls=loaded.loader.fetches)
                 if isinstance(path, Problem):
                     self._report(bound.flat, replace(path, field=port))
                     continue
@@ -479,7 +479,7 @@ def _kinds_of_parameter(cls: type[Node], key: str) -> tuple[type, ...]:
 
 
 def _declare_hint(kinds: Iterable[type]) -> str:
-    """What the type of an input has to be for values of some kinds."""
+    """Suggest the type of an input for values of some kinds."""
     fitting = set(kinds)
     names = [name for name, kind in INPUT_KINDS.items() if kind in fitting]
     return f"declare the input as {', '.join(names[:-1])}{' or ' if names[1:] else ''}{names[-1]}" if names else ""
@@ -491,7 +491,7 @@ _PLAIN_FAULTS = ("value.type", "value.range", "value.choice")
 
 def _faulty_references(flat: FlatNode) -> set[str]:
     """Fields that stand in the file but were dropped because their reference is at fault."""
-    return set(flat.entry.fields) - set(flat.fields) - set(flat.left_out)
+    return set(flat.entry.fields) - set(flat.fields) - set(flat.omitted)
 
 
 def _port_hint(cls: type[Node]) -> str:

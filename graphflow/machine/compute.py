@@ -1,4 +1,4 @@
-"""Where and how a run computes: `Compute`, and which device and numbers the names of a person stand for.
+"""The settings of a run: `Compute`, and the devices and numbers that a person's words stand for.
 
 `graphflow.machine.switches` makes a Compute out of what a person asks for. Nothing here loads a model. torch is
 imported only to look for an accelerator, and only where one is asked for.
@@ -28,7 +28,7 @@ quick that rounding to and from it costs more than it saves."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compute:
-    """Where and how to compute; what a running node finds as ``context.compute``.
+    """Settings of a run: where and how to compute; a running node finds them as ``context.compute``.
 
     `Switches.resolve` makes one that this machine can keep; one that is made by hand is not checked.
     """
@@ -42,12 +42,12 @@ class Compute:
     attention: str = "sdpa"
     """"sdpa" is torch's scaled_dot_product_attention, "eager" writes the scores of all pairs of tokens out."""
     offload: str = "none"
-    """What waits in the machine's memory while the device does not use it: no weights ("none"), those of the
+    """Weights that wait in the machine's memory while the device does not use them: none ("none"), those of the
     components of other steps ("model"), those of all layers but the one that computes ("sequential")."""
     channels_last: bool = False
-    """Whether convolutions keep the channels of a pixel beside each other in memory."""
+    """True if convolutions keep the channels of a pixel beside each other in memory."""
     compile: bool = False
-    """Whether denoisers go through torch.compile."""
+    """True if denoisers go through torch.compile."""
     memory_budget: int | None = None
     """Bytes that no step may need more of; None: what the device has."""
     max_batch: int = 1
@@ -60,7 +60,7 @@ class Compute:
 
     @property
     def on_cpu(self) -> bool:
-        """Whether tensors stay in the machine's memory."""
+        """True if tensors stay in the machine's memory."""
         return device_kind(self.device) == "cpu"
 
     def on(self, device: str) -> Compute:

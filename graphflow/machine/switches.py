@@ -51,7 +51,7 @@ def _switch(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Switches:
-    """What a person asks for about where and how to compute; nothing is checked before `resolve`."""
+    """Switches of a run, as a person gives them; nothing is checked before `resolve`."""
 
     device: str = _switch(
         "auto",
@@ -142,7 +142,7 @@ SPELLINGS: Mapping[str, str] = {spelling: each.name for each in all_switches() f
 
 
 def _impossible(compute: Compute, *, device_known: bool) -> Iterator[Problem]:
-    """What this machine, or the other settings, do not allow."""
+    """Find what this machine, or the other settings, do not allow."""
     if compute.attention not in ATTENTIONS:
         message = f"found attention '{compute.attention}', expected one of {', '.join(ATTENTIONS)}"
         yield Problem("attention.unknown", message, hint=nearest(compute.attention, ATTENTIONS))
@@ -185,7 +185,7 @@ def _without_xformers(device: str) -> Iterator[Problem]:
 
 
 def _without_compiler(device: str) -> Iterator[Problem]:
-    """What torch.compile writes its code for: Triton on CUDA, a C++ compiler elsewhere."""
+    """Find what torch.compile lacks: Triton on CUDA, a C++ compiler elsewhere."""
     if device.startswith("cuda"):
         if importlib.util.find_spec("triton") is None:
             message = "compile needs the package triton on CUDA, which is not there"

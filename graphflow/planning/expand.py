@@ -54,7 +54,7 @@ class StepBuilder:
         self.folder = self.prefix = ""
 
     def begin(self, folder: str, fetcher: Fetcher) -> None:
-        """From now on add the steps of a graph whose files go to ``folder``, and whose nodes were fetched so."""
+        """Begin with the steps of another graph, whose files go to ``folder``, and whose nodes used this fetcher."""
         self.folder, self.prefix = folder, f"{folder}/" if folder else ""
         self.fetcher = fetcher
 
@@ -192,7 +192,7 @@ class StepBuilder:
         return digest([KEY_RECORD, common, parameters, identity, given])
 
     def _class_digest(self, cls: type[Node]) -> str:
-        """What the keys of all nodes of a class have in common, digested once."""
+        """Digest what the keys of all nodes of a class have in common, once."""
         common = digest([CLASS_RECORD, cls.type_id, cls.version, cls.code(), self.environment])
         self._class_digests[cls] = common
         return common
@@ -204,7 +204,7 @@ class StepBuilder:
 
 
 class Expansion:
-    """What a coarse node's ``expand`` is given: a place to add the nodes it stands for."""
+    """The place where a coarse node's ``expand`` adds the nodes that it stands for."""
 
     def __init__(self, builder: StepBuilder, name: str, depth: int) -> None:
         self._builder = builder
@@ -227,7 +227,7 @@ class Expansion:
         return namedtuple(f"{node.type_id}Outputs", outputs)(**outputs)
 
     def type_of(self, value: Any) -> PortType:
-        """What is known of a value before the run: kind, space, size, batch."""
+        """The type of a value, known before the run: kind, space, size, batch."""
         return self._builder.type_of(value)
 
 

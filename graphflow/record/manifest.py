@@ -99,7 +99,7 @@ class ManifestWriter:
     seconds: float = 0.0
     failure: str | None = None
     unwritten: str | None = None
-    """Why the manifest could not be written, if it could not."""
+    """Reason why the manifest could not be written, if it could not."""
 
     def __post_init__(self) -> None:
         self.begun = datetime.now(UTC)
@@ -153,7 +153,7 @@ class ManifestWriter:
             self._timer.start()
 
     def write(self, state: str) -> None:
-        """Write what is known now. What cannot be written is left: the run is worth more than its record."""
+        """Write what is known so far. A failure is only noted: the run is worth more than its record."""
         with self._writing:
             if self._over:
                 return  # the timer was late

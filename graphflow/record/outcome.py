@@ -11,18 +11,18 @@ __all__ = ["Outcome", "StepRecord"]
 
 
 class StepRecord(NamedTuple):
-    """What became of one step: "ran", "cached", "unneeded", or "not reached" where the run ended before."""
+    """End of one step: "ran", "cached", "unneeded", or "not reached" where the run ended before it."""
 
     name: str
     state: str
     seconds: float = 0.0
     device: str = ""
-    """Where it ran."""
+    """Device on which it ran."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run left: the kept values by name, the files it saved, and what became of each step."""
+    """Result of a run: the kept values by name, the files it saved, and a record of each step."""
 
     results: dict[str, Any] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)

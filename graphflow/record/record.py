@@ -1,4 +1,4 @@
-"""What made a result: a workflow with all that it calls and the values of its inputs, as JSON data.
+"""The record of what made a result: a workflow with all that it calls and the values of its inputs, as JSON data.
 
 A record stands in every manifest and in the pictures that a run saves. It is whole: called workflows are in it, each
 under its content hash, and every call in it is pinned to that hash, so a record means the same when files have changed.
@@ -44,7 +44,7 @@ KEYWORD = "graphflow"
 """Under which a PNG file holds a record."""
 
 _OTHERS = {b"\xff\xd8\xff": "JPEG", b"RIFF": "WebP", b"GIF8": "GIF"}
-"""How pictures begin that hold no record."""
+"""First bytes of pictures that hold no record."""
 
 
 def make_record(
@@ -70,7 +70,7 @@ def make_record(
         "environment": dict(environment),
         "workflow": data,
         "called": called,
-        "inputs": {name: _written(value) for name, value in inputs.items()},
+        "inputs": {name: _to_json(value) for name, value in inputs.items()},
     }
 
 
@@ -88,7 +88,7 @@ def records_of(
         if first is None:
             first = make_record(graph.document, {}, environment, graph.library)
         given = {**graph.document.files, **inputs, **point}
-        written = {name: _written(value) for name, value in given.items()}
+        written = {name: _to_json(value) for name, value in given.items()}
         records[folder] = {**first, "inputs": written}
     return records
 
@@ -174,7 +174,7 @@ def with_record(png: bytes, record: Mapping[str, Any]) -> bytes:
 
 
 def holds_record(path: Path) -> bool:
-    """Whether a file is a PNG file with a record in it."""
+    """Check whether a file is a PNG file with a record in it."""
     try:
         return record_in_png(path) is not None
     except WorkflowError:
@@ -207,7 +207,7 @@ def _pinned(document: WorkflowDocument, library: Library, waiting: list[Workflow
     return data
 
 
-def _written(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     return str(value) if isinstance(value, Path) else {"unrecorded": type(value).__name__}

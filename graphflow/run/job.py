@@ -24,7 +24,7 @@ from graphflow.graph.bound import Graph, largest_weights
 from graphflow.graph.sweep import Point, bind_points, with_other_faults
 from graphflow.machine.compute import Compute
 from graphflow.planning.budget import over_budget, refuse_over_budget
-from graphflow.planning.planner import Plan, plan_together
+from graphflow.planning.planner import Plan, plan_graphs
 from graphflow.record.outcome import Outcome
 from graphflow.record.record import records_of
 from graphflow.registry import Registry
@@ -35,7 +35,7 @@ from graphflow.store.interface import Store
 __all__ = ["Job", "prepare"]
 
 Provenance = Mapping[str, Mapping[str, Any]]
-"""What saved files tell of their making, by the folder of their step."""
+"""Records for saved files, by the folder of their step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,8 @@ def prepare(
         found = points()
     graphs = bind_points(found, inputs, bind)
     if compute is None:
-        plan = plan_together(graphs, keep=keep, results=results, checking=True)
+        plan = plan_graphs(graphs, keep=keep, results=results, checking=True)
     else:
         settings = compute(largest_weights(graphs.values()))
-        plan = plan_together(graphs, keep=keep, results=results, compute=settings)
+        plan = plan_graphs(graphs, keep=keep, results=results, compute=settings)
     return Job(document, inputs, found, graphs, plan)

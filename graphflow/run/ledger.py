@@ -1,4 +1,4 @@
-"""What the steps of a workflow were made of when it ran last, so that it can be told why one runs again.
+"""The ledger of a workflow: what its steps were made of in the last run, to explain why one runs again.
 
 A ledger is kept in the store of results like any result, under a key that is made of the workflow's name, and written
 anew after each run.
@@ -27,7 +27,7 @@ RECORD = "ledger/1"
 """First element of what a ledger's key is made of; raise the number when the form changes."""
 
 LARGEST = 2000
-"""Steps; of longer plans there is no ledger, for it would cost more than it tells."""
+"""Steps; of longer plans there is no ledger, for it would cost more than it is worth."""
 
 _TYPES = {"steps": PortType(str)}
 
@@ -40,14 +40,14 @@ def keep_ledger(store: Store, plan: Plan, name: str) -> None:
 
 
 def read_ledger(store: Store, name: str) -> Mapping[str, Any]:
-    """What the steps of a workflow were made of when it ran last, by name; empty where nobody knows."""
+    """Read what the steps of a workflow were made of in the last run, by name; empty where there is no ledger."""
     kept = store.get(_key(name), _TYPES, _nobody)
     steps: dict[str, Any] = orjson.loads(kept["steps"]) if kept else {}
     return steps
 
 
 def reasons(step: Step, plan: Plan, ledger: Mapping[str, Any]) -> list[str]:
-    """Why a step runs, in a few words each: what in its key is another than in the run before."""
+    """Explain why a step runs, in a few words each: the parts of its key that changed since the last run."""
     before = ledger.get(step.name)
     if before is None:
         return ["new"]
@@ -97,4 +97,4 @@ def _key(name: str) -> str:
 
 
 def _nobody(message: str) -> None:
-    """Nobody is told: a ledger that cannot be read or kept changes no result."""
+    """Report nothing: a ledger that cannot be read or kept changes no result."""

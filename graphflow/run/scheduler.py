@@ -23,14 +23,14 @@ from typing import Any
 from graphflow import events
 from graphflow.errors import Cancelled
 from graphflow.events import Event, Listener
+from graphflow.file_answers import cached_answers
 from graphflow.graph.bound import Constant
 from graphflow.machine.memory import free_memory
 from graphflow.machine.read_ahead import read_ahead
 from graphflow.node import Context, Ref
-from graphflow.one_look import one_look
-from graphflow.planning.batches import memory_of_batch
-from graphflow.planning.budget import out_of_memory, ways_down
+from graphflow.planning.budget import memory_advice, out_of_memory
 from graphflow.planning.planner import Plan, Step
+from graphflow.planning.step import memory_of_batch
 from graphflow.record.outcome import Outcome, StepRecord
 from graphflow.run.lookup import LookUp, look_up
 from graphflow.run.placement import Placement, Unit
@@ -180,7 +180,7 @@ class _Runner:
         )
         wanted = [step for step in self.plan.steps if found.states[step.index] != "unneeded"]
         running = [step for step in wanted if found.states[step.index] == "run"]
-        with one_look():
+        with cached_answers():
             read_ahead(file for step in running for file in step.node.weight_files())
         self.uses = Counter(ref for step in running for ref in step.refs)
         self.uses.update(set(self.plan.results.values()))
@@ -397,7 +397,7 @@ class _Runner:
             given.pop("context", None)
             error.add_note(_note(step, given))
             if out_of_memory(error):
-                error.add_note(f"memory ran out: {ways_down(step, self.plan.compute)}")
+                error.add_note(f"memory ran out: {memory_advice(step, self.plan.compute)}")
             told = f"{type(error).__name__}: {error}"
             self.emit(events.StepFailed(step.index, step.name, step.node.type_id, told))
 

@@ -29,7 +29,7 @@ from graphflow.types import Conditioning, DepthMap, Image, Latent, Mask, PortTyp
 __all__ = ["DEFAULT_BYTES", "DiskStore", "Entry", "default_store"]
 
 DEFAULT_BYTES = 16 << 30
-"""How much is kept where nobody says otherwise."""
+"""Bound of what is kept where nobody says otherwise."""
 
 _SUFFIX = ".safetensors"
 _PRUNED_TO = 0.9
@@ -43,7 +43,7 @@ class Entry:
     path: Path
     nbytes: int
     used: float
-    """When it was written or last read, seconds since the epoch."""
+    """Time when it was written or last read, seconds since the epoch."""
 
 
 class DiskStore:
@@ -58,17 +58,17 @@ class DiskStore:
         self.max_bytes = _bytes_wanted() if max_bytes is None else max_bytes
         self._writable = True
         self._nbytes: int | None = None
-        """What is kept, as far as this process knows: None until it writes."""
+        """Bytes that are kept, as far as this process knows: None until it writes."""
         self._lock = threading.Lock()
 
     # What the scheduler asks ---------------------------------------------------------------------------------------
 
     def has(self, key: str) -> bool:
-        """Whether there is a file for ``key``."""
+        """Check whether there is a file for ``key``."""
         return os.path.exists(self._path(key))  # noqa: PTH110 - asked for every step of a plan
 
     def get(self, key: str, types: Mapping[str, PortType], warn: Warn) -> Mapping[str, Any] | None:
-        """The outputs under ``key``; None where there are none, or damaged ones, which are told of and removed."""
+        """The outputs under ``key``; None where there are none, or damaged ones, which are reported and removed."""
         path = self._path(key)
         try:
             data = Path(path).read_bytes()
@@ -174,7 +174,7 @@ class DiskStore:
             self._remove_abandoned()
         temporary_folder.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(exist_ok=True)
-        # whose it is stands in the name: what a killed process leaves is found by that
+        # pid and host are in the name, so leftovers of dead processes are found
         temporary = temporary_folder / f"{os.getpid()}@{socket.gethostname()}@{secrets.token_hex(4)}"
         try:
             with temporary.open("xb") as file:

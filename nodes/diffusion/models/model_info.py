@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from graphflow import Problem, WorkflowError, looked_up
+from graphflow import Problem, WorkflowError, file_answer
 from graphflow.nodes.diffusion.checkpoints.location import locate, model_problem
 from graphflow.nodes.diffusion.checkpoints.model_files import (
     Component,
@@ -127,7 +127,7 @@ def require_model(reference: str, task: Task | None = None) -> ModelInfo:
     return found
 
 
-@looked_up
+@file_answer
 def model_digest(reference: str, task: Task | None = None) -> str:
     """`ModelInfo.digest` of a model. Raises as `require_model`."""
     return require_model(reference, task).digest
@@ -160,7 +160,7 @@ def find_problems(reference: str, task: Task | None = None) -> tuple[Problem, ..
     return tuple(problems)
 
 
-@looked_up
+@file_answer
 def _found(reference: str, task: Task | None) -> ModelInfo:
     """What is known of a model with all of its parts. Raises UnusableError."""
     parsed = parse_reference(reference)
