@@ -19,10 +19,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-import types
-import typing
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -31,29 +28,15 @@ from pydantic import BaseModel, ConfigDict
 from graphflow.errors import NodeDefinitionError, Problem, nearest
 from graphflow.machine.compute import Compute
 from graphflow.machine.memory import Memory
-from graphflow.types import INPUT_FILE, MODEL_REF, PLAIN_KINDS, PortType
+from graphflow.signature import Port, Signature, marked, read_signature
+from graphflow.types import MODEL_REF, PortType
 
 __all__ = ["Context", "Node", "Port", "Ref"]
 
-REQUIRED: Any = inspect.Parameter.empty
 JsonValue = Any
 
 _WORDS = ("abstract", "cached", "converts", "effect", "id", "loads", "saves", "version")
 """Words of a class line."""
-
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """One input of a node class: its name, static type, and default (`REQUIRED` where there is none)."""
-
-    name: str
-    type: PortType
-    default: Any = REQUIRED
-
-    @property
-    def required(self) -> bool:
-        """True if a value must be given."""
-        return self.default is REQUIRED
 
 
 class Ref(NamedTuple):
@@ -91,22 +74,6 @@ class Context:
 
     def warn(self, message: str) -> None:
         """Report something legal but surprising to the user."""
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """The ports and outputs read off a node class."""
-
-    inputs: Mapping[str, Port]
-    outputs: Mapping[str, PortType]
-    takes_context: bool
-    multiple: bool
-    """The return annotation is a NamedTuple: its fields are the outputs."""
-    input_types: Mapping[str, PortType]
-    required: tuple[str, ...]
-    parameters: frozenset[str]
-    file_fields: tuple[str, ...]
-    """Parameters that are paths of files to read."""
 
 
 class Node(BaseModel):
@@ -294,7 +261,8 @@ class Node(BaseModel):
         """Ports and outputs, read once from the annotations of ``run`` or ``expand``."""
         signature = cls._signature
         if signature is None:
-            signature = cls._signature = _read_signature(cls)
+            method = cls.expand if cls.coarse else cls.run
+            signature = cls._signature = read_signature(cls, method, coarse=cls.coarse)
         return signature
 
     @classmethod
@@ -314,82 +282,10 @@ class Node(BaseModel):
 
     def named_models(self) -> tuple[str, ...]:
         """References of models that its parameters name, for itself or for nodes that it expands into."""
-        marked = [getattr(self, name) for name in _marked(type(self), MODEL_REF)]
-        return tuple(dict.fromkeys([*self.models(), *(name for name in marked if name is not None)]))
+        named = [getattr(self, name) for name in marked(type(self), MODEL_REF)]
+        return tuple(dict.fromkeys([*self.models(), *(name for name in named if name is not None)]))
 
     @classmethod
     def summary(cls) -> str:
         """First sentence of the docstring."""
         return inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-
-
-def _read_signature(cls: type[Node]) -> Signature:
-    method = cls.expand if cls.coarse else cls.run
-    where = f"node class {cls.__name__} in {cls.__module__}"
-    try:
-        hints = typing.get_type_hints(method)
-    except NameError as error:
-        raise NodeDefinitionError(
-            f"{where}: the annotation {error.name!r} of {method.__name__} is not importable; "
-            "import it outside TYPE_CHECKING"
-        ) from error
-    inputs: dict[str, Port] = {}
-    takes_context = False
-    for parameter in list(inspect.signature(method).parameters.values())[1:]:
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-            if cls.coarse and not inputs and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
-                continue  # the Expansion
-            raise NodeDefinitionError(f"{where}: write ports after a *, as keyword-only arguments ({parameter.name})")
-        if parameter.name == "context":
-            takes_context = True
-            continue
-        if parameter.name not in hints:
-            raise NodeDefinitionError(f"{where}: port '{parameter.name}' has no type annotation")
-        kind = _port_kind(hints[parameter.name], f"{where}: port '{parameter.name}'")
-        inputs[parameter.name] = Port(parameter.name, PortType(kind), parameter.default)
-
-    def made(outputs: Mapping[str, PortType], *, multiple: bool = False) -> Signature:
-        return Signature(
-            inputs,
-            outputs,
-            takes_context,
-            multiple,
-            {name: port.type for name, port in inputs.items()},
-            tuple(name for name, port in inputs.items() if port.required),
-            frozenset(cls.model_fields),
-            _marked(cls, INPUT_FILE),
-        )
-
-    returned = hints.get("return")
-    if returned is None or returned is type(None):
-        return made({})
-    if isinstance(returned, type) and issubclass(returned, tuple) and hasattr(returned, "_fields"):
-        fields = typing.get_type_hints(returned)
-        outputs = {name: PortType(_port_kind(kind, f"{where}: output '{name}'")) for name, kind in fields.items()}
-        return made(outputs, multiple=True)
-    kind = _port_kind(returned, f"{where}: the return value")
-    return made({output_name(kind): PortType(kind)})
-
-
-def _marked(cls: type[Node], marker: str) -> tuple[str, ...]:
-    return tuple(name for name, field in cls.model_fields.items() if any(item is marker for item in field.metadata))
-
-
-def _port_kind(annotation: Any, where: str) -> type:
-    """The class an annotation stands for; ``X | None`` is an optional X."""
-    if typing.get_origin(annotation) is typing.Annotated:
-        annotation = typing.get_args(annotation)[0]
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        members = [member for member in typing.get_args(annotation) if member is not type(None)]
-        if len(members) == 1:
-            annotation = members[0]
-    if not isinstance(annotation, type):
-        raise NodeDefinitionError(f"{where}: {annotation!r} is not a class; a port has one type")
-    return annotation
-
-
-def output_name(kind: type) -> str:
-    """Name of an only output: ``value`` for plain types, else the class name in snake case."""
-    if kind in PLAIN_KINDS:
-        return "value"
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).lower()

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from graphflow.document.workflow import FORMAT_VERSION, INPUT_KINDS, NAME, InputDeclaration, WorkflowDocument
-from graphflow.node import REQUIRED, Node, Port
+from graphflow.node import Node, Port
 from graphflow.registry import Registry
+from graphflow.signature import REQUIRED
 from graphflow.types import PLAIN_KINDS, type_name
 
 __all__ = ["DIALECT", "parameter_schemas", "workflow_schema"]

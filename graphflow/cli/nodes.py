@@ -10,9 +10,10 @@ from graphflow.cli.report import visible
 from graphflow.cli.table import table, wrapped
 from graphflow.document.validation import show
 from graphflow.errors import nearest
-from graphflow.node import REQUIRED, Node
+from graphflow.node import Node
 from graphflow.registry import Registry, default_registry
 from graphflow.schema import parameter_schemas
+from graphflow.signature import REQUIRED
 from graphflow.types import PLAIN_KINDS, type_name
 
 __all__ = ["add_arguments", "run"]
