@@ -217,11 +217,8 @@ def _long_integers(source: Source) -> Iterator[Problem]:
     for text, place in source.scalars():
         if re.fullmatch(r"-?\d+", text) and not -(2**63) <= int(text) < 2**64:
             shown = text if len(text) < 40 else text[:36] + "…"
-            message, hint = (
-                f"found {shown}, expected an integer of at most 64 bits",
-                "the largest is 18446744073709551615",
-            )
-            yield Problem("json.number", message, hint=hint, position=place)
+            message = f"found {shown}, expected an integer of at most 64 bits"
+            yield Problem("json.number", message, hint="the largest is 18446744073709551615", position=place)
 
 
 def _broken_texts(source: Source) -> Iterator[Problem]:
