@@ -117,7 +117,7 @@ def _together(folder: Path) -> None:
     for count in (1, 1, 2, 4, 8):  # the first loads and warms
 
         def work(count: int = count) -> torch.Tensor:
-            made = built.run(device=DEVICE, cache=False, sweep={"seed": list(range(POINTS))}, together=count)
+            made = built.run(device=DEVICE, cache=False, sweep={"seed": list(range(POINTS))}, max_batch=count)
             return torch.cat([point["image"].pixels.float().cpu() for point in made.points])
 
         measured = _timed(work)

@@ -20,7 +20,7 @@ def sweep(together: int) -> tuple[float, list[gf.Image]]:
     seed = built.input("seed", "int")
     built.output("image", built.add("draw", Text2Image(steps=20), prompt="a red ball on sand", seed=seed))
     begun = time.perf_counter()
-    run = built.run(device="cpu", cache=False, sweep={"seed": list(range(POINTS))}, together=together)
+    run = built.run(device="cpu", cache=False, sweep={"seed": list(range(POINTS))}, max_batch=together)
     return time.perf_counter() - begun, [point["image"] for point in run.points]
 
 
@@ -30,7 +30,7 @@ def chain(together: int) -> tuple[float, list[gf.Image]]:
         begun = time.perf_counter()
         seeds = {"seed": list(range(POINTS // 2))}
         run = gf.load("text_to_image_to_super_res").run(
-            device="cpu", cache=False, sweep=seeds, together=together, out=out
+            device="cpu", cache=False, sweep=seeds, max_batch=together, out=out
         )
         return time.perf_counter() - begun, [point["image"] for point in run.points]
 

@@ -6,6 +6,7 @@ Importing this package, building a workflow and validating one never import torc
 from pydantic import Field
 
 from graphflow.build import NodeHandle, Run, Workflow, load, loads
+from graphflow.environment import flag, is_offline
 from graphflow.errors import (
     Cancelled,
     GraphFlowError,
@@ -14,13 +15,16 @@ from graphflow.errors import (
     Position,
     Problem,
     WorkflowError,
+    nearest,
 )
+from graphflow.file_answers import file_answer
+from graphflow.files import cache_folder, write_atomically
 from graphflow.graph.binder import bind
 from graphflow.graph.bound import Graph
 from graphflow.machine.compute import Compute
 from graphflow.machine.memory import Memory
+from graphflow.machine.switches import Switches
 from graphflow.node import Context, Node, Port, Ref
-from graphflow.one_look import looked_up
 from graphflow.planning.expand import Expansion
 from graphflow.planning.planner import Plan, Step, plan
 from graphflow.registry import Registry, default_registry
@@ -74,15 +78,21 @@ __all__ = [
     "Seed",
     "Step",
     "Store",
+    "Switches",
     "Text",
     "Workflow",
     "WorkflowError",
     "__version__",
     "bind",
+    "cache_folder",
     "default_registry",
     "execute",
+    "file_answer",
+    "flag",
+    "is_offline",
     "load",
     "loads",
-    "looked_up",
+    "nearest",
     "plan",
+    "write_atomically",
 ]

@@ -9,7 +9,7 @@ Input(name='prompt')
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -24,18 +24,19 @@ from graphflow.document.workflow import FORMAT_VERSION, From, Input, NodeEntry, 
 from graphflow.errors import GraphFlowError, Problem, WorkflowError, nearest
 from graphflow.events import Listener
 from graphflow.graph.binder import bind
-from graphflow.graph.bound import Graph, largest_weights
+from graphflow.graph.bound import Graph
 from graphflow.graph.flatten import CALL
-from graphflow.graph.sweep import Point, bind_points, folders_of, points_of, with_other_faults
-from graphflow.machine.compute import resolve_compute
+from graphflow.graph.sweep import Point, folders_of, points_of
+from graphflow.machine.compute import Compute
+from graphflow.machine.switches import Switches
 from graphflow.node import Node
-from graphflow.planning.budget import refuse_over_budget
-from graphflow.planning.planner import Plan, plan_together
+from graphflow.planning.planner import Plan
 from graphflow.record.manifest import Manifest
-from graphflow.record.record import document_in_record, record_in_png, records_of, with_inputs
+from graphflow.record.outcome import Outcome
+from graphflow.record.record import document_in_record, record_in_png, with_inputs
 from graphflow.registry import Registry
-from graphflow.run.ledger import keep_ledger
-from graphflow.run.scheduler import Outcome, execute
+from graphflow.run.job import Job, prepare
+from graphflow.run.keywords import takes_inputs
 from graphflow.store.disk import default_store
 from graphflow.store.interface import Store
 from graphflow.types import type_name
@@ -80,7 +81,7 @@ class Workflow(WorkflowDocument):
             fields["description"] = description
         if default is not ...:
             fields["default"] = default
-        self.inputs |= _checked({"inputs": {name: fields}}).inputs
+        self.inputs |= _validated({"inputs": {name: fields}}).inputs
         return Input(name)
 
     def add(
@@ -105,7 +106,7 @@ class Workflow(WorkflowDocument):
         if name in self.outputs:
             raise WorkflowError([Problem("output.twice", f"there is an output '{name}' already")])
         reference = From(source.name) if isinstance(source, NodeHandle) else source
-        self.outputs |= _checked({"outputs": {name: reference.to_json()}}).outputs
+        self.outputs |= _validated({"outputs": {name: reference.to_json()}}).outputs
 
     def _add(self, name: str, entry: NodeEntry, fields: Mapping[str, Any]) -> NodeHandle:
         if name in self.nodes:
@@ -115,9 +116,9 @@ class Workflow(WorkflowDocument):
         written = entry.__pydantic_extra__
         assert written is not None  # NodeEntry allows further fields
         for key, value in fields.items():
-            written[key] = _written(name, key, value)
+            written[key] = _to_json(name, key, value)
         # through the document's own checks, so that a name no file can hold is refused here already
-        _checked({"nodes": {name: {"type": entry.type}}})
+        _validated({"nodes": {name: {"type": entry.type}}})
         self.nodes[name] = entry
         return NodeHandle(name)
 
@@ -129,76 +130,76 @@ class Workflow(WorkflowDocument):
         registry: Registry | None = None,
         offline: bool = False,
     ) -> Graph:
-        """The graph of this workflow; raises WorkflowError with every problem."""
+        """Make the graph of this workflow; raises WorkflowError with every problem."""
         return bind(self, inputs, checking=checking, registry=registry, offline=offline)
 
-    def _swept(
-        self, sweep: Sweep | None, inputs: Mapping[str, Any], registry: Registry | None = None
-    ) -> Sequence[Point]:
-        with with_other_faults(self, inputs, registry):
-            return points_of(self, sweep, inputs)
+    def _prepared(
+        self,
+        inputs: Mapping[str, Any],
+        sweep: Sweep | None,
+        compute: Callable[[int | None], Compute] | None,
+        *,
+        registry: Registry | None,
+        offline: bool,
+        keep: Collection[str] = (),
+    ) -> Job:
+        return prepare(
+            self,
+            inputs,
+            points=lambda: points_of(self, sweep, inputs),
+            bind=lambda values: self.bind(values, checking=compute is None, registry=registry, offline=offline),
+            compute=compute,
+            registry=registry,
+            keep=keep,
+        )
 
-    def _graphs(self, points: Sequence[Point], inputs: Mapping[str, Any], **options: Any) -> dict[str, Graph]:
-        return bind_points(points, inputs, lambda values: self.bind(values, **options))
+    @takes_inputs
+    def validate(  # type: ignore[override]
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        registry: Registry | None = None,
+        offline: bool = False,
+        **values: Any,
+    ) -> list[Problem]:
+        """Find every problem and warning of the workflow; an empty list means that it can run.
 
-    def validate(self, *, offline: bool = False, **inputs: Any) -> list[Problem]:  # type: ignore[override]
-        """Every problem and warning of the workflow; an empty list means that it can run.
-
-        Nothing is downloaded. With ``offline`` what a run would have to download is missing.
+        ``inputs``, or further keywords, are values for the declared inputs, as for `run`. Nothing is downloaded. With
+        ``offline`` what a run would have to download is missing.
         """
         try:
-            points = self._swept(None, inputs)
-            graphs = self._graphs(points, inputs, checking=True, offline=offline)
-            return list(plan_together(graphs, checking=True).warnings)
+            job = self._prepared(inputs or {}, None, None, registry=registry, offline=offline)
         except WorkflowError as error:
             return list(error.problems)
+        return list(job.plan.warnings)
 
+    @takes_inputs
     def plan(
         self,
+        inputs: Mapping[str, Any] | None = None,
         *,
         keep: Collection[str] = (),
-        device: str = "cpu",
-        dtype: str = "auto",
-        attention: str = "auto",
-        offload: str = "none",
-        channels_last: bool = False,
-        compile: bool = False,
-        together: int | None = None,
+        switches: Switches = Switches(),  # noqa: B008 - it is frozen
         registry: Registry | None = None,
         offline: bool = False,
         sweep: Sweep | None = None,
-        **inputs: Any,
+        **values: Any,
     ) -> Plan:
-        """What a run with these inputs would do, and what memory its steps need (`Plan.memory`).
+        """Plan a run with these inputs: its steps, and what memory they need (`Plan.memory`).
 
-        As for a run, pictures at URLs are downloaded, unless ``offline``.
+        Everything is given as for `run`, with the same defaults. As for a run, pictures at URLs are downloaded, unless
+        ``offline``.
         """
-        graphs = self._graphs(self._swept(sweep, inputs, registry), inputs, registry=registry, offline=offline)
-        compute = resolve_compute(
-            device=device,
-            dtype=dtype,
-            attention=attention,
-            offload=offload,
-            channels_last=channels_last,
-            compile=compile,
-            together=together,
-            weights=largest_weights(graphs.values()),
-        )
-        return plan_together(graphs, keep=keep, compute=compute)
+        return self._prepared(inputs or {}, sweep, switches.resolve, registry=registry, offline=offline, keep=keep).plan
 
+    @takes_inputs
     def run(
         self,
+        inputs: Mapping[str, Any] | None = None,
         *,
         out: str | PathLike[str] = ".",
         keep: Collection[str] = (),
-        device: str = "auto",
-        dtype: str = "auto",
-        attention: str = "auto",
-        offload: str = "none",
-        channels_last: bool = False,
-        compile: bool = False,
-        memory_budget: int | str | None = None,
-        together: int | None = None,
+        switches: Switches = Switches(),  # noqa: B008 - it is frozen
         cache: Store | bool = True,
         metadata: bool = True,
         listeners: Iterable[Listener] = (),
@@ -206,59 +207,45 @@ class Workflow(WorkflowDocument):
         registry: Registry | None = None,
         offline: bool = False,
         sweep: Sweep | None = None,
-        **inputs: Any,
+        **values: Any,
     ) -> Run:
         """Run the workflow in this process.
 
-        ``inputs`` are values for the declared inputs; ``out`` is the folder that files are saved in; ``keep`` names
-        nodes whose values are wanted besides the outputs and what is saved. ``device`` to ``compile`` say where and
-        how to compute, as `graphflow.Compute` does. ``memory_budget`` (bytes, or a text like "8GB") is what no step may
-        need more of, by default what the device has. Of a sweep's points, ``together`` at most go through a
-        denoiser at once: by default 1 on the CPU and 8 on an accelerator, as far as memory allows. Results are looked
-        up and kept in ``cache``, by default the user's store on the disk (`DiskStore`); False for none. With
-        ``metadata`` PNG files hold the workflow and the inputs that made them. With ``offline`` nothing is asked of
-        the network, and what is not on this machine is missing.
+        Values for the declared inputs are given as keywords, or in the mapping ``inputs``, where an input may have the
+        name of an option. ``out`` is the folder that files are saved in; ``keep`` names nodes whose values are wanted
+        besides the outputs and what is saved.
+
+        Where and how to compute is said by the fields of `graphflow.Switches`, each of which is a keyword too:
+        ``device`` ("auto", "cpu", "cuda:0,cuda:1"), ``dtype``, ``attention``, ``offload``, ``channels_last`` and
+        ``compile``, as `graphflow.Compute` has them; ``memory_budget`` (bytes, or a text like "8GB"), what no step may
+        need more of, by default what the device has; ``max_batch``, how many points of a sweep go through a denoiser
+        in one batch at most, by default 1 on the CPU and 8 on an accelerator, as far as memory allows.
+
+        Results are looked up and kept in ``cache``, by default the user's store on the disk (`DiskStore`); False for
+        none. With ``metadata`` PNG files hold the workflow and the inputs that made them. With ``offline`` nothing is
+        asked of the network, and what is not on this machine is missing.
 
         ``sweep`` runs the workflow for several values of its inputs, by default as the document says: lists by input
         for all combinations, or a list of mappings. What the points share is computed once; `Run.points` has what each
-        gave. An input with a value in ``inputs`` is not swept.
+        gave. An input with a value is not swept.
 
         Raises WorkflowError (nothing has run), or whatever a node raises.
         """
-        points = self._swept(sweep, inputs, registry)
-        graphs = self._graphs(points, inputs, registry=registry, offline=offline)
-        compute = resolve_compute(
-            device=device,
-            dtype=dtype,
-            attention=attention,
-            offload=offload,
-            channels_last=channels_last,
-            compile=compile,
-            memory_budget=memory_budget,
-            together=together,
-            weights=largest_weights(graphs.values()),
+        job = self._prepared(inputs or {}, sweep, switches.resolve, registry=registry, offline=offline, keep=keep)
+        job.refuse_over_budget()
+        outcome = job.execute(
+            output_folder=Path(out),
+            store=(default_store() if cache else None) if isinstance(cache, bool) else cache,
+            listeners=listeners,
+            cancel=cancel,
+            metadata=metadata,
         )
-        planned = plan_together(graphs, keep=keep, compute=compute)
-        refuse_over_budget(planned)
-        store = (default_store() if cache else None) if isinstance(cache, bool) else cache
-        try:
-            outcome = execute(
-                planned,
-                output_folder=Path(out),
-                cache=store,
-                listeners=listeners,
-                cancel=cancel,
-                provenance=records_of(graphs, points, inputs, planned.environment) if metadata else None,
-            )
-        finally:
-            if store is not None:
-                keep_ledger(store, planned, self.name)
-        return Run(graphs, planned, outcome, inputs, points, Path(out))
+        return Run(job, outcome, Path(out))
 
 
 @dataclass(frozen=True, slots=True)
 class SweepPoint(Mapping[str, Any]):
-    """What a run gave for one point of its sweep: kept values by name, and the files that were saved."""
+    """One point of the sweep of a finished run: kept values by name, and the files that were saved."""
 
     inputs: Point
     """The values of the inputs."""
@@ -280,28 +267,17 @@ class SweepPoint(Mapping[str, Any]):
 class Run(Mapping[str, Any]):
     """A finished run: kept values by the name of the output or node (latents as pictures), and the files it saved."""
 
-    def __init__(
-        self,
-        graphs: Mapping[str, Graph],
-        planned: Plan,
-        outcome: Outcome,
-        inputs: Mapping[str, Any],
-        points: Sequence[Point] = (),
-        output_folder: Path = Path(),
-    ) -> None:
-        self.plan = planned
+    def __init__(self, job: Job, outcome: Outcome, output_folder: Path = Path()) -> None:
+        self.plan = job.plan
         self.outcome = outcome
-        self._graphs = graphs
-        self._graph = next(iter(graphs.values()))
-        self._inputs = dict(inputs)
-        self._points = points
+        self._job = job
         self._output_folder = output_folder
 
     def __getitem__(self, name: str) -> Any:
         try:
             return self.outcome.results[name]
         except KeyError:
-            if name in self._graph.order:
+            if name in self._job.graph.order:
                 hint = f"its value was dropped after its last use; run(keep=[{name!r}]) keeps it"
             else:
                 hint = nearest(name, self.outcome.results) or "this run kept no values"
@@ -320,12 +296,12 @@ class Run(Mapping[str, Any]):
 
     @property
     def points(self) -> list[SweepPoint]:
-        """What each point of a sweep gave, in the order of the sweep; empty where nothing was swept.
+        """The points in the order of the sweep, with what each gave; empty where nothing was swept.
 
         Values of the run itself are called FOLDER/NAME.
         """
         made = []
-        for point, folder in zip(self._points, folders_of(self._points), strict=True):
+        for point, folder in zip(self._job.points, folders_of(self._job.points), strict=True):
             prefix, below = f"{folder}/", (self._output_folder / folder).resolve()
             results = {name.removeprefix(prefix): self[name] for name in self if name.startswith(prefix)}
             files = tuple(path for path in self.files if path.resolve().is_relative_to(below))
@@ -336,13 +312,15 @@ class Run(Mapping[str, Any]):
         """Write sheets with the pictures that the points of a sweep saved into the output folder; returns the paths."""
         from graphflow.record.contact_sheet import write_contact_sheets
 
-        stem = Path(self._graph.document.name).stem if self._graph.document.folder else "sweep"
-        return write_contact_sheets(self._points, self.files, self._output_folder, stem)
+        document = self._job.document
+        stem = Path(document.name).stem if document.folder else "sweep"
+        return write_contact_sheets(self._job.points, self.files, self._output_folder, stem)
 
     @property
     def manifest(self) -> Manifest:
-        """What ran: workflow, inputs, seeds, models, versions, timings, hashes of the files."""
-        return Manifest.of(self._graphs, self.plan, self.outcome, self._inputs, self._points, self._output_folder)
+        """The manifest: workflow, inputs, seeds, models, versions, timings, hashes of the files."""
+        job = self._job
+        return Manifest.of(job.graphs, job.plan, self.outcome, job.inputs, job.points, self._output_folder)
 
 
 class ResultError(GraphFlowError, KeyError):
@@ -382,7 +360,7 @@ def loads(text: str | bytes) -> Workflow:
     return Workflow.loads(text)
 
 
-def _checked(part: dict[str, Any]) -> WorkflowDocument:
+def _validated(part: dict[str, Any]) -> WorkflowDocument:
     """A part of a document as a document; raises WorkflowError for what no file can hold."""
     try:
         return WorkflowDocument.model_validate({"graphflow": FORMAT_VERSION, **part})
@@ -393,7 +371,7 @@ def _checked(part: dict[str, Any]) -> WorkflowDocument:
         ) from None
 
 
-def _written(node: str, key: str, value: Any) -> Any:
+def _to_json(node: str, key: str, value: Any) -> Any:
     if isinstance(value, NodeHandle):
         return {"from": value.name}
     if isinstance(value, (From, Input)):

@@ -1,4 +1,4 @@
-"""What happens during a run, as frozen dataclasses: the only way progress leaves the engine.
+"""Events of a run, as frozen dataclasses: the only way progress leaves the engine.
 
 The terminal bars, the JSON lines and a caller's callback are three listeners. Listeners are called one at a time, in
 the thread that runs the step, and must be quick; an exception in one ends the run.

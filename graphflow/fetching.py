@@ -1,4 +1,4 @@
-"""Nodes that read what lies elsewhere get it before the run: whether they may, and each of them once.
+"""Fetching: nodes that read what lies elsewhere get it before the run, each of them once, if they may.
 
 A graph that is bound to be run has its nodes fetch. One that is only checked does not, unless it is checked for a run
 without the network: then looking for what is missing asks nobody either.
@@ -6,21 +6,13 @@ without the network: then looking for what is missing asks nobody either.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
+from graphflow.environment import is_offline
 from graphflow.errors import Problem
 from graphflow.node import Node
 
-__all__ = ["OFFLINE_VARIABLE", "Fetcher", "is_offline"]
-
-OFFLINE_VARIABLE = "GRAPHFLOW_OFFLINE"
-"""Environment variable: anything but nothing, 0, false, no and off keeps every run away from the network."""
-
-
-def is_offline() -> bool:
-    """Whether the environment forbids the network."""
-    return os.environ.get(OFFLINE_VARIABLE, "").strip().lower() not in ("", "0", "false", "no", "off")
+__all__ = ["Fetcher"]
 
 
 class Fetcher:

@@ -1,16 +1,23 @@
-"""Paths that strangers wrote, and files that a reader never sees half of."""
+"""Paths that strangers wrote, files that a reader never sees half of, and records of files."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
-__all__ = ["CACHE_VARIABLE", "cache_folder", "is_file", "real_path", "write_atomically"]
+from graphflow.environment import CACHE_VARIABLE
 
-
-CACHE_VARIABLE = "GRAPHFLOW_CACHE"
-"""Environment variable: the folder of everything that GraphFlow keeps for later."""
+__all__ = [
+    "cache_folder",
+    "file_record",
+    "is_file",
+    "real_path",
+    "recorded_name",
+    "write_atomically",
+]
 
 
 def cache_folder() -> Path:
@@ -24,7 +31,7 @@ def cache_folder() -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; a path that cannot be one (too long, a NUL in it) is none."""
+    """Check whether there is such a file; a path that cannot be one (too long, a NUL in it) is none."""
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for some of these
 
 
@@ -49,3 +56,22 @@ def write_atomically(path: Path, data: bytes) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return path
+
+
+def file_record(path: Path, root: Path) -> dict[str, Any]:
+    """Describe a saved file for a record: its path below ``root`` (or absolute), size in bytes, SHA-256 (hex).
+
+    Raises OSError if it cannot be read.
+    """
+    with path.open("rb") as file:
+        return {
+            "path": recorded_name(path, root),
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+            "size": path.stat().st_size,
+        }
+
+
+def recorded_name(path: Path, root: Path) -> str:
+    """Name of a saved file in a record: its path below ``root``, or its absolute path."""
+    absolute, base = path.resolve(), root.resolve()
+    return str(absolute.relative_to(base)) if absolute.is_relative_to(base) else str(absolute)

@@ -1,4 +1,4 @@
-"""What the command line asks of a node pack about models: what they are, and what has to be downloaded for them.
+"""Models of a node pack, for the command line: what they are, and what has to be downloaded for them.
 
 The engine knows no models. A pack that does names an object in its module, which is imported when somebody asks::
 
@@ -30,7 +30,7 @@ class ModelDescription:
     height: int | None = None
     nbytes: int | None = None
     problems: tuple[Problem, ...] = ()
-    """What keeps it from being used on this machine; nothing where it is there."""
+    """Problems that keep it from being used on this machine; none where it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +52,16 @@ class Download:
 
 
 class ModelLibrary(Protocol):
-    """What a pack offers."""
+    """The models of a node pack."""
 
     def describe(self, reference: str) -> ModelDescription:
-        """What is known of a model. Raises nothing for one that is missing or broken: its problems tell."""
+        """Describe a model. Raises nothing for one that is missing or broken: its problems say so."""
 
     def missing(self, reference: str, variant: str | None) -> Sequence[Download]:
-        """What has to be downloaded for a model, asked of the servers; ``variant`` is the preferred one of weights.
+        """Ask the servers what has to be downloaded for a model; ``variant`` is the preferred one of weights.
 
-        What is found to be needed only once these files are there is told when it is asked again. Raises WorkflowError.
+        Files that are found to be needed only once these are there are listed when it is asked again.
+        Raises WorkflowError.
         """
 
     def fetch(self, download: Download, file: RemoteFile) -> None:

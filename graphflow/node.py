@@ -19,38 +19,24 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-import types
-import typing
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from graphflow.errors import NodeDefinitionError, Problem
+from graphflow.errors import NodeDefinitionError, Problem, nearest
 from graphflow.machine.compute import Compute
 from graphflow.machine.memory import Memory
-from graphflow.types import INPUT_FILE, MODEL_REF, PLAIN_KINDS, PortType
+from graphflow.signature import Port, Signature, marked, read_signature
+from graphflow.types import MODEL_REF, PortType
 
 __all__ = ["Context", "Node", "Port", "Ref"]
 
-REQUIRED: Any = inspect.Parameter.empty
 JsonValue = Any
 
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """One input of a node class: its name, static type, and default (`REQUIRED` where there is none)."""
-
-    name: str
-    type: PortType
-    default: Any = REQUIRED
-
-    @property
-    def required(self) -> bool:
-        """Whether a value must be given."""
-        return self.default is REQUIRED
+_WORDS = ("abstract", "cached", "converts", "effect", "id", "loads", "saves", "version")
+"""Words of a class line."""
 
 
 class Ref(NamedTuple):
@@ -61,49 +47,33 @@ class Ref(NamedTuple):
 
 
 class Context:
-    """What a running node may ask of the engine. The base class works alone, so that a node can be tried in a test."""
+    """The engine as a running node sees it. The base class works alone, so that a node can be tried in a test."""
 
     compute: Compute = Compute()
     output_folder: Path = Path()
     memory: Memory | None = None
-    """What the node's own `Node.memory` said before the run."""
+    """The estimate that the node's own `Node.memory` gave before the run."""
     provenance: Mapping[str, Any] | None = None
     """The record of what is being run (`graphflow.record`), for what a node saves; None where it is not wanted."""
 
     @property
     def device(self) -> str:
-        """Where to compute: "cpu", "cuda:0" and so on."""
+        """Device to compute on: "cpu", "cuda:0" and so on."""
         return self.compute.device
 
     @property
     def dtype(self) -> str:
-        """In what to compute: "float32", "float16" or "bfloat16"."""
+        """Numbers to compute with: "float32", "float16" or "bfloat16"."""
         return self.compute.dtype
 
     def step(self, done: int, total: int) -> None:
-        """Tell that ``done`` of ``total`` steps are finished; raises Cancelled when the run was asked to stop."""
+        """Report that ``done`` of ``total`` steps are finished; raises Cancelled when the run was asked to stop."""
 
     def saved(self, path: Path) -> None:
-        """Tell that a file was written."""
+        """Report that a file was written."""
 
     def warn(self, message: str) -> None:
-        """Tell the user something legal but surprising."""
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """The ports and outputs read off a node class."""
-
-    inputs: Mapping[str, Port]
-    outputs: Mapping[str, PortType]
-    takes_context: bool
-    multiple: bool
-    """The return annotation is a NamedTuple: its fields are the outputs."""
-    input_types: Mapping[str, PortType]
-    required: tuple[str, ...]
-    parameters: frozenset[str]
-    file_fields: tuple[str, ...]
-    """Parameters that are paths of files to read."""
+        """Report something legal but surprising to the user."""
 
 
 class Node(BaseModel):
@@ -137,9 +107,9 @@ class Node(BaseModel):
     abstract: ClassVar[bool] = True
     coarse: ClassVar[bool] = False
     fetches: ClassVar[bool] = False
-    """Whether the class has a `fetch` of its own; only then may a URL stand for its files."""
+    """True if the class has a `fetch` of its own; only then may a URL stand for its files."""
     checks_values: ClassVar[bool] = False
-    """Whether the class has a `check_values` of its own; only then are values gathered for it."""
+    """True if the class has a `check_values` of its own; only then are values gathered for it."""
     _signature: ClassVar[Signature | None] = None
     _code: ClassVar[str | None] = None
 
@@ -158,14 +128,16 @@ class Node(BaseModel):
         saves: bool = False,
         cached: bool = True,
         abstract: bool = False,
-        **kwargs: Any,
+        **unknown: Any,
     ) -> None:
-        super().__pydantic_init_subclass__(**kwargs)
+        super().__pydantic_init_subclass__()
+        name = f"node class {cls.__name__} in {cls.__module__}"
+        for word in unknown:
+            raise NodeDefinitionError(f"{name}: unknown word '{word}' in the class line; {nearest(word, _WORDS)}")
         cls.abstract = abstract
         cls._signature = None
         if abstract:
             return
-        name = f"node class {cls.__name__} in {cls.__module__}"
         if version is None:
             raise NodeDefinitionError(f"{name}: no version; write class {cls.__name__}(Node, version=1)")
         cls.type_id = id or cls.__name__
@@ -181,7 +153,12 @@ class Node(BaseModel):
             raise NodeDefinitionError(
                 f"{name}: has {'both run and' if runs else 'neither run nor'} expand; one is needed"
             )
-        body = inspect.signature(cls.expand if cls.coarse else cls.run)
+        method = cls.expand if cls.coarse else cls.run
+        body = inspect.signature(method)
+        if body.return_annotation is inspect.Signature.empty:
+            raise NodeDefinitionError(
+                f"{name}: {method.__name__} does not say what it returns; annotate it, -> None where it gives no value"
+            )
         ports = [p.name for p in body.parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
         for clash in sorted({*ports} & {*cls.model_fields, "type", "uses"} | {*cls.model_fields} & {"type", "uses"}):
             raise NodeDefinitionError(f"{name}: '{clash}' is taken; rename the port or the parameter")
@@ -198,9 +175,9 @@ class Node(BaseModel):
 
     @classmethod
     def run_batch(cls, nodes: Sequence[Self], arguments: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
-        """What `run` would give for each of the nodes, computed at once; they have one `batch_key`.
+        """Compute what `run` would give for each of the nodes at once; they have one `batch_key`.
 
-        Each has its own arguments, the context too. What the contexts say of memory is what all of them need together.
+        Each has its own arguments, the context too. The memory in the contexts is that of the whole batch.
         """
         return [node.run(**given) for node, given in zip(nodes, arguments, strict=True)]
 
@@ -237,7 +214,7 @@ class Node(BaseModel):
         return ()
 
     def identity(self) -> JsonValue:
-        """What besides parameters and inputs determines the result: a model's digest, a file's hash."""
+        """Everything besides parameters and inputs that determines the result: a model's digest, a file's hash."""
         return None
 
     def models(self) -> tuple[str, ...]:
@@ -257,15 +234,15 @@ class Node(BaseModel):
         return ()
 
     def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
-        """How many steps the progress bar will count (denoise steps), None for a node that is one step."""
+        """Number of steps that the progress bar will count (denoise steps), None for a node that is one step."""
         return None
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
-        """What a run needs on its device at its peak, None where it is unknown."""
+        """Estimate what a run needs on its device at its peak, None where it is unknown."""
         return None
 
     def batch_key(self, inputs: Mapping[str, PortType]) -> Hashable | None:
-        """What steps of one class must have in common to be computed at once by `run_batch`; None: it is run alone."""
+        """Common property of the steps that `run_batch` may compute as one batch; None: it is run alone."""
         return None
 
     def lighter(self) -> Iterable[Self]:
@@ -284,7 +261,8 @@ class Node(BaseModel):
         """Ports and outputs, read once from the annotations of ``run`` or ``expand``."""
         signature = cls._signature
         if signature is None:
-            signature = cls._signature = _read_signature(cls)
+            method = cls.expand if cls.coarse else cls.run
+            signature = cls._signature = read_signature(cls, method, coarse=cls.coarse)
         return signature
 
     @classmethod
@@ -304,82 +282,10 @@ class Node(BaseModel):
 
     def named_models(self) -> tuple[str, ...]:
         """References of models that its parameters name, for itself or for nodes that it expands into."""
-        marked = [getattr(self, name) for name in _marked(type(self), MODEL_REF)]
-        return tuple(dict.fromkeys([*self.models(), *(name for name in marked if name is not None)]))
+        named = [getattr(self, name) for name in marked(type(self), MODEL_REF)]
+        return tuple(dict.fromkeys([*self.models(), *(name for name in named if name is not None)]))
 
     @classmethod
     def summary(cls) -> str:
         """First sentence of the docstring."""
         return inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-
-
-def _read_signature(cls: type[Node]) -> Signature:
-    method = cls.expand if cls.coarse else cls.run
-    where = f"node class {cls.__name__} in {cls.__module__}"
-    try:
-        hints = typing.get_type_hints(method)
-    except NameError as error:
-        raise NodeDefinitionError(
-            f"{where}: the annotation {error.name!r} of {method.__name__} is not importable; "
-            "import it outside TYPE_CHECKING"
-        ) from error
-    inputs: dict[str, Port] = {}
-    takes_context = False
-    for parameter in list(inspect.signature(method).parameters.values())[1:]:
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-            if cls.coarse and not inputs and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
-                continue  # the Expansion
-            raise NodeDefinitionError(f"{where}: write ports after a *, as keyword-only arguments ({parameter.name})")
-        if parameter.name == "context":
-            takes_context = True
-            continue
-        if parameter.name not in hints:
-            raise NodeDefinitionError(f"{where}: port '{parameter.name}' has no type annotation")
-        kind = _port_kind(hints[parameter.name], f"{where}: port '{parameter.name}'")
-        inputs[parameter.name] = Port(parameter.name, PortType(kind), parameter.default)
-
-    def made(outputs: Mapping[str, PortType], *, multiple: bool = False) -> Signature:
-        return Signature(
-            inputs,
-            outputs,
-            takes_context,
-            multiple,
-            {name: port.type for name, port in inputs.items()},
-            tuple(name for name, port in inputs.items() if port.required),
-            frozenset(cls.model_fields),
-            _marked(cls, INPUT_FILE),
-        )
-
-    returned = hints.get("return")
-    if returned is None or returned is type(None):
-        return made({})
-    if isinstance(returned, type) and issubclass(returned, tuple) and hasattr(returned, "_fields"):
-        fields = typing.get_type_hints(returned)
-        outputs = {name: PortType(_port_kind(kind, f"{where}: output '{name}'")) for name, kind in fields.items()}
-        return made(outputs, multiple=True)
-    kind = _port_kind(returned, f"{where}: the return value")
-    return made({output_name(kind): PortType(kind)})
-
-
-def _marked(cls: type[Node], marker: str) -> tuple[str, ...]:
-    return tuple(name for name, field in cls.model_fields.items() if any(item is marker for item in field.metadata))
-
-
-def _port_kind(annotation: Any, where: str) -> type:
-    """The class an annotation stands for; ``X | None`` is an optional X."""
-    if typing.get_origin(annotation) is typing.Annotated:
-        annotation = typing.get_args(annotation)[0]
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        members = [member for member in typing.get_args(annotation) if member is not type(None)]
-        if len(members) == 1:
-            annotation = members[0]
-    if not isinstance(annotation, type):
-        raise NodeDefinitionError(f"{where}: {annotation!r} is not a class; a port has one type")
-    return annotation
-
-
-def output_name(kind: type) -> str:
-    """Name of an only output: ``value`` for plain types, else the class name in snake case."""
-    if kind in PLAIN_KINDS:
-        return "value"
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).lower()

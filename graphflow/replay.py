@@ -1,4 +1,4 @@
-"""Replay: run again what a manifest or a picture says, and tell how near the files come to those of then."""
+"""Replay: run again what a manifest or a picture records, and compare the files with the recorded ones."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, Literal
 from graphflow.build import Workflow, workflow_in_record
 from graphflow.document.workflow import FILE_INPUTS
 from graphflow.errors import Problem, WorkflowError
+from graphflow.files import file_record, recorded_name
 from graphflow.planning.planner import Plan
 from graphflow.record.manifest import Manifest
 from graphflow.record.png_text import same_but_for_text
 from graphflow.record.record import record_in_png, with_inputs
-from graphflow.run.receipts import file_record, recorded_name
 from graphflow.version import __version__
 
 __all__ = ["CLOSE", "Comparison", "Original", "Replay", "compare", "differences", "provenance", "read_replay"]
@@ -27,7 +27,7 @@ Verdict = Literal["bit-exact", "close", "different", "gone"]
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """A file of then: its name, SHA-256 where that is recorded, and where it is, if it still is."""
+    """A recorded file: its name, SHA-256 where that is recorded, and its path, if it is still there."""
 
     name: str
     sha256: str | None
@@ -39,20 +39,20 @@ class Original:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What is to be run again, and what its files are compared with."""
+    """A run to be repeated, and the recorded files that its files are compared with."""
 
     workflow: Workflow
     inputs: Mapping[str, Any]
     points: Sequence[Mapping[str, Any]]
     originals: Sequence[Original]
     record: Mapping[str, Any]
-    """What the files of then hold of their making, so that those of now can hold the same."""
+    """The record in the original files, so that the new ones can hold the same."""
     environment: Mapping[str, str]
     """Settings and versions of libraries, as keys have them."""
     unrecorded: tuple[str, ...]
     """Inputs whose values are not in the record, because Python gave them."""
     identities: Mapping[str, Any]
-    """What the steps of then read from files, by name; empty where it is not recorded."""
+    """Identities of what the recorded steps read from files, by name; empty where they are not recorded."""
 
     def with_values(self, values: Mapping[str, Any]) -> Replay:
         """The same with values that a person gives, such as a file that lies elsewhere now.
@@ -78,7 +78,7 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How near a file comes to the one of then."""
+    """The verdict on a file, compared with the recorded one."""
 
     name: str
     verdict: Verdict
@@ -86,7 +86,7 @@ class Comparison:
 
 
 def read_replay(path: Path, folder: Path | None = None) -> Replay:
-    """What a manifest or a PNG file says. Raises WorkflowError for a file that is neither.
+    """Read a manifest or a PNG file. Raises WorkflowError for a file that is neither.
 
     ``folder`` is where paths that stand in the workflow start: by default where they started then, which a manifest
     knows, or in the folder of the picture, which may be another one. Paths among the inputs of a picture start there
@@ -105,9 +105,9 @@ def read_replay(path: Path, folder: Path | None = None) -> Replay:
         raise WorkflowError.of([Problem("missing.file", f"there is no file {path}")])
     data = Manifest.load(path).data
     try:
-        then = None if data["folder"] is None else Path(data["folder"])
+        recorded = None if data["folder"] is None else Path(data["folder"])
         name = Path(data["workflow_file"]).name
-        workflow, inputs = workflow_in_record(data["record"], name=name, folder=folder or then)
+        workflow, inputs = workflow_in_record(data["record"], name=name, folder=folder or recorded)
         working, saved_in = Path(data["working_folder"]), Path(data["output_folder"])
         identities = {step["name"]: step["identity"] for step in data["steps"]}
         beside = path.resolve().parent.parent
@@ -125,7 +125,7 @@ def read_replay(path: Path, folder: Path | None = None) -> Replay:
 
 
 def provenance(replay: Replay, folders: Sequence[str], environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """What files that are saved again hold of their making, by the folder of each point."""
+    """Make the records for files that are saved again, by the folder of each point."""
     record = {name: part for name, part in replay.record.items() if name not in ("saved_by", "item")}
     record["environment"] = dict(environment)
     points = replay.points or [{}]
@@ -136,13 +136,13 @@ def provenance(replay: Replay, folders: Sequence[str], environment: Mapping[str,
 
 
 def differences(replay: Replay, plan: Plan) -> Iterator[str]:
-    """What is another now than then: versions, settings, files that steps read."""
+    """Differences between the recorded environment and this one: versions, settings, files that steps read."""
     if replay.record.get("graphflow") != __version__:
         yield f"graphflow: then {replay.record.get('graphflow') or 'none'}, now {__version__}"
     for name in dict.fromkeys([*replay.environment, *plan.environment]):
-        then, now = replay.environment.get(name), plan.environment.get(name)
-        if then != now:
-            yield f"{name}: then {then or 'none'}, now {now or 'none'}"
+        recorded, current = replay.environment.get(name), plan.environment.get(name)
+        if recorded != current:
+            yield f"{name}: then {recorded or 'none'}, now {current or 'none'}"
     for step in plan.steps:
         if step.name in replay.identities and replay.identities[step.name] != step.node.identity():
             what = f"the model {step.node.models()[0]}" if step.node.models() else "what it reads"
@@ -150,10 +150,10 @@ def differences(replay: Replay, plan: Plan) -> Iterator[str]:
 
 
 def compare(replay: Replay, saved: Sequence[tuple[str, Path]], folder: Path) -> list[Comparison]:
-    """Each file of then beside the one of now; ``saved`` are those in ``folder`` with the names of their steps.
+    """Compare each recorded file with the new one; ``saved`` are those in ``folder`` with the names of their steps.
 
-    Files of one name belong together, in whatever order they were saved. The others, which had to take another name
-    then, are compared in order.
+    Files of one name are a pair, in whatever order they were saved. The others, which had to take another name when
+    they were recorded, are compared in order.
     """
     if len(replay.originals) == 1 and replay.originals[0].saved_by is not None:
         (original,) = replay.originals
@@ -180,18 +180,18 @@ def _compared(original: Original, path: Path | None) -> Comparison:
         return verdict("bit-exact")
     if original.path is None or not original.path.is_file():
         return verdict("gone", "the file of then is not there to compare with, and its hash is another one")
-    then, now = original.path.read_bytes(), path.read_bytes()
+    recorded, current = original.path.read_bytes(), path.read_bytes()
     changed = original.sha256 is not None and file_record(original.path, path.parent)["sha256"] != original.sha256
     note = "the file was changed since it was saved" if changed else ""
-    if same_but_for_text(then, now):
+    if same_but_for_text(recorded, current):
         return verdict("bit-exact", note)
-    largest, told = _picture_difference(original.path, path)
-    told = told or f"{len(then)} bytes then, {len(now)} bytes now"
-    detail = "; ".join(part for part in (told, note) if part)
+    largest, words = _picture_difference(original.path, path)
+    words = words or f"{len(recorded)} bytes then, {len(current)} bytes now"
+    detail = "; ".join(part for part in (words, note) if part)
     return verdict("close" if largest is not None and largest <= CLOSE else "different", detail)
 
 
-def _picture_difference(then: Path, now: Path) -> tuple[float | None, str]:
+def _picture_difference(recorded: Path, current: Path) -> tuple[float | None, str]:
     """The largest difference of two pictures in steps of 8 bits, and it in words.
 
     It is None where they cannot be compared, and there are no words where one is no picture.
@@ -202,7 +202,7 @@ def _picture_difference(then: Path, now: Path) -> tuple[float | None, str]:
     try:
         # Pillow knows formats that it has other programs read; a manifest may be a stranger's
         formats = ("PNG", "JPEG", "WEBP")
-        with PIL.Image.open(then, formats=formats) as one, PIL.Image.open(now, formats=formats) as other:
+        with PIL.Image.open(recorded, formats=formats) as one, PIL.Image.open(current, formats=formats) as other:
             if one.size != other.size or one.mode != other.mode:
                 shapes = " then, ".join(f"{each.width} x {each.height} {each.mode}" for each in (one, other))
                 return None, f"{shapes} now"
@@ -216,10 +216,10 @@ def _picture_difference(then: Path, now: Path) -> tuple[float | None, str]:
     return float(apart.max()), f"differs by at most {apart.max():.3g} of 255, {apart.mean():.2g} on average"
 
 
-def _recorded(told: Mapping[str, Any], beside: Path, saved_in: Path) -> Original:
-    places = [folder / told["path"] for folder in (beside, saved_in)]
+def _recorded(entry: Mapping[str, Any], beside: Path, saved_in: Path) -> Original:
+    places = [folder / entry["path"] for folder in (beside, saved_in)]
     path = next((place for place in places if place.is_file()), None)
-    return Original(str(told["path"]), told["sha256"], path)
+    return Original(str(entry["path"]), entry["sha256"], path)
 
 
 def _lost(inputs: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from graphflow.document.workflow import FORMAT_VERSION, INPUT_KINDS, NAME, InputDeclaration, WorkflowDocument
-from graphflow.node import REQUIRED, Node, Port
+from graphflow.node import Node, Port
 from graphflow.registry import Registry
+from graphflow.signature import REQUIRED
 from graphflow.types import PLAIN_KINDS, type_name
 
 __all__ = ["DIALECT", "parameter_schemas", "workflow_schema"]
@@ -91,7 +92,7 @@ def parameter_schemas(cls: type[Node], reference: str = "#/$defs/{model}") -> tu
 
 
 def _untitled(schema: dict[str, Any]) -> dict[str, Any]:
-    """Without the title that pydantic makes of the name, which tells nothing."""
+    """Remove the title that pydantic makes of the name, which says nothing."""
     return {key: value for key, value in schema.items() if key != "title"}
 
 

@@ -158,7 +158,7 @@ class Conditioning:
 
 @dataclass(frozen=True, slots=True)
 class PortType:
-    """What is known of a value before it exists. `accepts` looks at ``kind`` and ``space`` only.
+    """Static type of a value, known before it exists. `accepts` looks at ``kind`` and ``space`` only.
 
     ``space`` None on an input means any. ``model`` is a reference whose VAE encodes and decodes the latent; sizes are
     in pixels (of the picture, for a latent too); ``batch`` is the number of items. None is "not known before the run".
@@ -177,7 +177,7 @@ class PortType:
 
     @property
     def partly_noisy(self) -> bool:
-        """Whether these are latents that were left part of the way through a noise schedule."""
+        """True for latents that were left part of the way through a noise schedule."""
         return self.noise is not None and 0 < self.noise < 1
 
     def __str__(self) -> str:
@@ -193,7 +193,7 @@ def type_name(kind: type) -> str:
 
 
 def accepts(target: PortType, source: PortType) -> bool:
-    """Tell whether a value of type ``source`` may arrive at ``target`` as it is: the one rule for what may connect.
+    """Check whether a value of type ``source`` may arrive at ``target`` as it is: the one rule for what may connect.
 
     Kinds must be equal (or a subclass), an integer may stand for a float, and latent spaces must agree where the target
     names one.
@@ -208,7 +208,7 @@ def accepts(target: PortType, source: PortType) -> bool:
 
 
 def size_of(value: object) -> int:
-    """Bytes that a value holds, 0 where it does not tell."""
+    """Count the bytes that a value holds, 0 where it has no size."""
     nbytes: Any = getattr(value, "nbytes", 0)
     return int(nbytes)
 

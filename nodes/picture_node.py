@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import PrivateAttr
 
-from graphflow import Field, InputFile, Node, PortType, Problem, WorkflowError
-from graphflow.fetching import is_offline
+from graphflow import Field, InputFile, Node, PortType, Problem, WorkflowError, is_offline
 from graphflow.nodes.files.file_digest import file_digest
 from graphflow.nodes.files.picture_file import check_picture, read_picture, type_of_picture
 from graphflow.nodes.web.url import is_url

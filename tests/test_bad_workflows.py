@@ -82,6 +82,8 @@ WITHOUT_A_FILE = {
     "value.hand_over_steps": "needs a model of the SDXL family; tests/nodes/diffusion/adapters/test_sdxl.py",
     "value.invalid": "a rule of a parameter that only other packs have",
     "value.unwritable": "a value that no file can hold, given in Python",
+    "input.ambiguous": "a keyword of Python; tests/run/test_keywords.py",
+    "input.form": "a keyword of Python; tests/run/test_keywords.py",
     "together.range": "an option of a run, not of a workflow",
 }
 """Codes that no workflow file can show by itself, each with the reason."""
@@ -111,7 +113,7 @@ def _empty_caches_and_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_broken_workflow_is_told_of_as_written_down(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graphflow.run.scheduler.execute", _must_not_run)
+    monkeypatch.setattr("graphflow.run.job.execute", _must_not_run)
     status, text = told(name)
     assert text == (FOLDER / f"{name}.txt").read_text()
     codes = codes_in(text)

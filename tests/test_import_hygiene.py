@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -82,3 +83,35 @@ def test_the_public_names_are_sorted_and_exist() -> None:
 
     assert graphflow.__all__ == sorted(graphflow.__all__)
     assert all(hasattr(graphflow, name) for name in graphflow.__all__)
+
+
+def test_no_public_name_shadows_a_module() -> None:
+    import graphflow
+
+    modules = {path.stem for path in (ROOT / "graphflow").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert not modules & set(graphflow.__all__)
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("graphflow.plan")
+
+
+PUBLIC_MODULES = {
+    "graphflow": "what everybody needs",
+    "graphflow.environment": "names of environment variables, for messages",
+    "graphflow.machine.memory": "memory of a device",
+    "graphflow.machine.processor": "processors and their instructions",
+    "graphflow.model_library": "what a pack tells the command line about models",
+    "graphflow.record": "records in pictures",
+}
+"""Modules whose names in ``__all__`` nodes may use, and what for."""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "nodes").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_nodes_use_only_public_names(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("graphflow.") for alias in node.names), f"line {node.lineno}"
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "graphflow":
+            module, names = node.module or "", {alias.name for alias in node.names}
+            if not f"{module}.".startswith("graphflow.nodes."):
+                assert module in PUBLIC_MODULES, f"line {node.lineno}"
+                assert names <= set(importlib.import_module(module).__all__), f"line {node.lineno}: {module}"

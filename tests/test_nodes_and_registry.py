@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import types
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 from pydantic import ValidationError
 
 import graphflow as gf
+from graphflow import Expansion, Node, NodeDefinitionError
 from graphflow.types import PortType, accepts
 from tests.helpers.engine_pack import REGISTRY, Add, Number, Split
 
@@ -217,3 +218,60 @@ def test_a_coarse_node_may_give_several_outputs() -> None:
     both = workflow.add("both", Both(), value=9)
     workflow.add("sum", Add(), left=both["first"])
     assert workflow.run(registry=gf.Registry([Both, *REGISTRY.values()]))["sum"] == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ({"efect": True}, "did you mean 'effect'?"),
+        ({"Version": 2}, "did you mean 'version'?"),
+        ({"x": 1}, "known here"),
+    ],
+)
+def test_a_class_line_is_checked_to_the_letter(words: dict[str, Any], hint: str) -> None:
+    def body(namespace: dict[str, Any]) -> None:
+        def run(self: Any) -> int:
+            return 1
+
+        namespace["run"] = run
+
+    for more in ({"version": 1}, {"abstract": True}):
+        with pytest.raises(NodeDefinitionError, match="unknown word") as error:
+            types.new_class("Misspelt", (Node,), {**more, **words}, body)
+        assert hint in str(error.value)
+
+
+def test_a_base_class_may_have_words_of_its_own() -> None:
+    class Priced(Node, abstract=True):
+        price: ClassVar[int] = 0
+
+        @classmethod
+        def __pydantic_init_subclass__(cls, *, price: int = 0, **words: Any) -> None:
+            super().__pydantic_init_subclass__(**words)
+            cls.price = price
+
+    class Cheap(Priced, version=1, price=2):
+        def run(self) -> int:
+            return 1
+
+    assert Cheap.price == 2
+
+
+def test_a_class_that_does_not_say_what_it_returns_is_refused() -> None:
+    with pytest.raises(NodeDefinitionError, match=r"Silent.*run does not say what it returns; annotate it, -> None"):
+
+        class Silent(Node, version=1):
+            def run(self, *, value: int):  # type: ignore[no-untyped-def]
+                return value
+
+    with pytest.raises(NodeDefinitionError, match="expand does not say what it returns"):
+
+        class SilentToo(Node, version=1):
+            def expand(self, g: Expansion, *, value: int):  # type: ignore[no-untyped-def]
+                return value
+
+    class Says(Node, version=1, effect=True):
+        def run(self, *, value: int) -> None:
+            return
+
+    assert Says.signature().outputs == {}

@@ -15,8 +15,9 @@ from typing import Any
 
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.report import count, tell
+from graphflow.environment import CACHE_SIZE_VARIABLE
 from graphflow.machine.memory import parse_bytes, show_bytes
-from graphflow.store.disk import DEFAULT_BYTES, SIZE_VARIABLE, DiskStore
+from graphflow.store.disk import DEFAULT_BYTES, DiskStore
 
 __all__ = ["add_arguments", "run"]
 
@@ -66,7 +67,7 @@ def _info(store: DiskStore, *, json: bool) -> None:
         print(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())
         return
     bound = f"{show_bytes(store.max_bytes)} (" + (
-        f"{SIZE_VARIABLE} sets another)" if store.max_bytes == DEFAULT_BYTES else f"from {SIZE_VARIABLE})"
+        f"{CACHE_SIZE_VARIABLE} sets another)" if store.max_bytes == DEFAULT_BYTES else f"from {CACHE_SIZE_VARIABLE})"
     )
     rows = [("folder", data["folder"]), ("results", f"{len(entries)}, {show_bytes(nbytes)}"), ("at most", bound)]
     if entries:

@@ -1,4 +1,4 @@
-"""Which display a run gets: live bars on a terminal, plain lines elsewhere, nothing where quiet is asked for."""
+"""The choice of a display: live bars on a terminal, plain lines elsewhere, nothing where quiet is asked for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["progress_for"]
 
 
 def progress_for(planned: Plan, *, quiet: bool) -> Progress:
-    """The progress display that fits stderr."""
+    """Choose the progress display that fits stderr."""
     if quiet:
         return Progress(planned)
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graphflow.cli.files import add_file, read_workflow
+from graphflow.cli.arguments import add_file, read_workflow
 from graphflow.cli.output import write_result
 from graphflow.cli.parser import Options, Parser, UsageError
 from graphflow.graph.binder import bind

@@ -118,7 +118,7 @@ class LiveProgress(Progress):
         self._console.print(row)
 
     def _share(self) -> float:
-        """How much of the work is behind us: denoise steps count one each, like every other node."""
+        """Share of the work that is done: denoise steps count one each, like every other node."""
         highest = max(self._behind, default=-1)
         # what lies before a finished step and never ran was not needed
         done = float(

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from graphflow.cli.files import add_values, input_values, read_workflow
+from graphflow.cli.arguments import add_values, input_values, read_workflow
 from graphflow.cli.parser import Options, Parser, UsageError
 from graphflow.cli.report import count, tell, visible
 from graphflow.cli.table import table
@@ -90,12 +91,12 @@ def _list(library: ModelLibrary, named: dict[str, list[str]], options: Options) 
 
 
 def _told(model: ModelDescription, nodes: Iterable[str]) -> list[Problem]:
-    """What keeps a model from being used, at the nodes that need it."""
+    """Problems that keep a model from being used, with the nodes that need it."""
     names = ", ".join(f"'{name}'" for name in nodes)
     told = []
     for problem in model.problems:
         message = f"{problem.message} (needed by {names})" if names else problem.message
-        told.append(Problem(problem.code, message, hint=problem.hint, severity=problem.severity))
+        told.append(replace(problem, message=message, field=None))
     return told
 
 
@@ -163,7 +164,7 @@ def _fetch(library: ModelLibrary, download: Download, file: Any) -> None:
 
 
 def _wanted(library: ModelLibrary, named: dict[str, list[str]], variant: str | None) -> list[Download]:
-    """What is missing of all models, each repository once. Raises WorkflowError with all that cannot be had."""
+    """List what is missing of all models, each repository once. Raises WorkflowError with all that cannot be had."""
     problems: list[Problem] = []
     wanted: list[Download] = []
     for reference, nodes in named.items():

@@ -10,9 +10,10 @@ from graphflow.cli.report import visible
 from graphflow.cli.table import table, wrapped
 from graphflow.document.validation import show
 from graphflow.errors import nearest
-from graphflow.node import REQUIRED, Node
+from graphflow.node import Node
 from graphflow.registry import Registry, default_registry
 from graphflow.schema import parameter_schemas
+from graphflow.signature import REQUIRED
 from graphflow.types import PLAIN_KINDS, type_name
 
 __all__ = ["add_arguments", "run"]
@@ -111,7 +112,7 @@ def _default(value: Any) -> str:
 
 
 def _kind_text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
-    """What a parameter may be, in words: ``integer from 1 to 1000``, ``"png" or "webp"``."""
+    """Describe what a parameter may be: ``integer from 1 to 1000``, ``"png" or "webp"``."""
     if "$ref" in schema:
         schema = definitions.get(schema["$ref"].rpartition("/")[2], {})
     if "anyOf" in schema:

@@ -1,4 +1,4 @@
-"""What a command writes: text to stdout or whole into a file, and whether a folder can be written."""
+"""Output of a command: text to stdout or whole into a file; and the check that a folder can be written."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_result(text: str, path: Path | None) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """A folder that cannot be written is told before anything is computed. Raises WorkflowError."""
+    """Raise WorkflowError for a folder that cannot be written, before anything is computed."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
         fault = f"{existing} is a file, expected a folder"

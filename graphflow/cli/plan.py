@@ -14,19 +14,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from graphflow.cli.computing import add_computing, add_store, compute_for, store_for
-from graphflow.cli.files import add_file, add_offline, add_values, input_values, read_workflow
+from graphflow.cli.arguments import add_file, add_offline, add_values, input_values, read_workflow
+from graphflow.cli.computing import add_store, add_switches, store_for
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.report import count, report_problems, tell, visible
-from graphflow.cli.sweeping import add_sweep, graphs_of, swept_points
+from graphflow.cli.sweeping import add_sweep, prepare_run
 from graphflow.cli.table import line_width, wrapped
 from graphflow.document.validation import show
 from graphflow.errors import WorkflowError
 from graphflow.graph.bound import Constant
 from graphflow.machine.memory import Memory, show_bytes
 from graphflow.node import Ref
-from graphflow.planning.budget import over_budget
-from graphflow.planning.planner import Plan, Step, plan_together
+from graphflow.planning.planner import Plan, Step
 from graphflow.run.ledger import read_ledger, reasons
 from graphflow.run.lookup import look_up
 from graphflow.store.interface import Store
@@ -41,11 +40,7 @@ def add_arguments(parser: Parser) -> None:
     add_file(parser)
     add_values(parser)
     add_offline(parser, "ask nothing of the network; of URLs, use what was downloaded before")
-    add_computing(
-        parser,
-        device="auto",
-        told_device="auto, the first GPU or the CPU",
-    )
+    add_switches(parser)
     parser.add_argument("--out", metavar="DIR", default="out", help="folder that a run would save in (default: out)")
     add_sweep(parser)
     add_store(parser)
@@ -55,10 +50,8 @@ def add_arguments(parser: Parser) -> None:
 def run(options: Options) -> int:
     """Print the plan; warnings go to stderr."""
     workflow = read_workflow(options.file)
-    values = input_values(workflow, options.values)
-    graphs = graphs_of(workflow, swept_points(options, workflow, values), values, offline=options.offline)
-    planned = plan_together(graphs, results=False, compute=compute_for(options, graphs.values()))
-    too_large = over_budget(planned)
+    job = prepare_run(options, workflow, input_values(workflow, options.values))
+    planned, too_large = job.plan, job.over_budget()
     if planned.warnings or too_large:
         report_problems([*too_large, *planned.warnings])
     forecast = _Forecast(planned, store_for(options), Path(options.out), workflow.name)
@@ -72,7 +65,7 @@ def run(options: Options) -> int:
 
 
 class _Forecast:
-    """What a run would do with each step, and why."""
+    """Forecast of a run: what it would do with each step, and why."""
 
     def __init__(self, planned: Plan, store: Store | None, output_folder: Path, name: str) -> None:
         self._planned = planned
@@ -80,7 +73,7 @@ class _Forecast:
         self._ledger = read_ledger(store, name) if store is not None else {}
 
     def why(self, step: Step) -> list[str]:
-        """Why a step runs; empty where it does not, or the workflow never ran."""
+        """Reasons why a step runs; empty where it does not, or the workflow never ran."""
         if self.states[step.index] != "run" or not self._ledger:
             return []
         return ["it saves"] if step.node.effect else reasons(step, self._planned, self._ledger)

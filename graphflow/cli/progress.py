@@ -1,4 +1,4 @@
-"""What a person sees of a run where there is no terminal, and what every display has in common."""
+"""The display of a run where there is no terminal, and the base of every display."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Run again what a manifest or a picture says, and tell how near the files come to those of then.
+"""Run again what a manifest or a picture records, and compare the files with the recorded ones.
 
 FILE is a manifest of a run (DIR/manifests/*.json) or a PNG file that a run saved. No kept result is used. Each file is
-bit-exact, close (a picture that differs by at most 2 of 255), different, or gone (the file of then is not there, and
-its hash is another one). The exit status is 0 where all are bit-exact or close, else 5. What is another now than then,
-such as versions of libraries, is told before. Settings that are not given are those of then, where this machine has the
-device.
+bit-exact, close (a picture that differs by at most 2 of 255), different, or gone (the recorded file is not there, and
+its hash is another one). The exit status is 0 where all are bit-exact or close, else 5. Differences between the
+recorded environment and this one, such as versions of libraries, are reported before. Settings that are not given are
+the recorded ones, where this machine has the device.
 
 A manifest may name any folder of this machine to read from. A picture, which may be a stranger's, reads below its own
 folder (or --folder) and what --set gives.
@@ -15,12 +15,13 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from graphflow.cli.computing import add_computing, compute_for
+from graphflow.cli.arguments import add_offline, add_values, input_values
+from graphflow.cli.computing import add_switches, given_switches
 from graphflow.cli.display import progress_for
-from graphflow.cli.files import add_offline, add_values, input_values
 from graphflow.cli.interrupt import Interruption
 from graphflow.cli.output import check_folder
 from graphflow.cli.parser import Options, Parser
@@ -28,14 +29,11 @@ from graphflow.cli.report import tell, visible
 from graphflow.cli.table import table
 from graphflow.errors import Cancelled, GraphFlowError, WorkflowError
 from graphflow.events import Event, FileSaved
-from graphflow.graph.bound import Graph
-from graphflow.graph.sweep import bind_points
 from graphflow.machine.compute import Compute, resolve_device
 from graphflow.machine.memory import device_kind
-from graphflow.planning.budget import refuse_over_budget
-from graphflow.planning.planner import plan_together
+from graphflow.machine.switches import Switches
 from graphflow.replay import Comparison, Replay, compare, differences, provenance, read_replay
-from graphflow.run.scheduler import execute
+from graphflow.run.job import prepare
 
 __all__ = ["DIFFERS", "add_arguments", "run"]
 
@@ -56,12 +54,7 @@ def add_arguments(parser: Parser) -> None:
     )
     add_values(parser)
     add_offline(parser, "ask nothing of the network; of URLs, use what was downloaded before")
-    add_computing(
-        parser,
-        device="auto",
-        told_device="as then, or else auto",
-    )
-    parser.set_defaults(device=None, dtype=None, attention=None)
+    add_switches(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--quiet", action="store_true", help="only errors and warnings on stderr")
 
@@ -90,35 +83,33 @@ def run(options: Options) -> int:
     return 0 if all(each.verdict in ("bit-exact", "close") for each in found) else DIFFERS
 
 
-def _compute(options: Options, then: Mapping[str, str], graphs: Collection[Graph]) -> Compute:
-    """The settings that were given, and for the rest those of then if this machine can keep them."""
-    device = then.get("device", "cpu")
-    if options.device is None:
-        try:
-            options.device = resolve_device(device)
-        except WorkflowError:
-            options.device = "auto"
-    asked = {**vars(options), "dtype": options.dtype or "auto", "attention": options.attention or "auto"}
-    if device_kind(options.device) == device:
-        as_then = {
-            **asked,
-            "dtype": options.dtype or then.get("dtype", "auto"),
-            "attention": options.attention or then.get("attention", "auto"),
-            "channels_last": options.channels_last or then.get("channels_last") == "on",
-            "compile": options.compile or then.get("compile") == "on",
-        }
-        with contextlib.suppress(WorkflowError):  # such as no compiler; what differs is told
-            return compute_for(Options(**as_then), graphs)
-    return compute_for(Options(**asked), graphs)
+def _settings(given: Mapping[str, Any], recorded: Mapping[str, str], weights: int | None) -> Compute:
+    """The settings that were given, and for the rest the recorded ones where this machine can keep them."""
+    device = recorded.get("device", "cpu")
+    asked = dict(given)
+    if "device" not in asked:
+        with contextlib.suppress(WorkflowError):
+            asked["device"] = resolve_device(device)
+    if device_kind(asked.get("device", "auto")) == device:
+        as_recorded = {name: recorded[name] for name in ("dtype", "attention") if name in recorded}
+        switched_on = {name: True for name in ("channels_last", "compile") if recorded.get(name) == "on"}
+        with contextlib.suppress(WorkflowError):  # such as no compiler; what differs is reported
+            return Switches(**{**as_recorded, **switched_on, **asked}).resolve(weights)
+    return Switches(**asked).resolve(weights)
 
 
 def _run_again(options: Options, replay: Replay, folder: Path) -> list[tuple[str, Path]] | None:
     """The files that are saved, with the names of their steps; None where the run was interrupted."""
-    graphs = bind_points(
-        replay.points, replay.inputs, lambda values: replay.workflow.bind(values, offline=options.offline)
+    job = prepare(
+        replay.workflow,
+        replay.inputs,
+        points=lambda: replay.points,
+        bind=lambda values: replay.workflow.bind(values, offline=options.offline),
+        compute=lambda weights: _settings(given_switches(options), replay.environment, weights),
+        results=False,
     )
-    planned = plan_together(graphs, results=False, compute=_compute(options, replay.environment, graphs.values()))
-    refuse_over_budget(planned)
+    job.refuse_over_budget()
+    planned = job.plan
     for told in differences(replay, planned):
         tell(f"warning: {told}")
     saved: list[tuple[str, Path]] = []
@@ -131,10 +122,9 @@ def _run_again(options: Options, replay: Replay, folder: Path) -> list[tuple[str
     with Interruption(frozenset(step.index for step in planned.steps if step.node.effect)) as interruption:
         try:
             with progress:
-                execute(
-                    planned,
+                job.execute(
                     output_folder=folder,
-                    provenance=provenance(replay, list(graphs), planned.environment),
+                    provenance=provenance(replay, list(job.graphs), planned.environment),
                     listeners=[interruption, collect, progress],
                     cancel=interruption.cancel,
                 )
@@ -149,7 +139,7 @@ def _run_again(options: Options, replay: Replay, folder: Path) -> list[tuple[str
 
 
 class ReplayError(GraphFlowError):
-    """A node failed that ran through then."""
+    """A node failed that ran through in the recorded run."""
 
     exit_code = 4
 

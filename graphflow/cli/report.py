@@ -1,4 +1,4 @@
-"""What a person is told on stderr."""
+"""Messages to a person on stderr."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def summary(problems: Iterable[Problem]) -> str:
 
 
 def report_problems(problems: Iterable[Problem], *, ending: str = "") -> None:
-    """Every problem on stderr, then how many there were."""
+    """Write every problem to stderr, and at the end how many there were."""
     problems = list(problems)
     for problem in problems:
         tell(str(problem))

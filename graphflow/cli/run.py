@@ -9,33 +9,27 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from graphflow.cli.computing import add_computing, add_store, compute_for, store_for
+from graphflow.cli.arguments import add_file, add_offline, add_values, input_values, read_workflow, stem_of
+from graphflow.cli.computing import add_store, add_switches, store_for
 from graphflow.cli.display import progress_for
-from graphflow.cli.files import add_file, add_offline, add_values, input_values, read_workflow, stem_of
 from graphflow.cli.interrupt import Interruption
 from graphflow.cli.listeners import JsonLines, PathPrinter
 from graphflow.cli.output import check_folder
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.progress import Progress
 from graphflow.cli.report import report_problems, tell
-from graphflow.cli.sweeping import add_sweep, graphs_of, swept_points
+from graphflow.cli.sweeping import add_sweep, prepare_run
 from graphflow.errors import Cancelled, WorkflowError
 from graphflow.events import Event, Listener, StepFailed
-from graphflow.graph.bound import Graph
-from graphflow.graph.sweep import Point
-from graphflow.planning.budget import refuse_over_budget
-from graphflow.planning.planner import Plan, plan_together
 from graphflow.record.contact_sheet import write_contact_sheets
 from graphflow.record.manifest import ManifestWriter
-from graphflow.record.record import holds_record, records_of
-from graphflow.run.ledger import keep_ledger
-from graphflow.run.scheduler import Outcome, execute
+from graphflow.record.outcome import Outcome
+from graphflow.record.record import holds_record
+from graphflow.run.job import Job
 
 __all__ = ["add_arguments", "run"]
 
@@ -48,11 +42,7 @@ def add_arguments(parser: Parser) -> None:
     add_values(parser)
     add_offline(parser, "ask nothing of the network; of URLs, use what was downloaded before")
     parser.add_argument("--out", metavar="DIR", default="out", help="folder for what is saved (default: out)")
-    add_computing(
-        parser,
-        device="auto",
-        told_device="auto, the first GPU or the CPU",
-    )
+    add_switches(parser)
     add_sweep(parser)
     parser.add_argument("--no-sheet", action="store_true", help="write no contact sheet of a sweep to DIR")
     add_store(parser)
@@ -73,47 +63,35 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: Options) -> int:
-    """Run FILE; the status tells how it went."""
+    """Run FILE; returns the exit status."""
     workflow = read_workflow(options.file)
     values = input_values(workflow, options.values)
     check_folder(Path(options.out))
-    points = swept_points(options, workflow, values)
-    graphs = graphs_of(workflow, points, values, offline=options.offline)
-    planned = plan_together(graphs, results=False, compute=compute_for(options, graphs.values()))
-    refuse_over_budget(planned)
-    return _Execution(options, graphs, planned, values, points).run()
+    job = prepare_run(options, workflow, values)
+    job.refuse_over_budget()
+    return _Execution(options, job).run()
 
 
 class _Execution:
-    """One run with its listeners, and what is told about it at the end."""
+    """One run with its listeners, and the report at its end."""
 
-    def __init__(
-        self,
-        options: Options,
-        graphs: Mapping[str, Graph],
-        planned: Plan,
-        values: dict[str, Any],
-        points: list[Point],
-    ) -> None:
-        self.options, self.planned, self.values = options, planned, values
-        self.graph = next(iter(graphs.values()))
-        self.records = records_of(graphs, points, values, planned.environment)
+    def __init__(self, options: Options, job: Job) -> None:
+        self.options, self.job = options, job
+        self.output_folder = Path(options.out)
         self.manifest: ManifestWriter | None = None
         if not options.no_manifest:
             stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-            name = f"{stem_of(self.graph.document)}-{stamp}-{secrets.token_hex(3)}.json"
-            path = Path(options.out) / "manifests" / name
-            self.manifest = ManifestWriter(path, graphs, planned, values, points, Path(options.out))
-        self.points = points
-        self.output_folder = Path(options.out)
+            name = f"{stem_of(job.document)}-{stamp}-{secrets.token_hex(3)}.json"
+            path = self.output_folder / "manifests" / name
+            self.manifest = ManifestWriter(path, job.graphs, job.plan, job.inputs, job.points, self.output_folder)
         self.failed: str | None = None
-        self.progress: Progress = progress_for(planned, quiet=options.quiet)
+        self.progress: Progress = progress_for(job.plan, quiet=options.quiet)
         self.paths: PathPrinter | None = None
 
     def run(self) -> int:
         """Execute the plan and say what came of it."""
         with ExitStack() as stack:
-            writers = frozenset(step.index for step in self.planned.steps if step.node.effect)
+            writers = frozenset(step.index for step in self.job.plan.steps if step.node.effect)
             interruption = stack.enter_context(Interruption(writers))
             # first, so that nobody hears of a step before its interruption is settled
             listeners: list[Listener] = [interruption, self._notice]
@@ -125,16 +103,14 @@ class _Execution:
             if self.options.events != "-":
                 self.paths = PathPrinter(hold=self.progress.live and sys.stdout.isatty())
                 listeners.append(self.paths)
-            store = store_for(self.options)
             try:
                 with self.progress:
-                    outcome = execute(
-                        self.planned,
+                    outcome = self.job.execute(
                         output_folder=self.output_folder,
-                        cache=store,
+                        store=store_for(self.options),
                         listeners=listeners,
                         cancel=interruption.cancel,
-                        provenance=None if self.options.no_metadata else self.records,
+                        metadata=not self.options.no_metadata,
                     )
             except (KeyboardInterrupt, Cancelled):
                 self._release_paths()
@@ -150,9 +126,6 @@ class _Execution:
                     report_problems(error.problems, ending=f"the run stopped in '{self.failed}'")
                     return error.exit_code
                 return self._node_failed(error)
-            finally:
-                if store is not None:
-                    keep_ledger(store, self.planned, self.graph.document.name)
             self._release_paths()
             self._finish(outcome)
         return 0
@@ -197,10 +170,11 @@ class _Execution:
             tell(f"manifest: {manifest.path}")
 
     def _sheets(self, outcome: Outcome) -> list[Path]:
-        if not self.points or self.options.no_sheet:
+        job = self.job
+        if not job.points or self.options.no_sheet:
             return []
         try:
-            return write_contact_sheets(self.points, outcome.files, self.output_folder, stem_of(self.graph.document))
+            return write_contact_sheets(job.points, outcome.files, self.output_folder, stem_of(job.document))
         except OSError as error:
             tell(f"warning: the contact sheet could not be written: {error}")
             return []

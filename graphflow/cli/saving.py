@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from graphflow.build import Workflow
-from graphflow.cli.files import stem_of
+from graphflow.cli.arguments import stem_of
 from graphflow.document.workflow import NodeEntry
 from graphflow.graph.binder import bind
 from graphflow.graph.bound import Graph

@@ -1,25 +1,26 @@
-"""The options that run a workflow for several values of its inputs, shared by ``run`` and ``plan``."""
+"""The options that run a workflow for several values of its inputs, and the job of ``run`` and ``plan``."""
 
 from __future__ import annotations
 
 import argparse
 import glob
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from graphflow.build import Workflow
-from graphflow.cli.files import value_of
+from graphflow.cli.arguments import value_of
+from graphflow.cli.computing import switches_for
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.saving import bound_with_saved_outputs
 from graphflow.document.workflow import FILE_INPUTS
 from graphflow.errors import Problem, WorkflowError
-from graphflow.graph.bound import Graph
-from graphflow.graph.sweep import MOST_POINTS, Point, bind_points, points_of, with_other_faults
+from graphflow.graph.sweep import MOST_POINTS, Point, points_of
+from graphflow.run.job import Job, prepare
 
-__all__ = ["add_sweep", "graphs_of", "swept_points"]
+__all__ = ["add_sweep", "prepare_run"]
 
 
 def add_sweep(parser: Parser) -> None:
@@ -42,10 +43,16 @@ def add_sweep(parser: Parser) -> None:
     )
 
 
-def swept_points(options: Options, workflow: Workflow, values: Mapping[str, Any]) -> list[Point]:
-    """The points to run, none where nothing is swept. Raises WorkflowError with whatever is wrong with the workflow."""
-    with with_other_faults(workflow, values):
-        return _points(options, workflow, values)
+def prepare_run(options: Options, workflow: Workflow, values: Mapping[str, Any]) -> Job:
+    """Prepare the job of ``run`` and ``plan``, with the nodes that save what nobody saves. Raises WorkflowError."""
+    return prepare(
+        workflow,
+        values,
+        points=lambda: _points(options, workflow, values),
+        bind=lambda each: bound_with_saved_outputs(workflow, each, offline=options.offline),
+        compute=switches_for(options).resolve,
+        results=False,
+    )
 
 
 def _points(options: Options, workflow: Workflow, values: Mapping[str, Any]) -> list[Point]:
@@ -70,13 +77,6 @@ def _points(options: Options, workflow: Workflow, values: Mapping[str, Any]) -> 
     if options.zip:
         return points_of(workflow, [dict(zip(axes, each, strict=True)) for each in zip(*axes.values(), strict=True)])
     return points_of(workflow, axes)
-
-
-def graphs_of(
-    workflow: Workflow, points: Sequence[Point], values: Mapping[str, Any], *, offline: bool
-) -> dict[str, Graph]:
-    """The graph of each point by its folder, with the nodes that save what nobody saves. Raises WorkflowError."""
-    return bind_points(points, values, lambda each: bound_with_saved_outputs(workflow, each, offline=offline))
 
 
 def _values(workflow: Workflow, name: str, text: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Check workflows and tell every problem of every file. Nothing is run, and no weight is read.
+"""Check workflows and report every problem of every file. Nothing is run, and no weight is read.
 
 Warnings alone are no failure. Nothing is downloaded: a picture at a URL is known if it was downloaded before.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphflow.cli.files import add_file, add_offline, add_values, input_values, read_workflow
+from graphflow.cli.arguments import add_file, add_offline, add_values, input_values, read_workflow
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.report import summary, tell
 from graphflow.errors import Problem, WorkflowError
@@ -42,7 +42,7 @@ def run(options: Options) -> int:
 def _problems(file: str, options: Options) -> tuple[list[Problem], int]:
     try:
         workflow = read_workflow(file)
-        problems = workflow.validate(offline=options.offline, **input_values(workflow, options.values))
+        problems = workflow.validate(inputs=input_values(workflow, options.values), offline=options.offline)
     except WorkflowError as error:
         problems = list(error.problems)
     errors = [problem for problem in problems if problem.severity == "error"]
@@ -50,7 +50,7 @@ def _problems(file: str, options: Options) -> tuple[list[Problem], int]:
 
 
 def _placed(problem: Problem, file: str) -> str:
-    """The problem with its file: one that is about the whole file may not tell."""
+    """The problem with its file, which one that is about the whole file may not name."""
     text = str(problem)
     return text if problem.position is not None or problem.code.startswith("missing.") else f"{file}: {text}"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from graphflow.cli.files import read_workflow
+from graphflow.cli.arguments import read_workflow
 from graphflow.cli.parser import Options, Parser
 from graphflow.cli.report import tell, visible
 from graphflow.cli.table import table, wrapped

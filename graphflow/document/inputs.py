@@ -22,11 +22,11 @@ from graphflow.files import real_path
 from graphflow.types import PortType, type_name
 
 __all__ = [
-    "LEFT_OUT",
-    "Given",
-    "LeftOut",
-    "Literal",
-    "Open",
+    "OMITTED",
+    "LiteralValue",
+    "Omitted",
+    "Provided",
+    "Unbound",
     "declared_inputs",
     "default_binding",
     "literal_problem",
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 
-class Literal(NamedTuple):
+class LiteralValue(NamedTuple):
     """A value with the place it comes from. ``folder`` None: trusted, paths start in the current folder."""
 
     value: Any
@@ -42,41 +42,41 @@ class Literal(NamedTuple):
     via: str | None = None
     """The workflow input it came through, for messages."""
     origin: Position | None = None
-    """Where it was written, if not in the field that it stands for."""
+    """Place where it was written, if not in the field that it stands for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class Provided:
     """A ready value of a kind that has no literal (an Image, a Latent), or the path from which one is loaded."""
 
     value: Any
     kind: type
     folder: Path | None = None
-    """Where a path starts, and may not lead out of; None: it is trusted, and starts in the current folder."""
+    """Folder in which a path starts and stays; None: it is trusted, and starts in the current folder."""
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
+class Unbound:
     """An input without a value, while a workflow is only being checked."""
 
     name: str
     type: PortType
 
 
-class LeftOut(Enum):
-    """The kind of `LEFT_OUT`."""
+class Omitted(Enum):
+    """The kind of `OMITTED`."""
 
-    LEFT_OUT = "left out"
+    OMITTED = "left out"
 
 
-LEFT_OUT: Final = LeftOut.LEFT_OUT
+OMITTED: Final = Omitted.OMITTED
 """An input whose default is null and that nobody gave: the fields that refer to it are as if they were not there."""
 
-Binding = Literal | Given | Open | LeftOut
+Binding = LiteralValue | Provided | Unbound | Omitted
 
 
 def literal_problem(value: Any, kind: type) -> tuple[str, str] | None:
-    """Code and text of what is wrong with a literal for a plain kind; None if it is right. Nothing is converted."""
+    """Find the code and text of the fault in a literal for a plain kind; None if it is right. Nothing is converted."""
     found = type(value)
     if found is kind or (kind is float and found is int):
         if found is float and not (-float("inf") < value < float("inf")):
@@ -90,7 +90,7 @@ def literal_problem(value: Any, kind: type) -> tuple[str, str] | None:
 def declared_inputs(
     document: WorkflowDocument, given: Mapping[str, Any], *, checking: bool, problems: list[Problem]
 ) -> dict[str, Binding]:
-    """What each declared input of the outermost workflow is bound to; faults are added to ``problems``."""
+    """Bind each declared input of the outermost workflow; faults are added to ``problems``."""
     for name in given:
         if name not in document.inputs:
             hint = nearest(name, document.inputs) or "this workflow has no inputs"
@@ -106,16 +106,16 @@ def declared_inputs(
             bindings[name] = _given(name, declaration, kind, given[name], document, problems)
             continue
         if name in document.files:
-            bindings[name] = Given(document.files[name], kind, document.base_folder)
+            bindings[name] = Provided(document.files[name], kind, document.base_folder)
             continue
         fault = default_problem(name, declaration, document)
         if fault:
             problems.append(fault)
-            bindings[name] = Open(name, PortType(kind))
+            bindings[name] = Unbound(name, PortType(kind))
         elif not declaration.required:
             bindings[name] = default_binding(name, declaration, document)
         else:
-            bindings[name] = Open(name, PortType(kind))
+            bindings[name] = Unbound(name, PortType(kind))
             if not checking:
                 hint = f"give one: --set {name}=…, or run({name}=…)"
                 message = f"the input '{name}' ({declaration.type}) has no value and no default"
@@ -126,14 +126,14 @@ def declared_inputs(
 
 
 def default_binding(name: str, declaration: InputDeclaration, document: WorkflowDocument) -> Binding:
-    """What the default of a declaration stands for."""
+    """Bind an input to the default of its declaration."""
     if declaration.default is None:
-        return LEFT_OUT
-    return Literal(declaration.default, document.base_folder, name)
+        return OMITTED
+    return LiteralValue(declaration.default, document.base_folder, name)
 
 
 def default_problem(name: str, declaration: InputDeclaration, document: WorkflowDocument) -> Problem | None:
-    """What is wrong with the default of a declaration, if anything."""
+    """Find the fault in the default of a declaration, if there is one."""
     kind = INPUT_KINDS[declaration.type]
     if declaration.default is None:
         return None
@@ -161,21 +161,21 @@ def _given(
         fault = literal_problem(value, kind)
         if fault:
             problems.append(Problem(fault[0], f"input '{name}': {fault[1]}", position=Position(document.name)))
-            return Open(name, PortType(kind))
-        return Literal(value, via=name)
+            return Unbound(name, PortType(kind))
+        return LiteralValue(value, via=name)
     if isinstance(value, (kind, str, Path)):
-        return Given(str(value) if isinstance(value, Path) else value, kind)
+        return Provided(str(value) if isinstance(value, Path) else value, kind)
     message = f"input '{name}': found {type(value).__name__}, expected {type_name(kind)} or the path of a file"
     problems.append(Problem("value.type", message, position=Position(document.name)))
-    return Open(name, PortType(kind))
+    return Unbound(name, PortType(kind))
 
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://|(https?|ftp|file|data):", re.IGNORECASE)
 """The beginning of a URL. A scheme has two letters at least: one letter is a drive of Windows."""
 
 
-def resolve_file(literal: Literal, *, urls: bool = False) -> str | Problem:
-    """The absolute path that a file parameter means, or why it may not be read.
+def resolve_file(literal: LiteralValue, *, urls: bool = False) -> str | Problem:
+    """Find the absolute path that a file parameter means, or the reason why it may not be read.
 
     With ``urls`` an https URL is returned as it is; the node that fetches it says what is wrong with it.
     """

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -52,7 +52,7 @@ class _Places:
 
 @dataclass
 class Source:
-    """A named JSON text that can tell where a value stands in it."""
+    """A named JSON text that knows the places of its values."""
 
     name: str
     text: str
@@ -127,109 +127,111 @@ def _may_hold_surrogates(text: str) -> bool:
     return not text.isascii() or "\\u" in text
 
 
+@dataclass(slots=True)
+class _Reader:
+    """The hooks of the parser; they note what is refused, and leave its places to be found only then."""
+
+    repeated: bool = False
+    """A key stands twice in one object."""
+    long: bool = False
+    """An integer has more than 64 bits."""
+    endless: set[str] = field(default_factory=set)
+    """Numbers that are not finite, as they are written."""
+
+    def pairs(self, items: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Make an object of its keys and values."""
+        made = dict(items)
+        if len(made) != len(items):
+            self.repeated = True
+        return made
+
+    def constant(self, text: str) -> float:
+        """Note NaN or infinity, written out or by its size."""
+        self.endless.add(text)
+        return 0.0
+
+    def integer(self, text: str) -> int:
+        """Read an integer."""
+        value = int(text)
+        if not -(2**63) <= value < 2**64:
+            self.long = True
+        return value
+
+    def real(self, text: str) -> float:
+        """Read a number with a fraction or an exponent."""
+        value = float(text)
+        return value if math.isfinite(value) else self.constant(text)
+
+
 def parse(source: Source) -> tuple[Any, list[Problem]]:
     """Read a JSON text; the value is meaningless if there is any problem.
 
     Refused besides malformed text: a key that stands twice in one object, NaN and infinity, numbers that overflow,
     integers of more than 64 bits, half characters.
     """
-    problems: list[Problem] = []
-    repeated = long = False
-    numbers: set[str] = set()
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal repeated
-        made = dict(items)
-        if len(made) != len(items):
-            repeated = True
-        return made
-
-    def constant(text: str) -> float:
-        numbers.add(text)
-        return 0.0
-
-    def integer(text: str) -> int:
-        nonlocal long
-        value = int(text)
-        if not -(2**63) <= value < 2**64:
-            long = True
-        return value
-
-    def real(text: str) -> float:
-        value = float(text)
-        return value if math.isfinite(value) else constant(text)
-
+    reader = _Reader()
     try:
         value = json.loads(
-            source.text, object_pairs_hook=pairs, parse_constant=constant, parse_float=real, parse_int=integer
+            source.text,
+            object_pairs_hook=reader.pairs,
+            parse_constant=reader.constant,
+            parse_float=reader.real,
+            parse_int=reader.integer,
         )
     except json.JSONDecodeError as error:
         return None, [_syntax_problem(source, error)]
     except RecursionError:
-        problems.append(
-            Problem(
-                "json.too_deep",
-                "nested too deeply to read",
-                hint="a workflow needs four levels at most",
-                position=Position(source.name),
-            )
-        )
-        return None, problems
+        hint = "a workflow needs four levels at most"
+        place = Position(source.name)
+        return None, [Problem("json.too_deep", "nested too deeply to read", hint=hint, position=place)]
     except ValueError:  # an integer of thousands of digits
-        return None, [
-            Problem(
-                "json.number",
-                f"found a number of {len(text.lstrip('-'))} digits, expected a shorter one",
-                position=place,
-            )
-            for text, place in source.scalars()
-            if len(text) > sys.get_int_max_str_digits() and text.lstrip("-").isdigit()
-        ]
-    if numbers:
-        problems += [
-            Problem(
-                "json.number",
-                f"found {text}, expected a finite number",
-                hint="the largest number is about 1.8e308"
-                if text[-1].isdigit()
-                else "JSON has neither NaN nor infinity",
-                position=place,
-            )
-            for text, place in source.scalars()
-            if text in numbers
-        ]
-    if long:
-        problems += [
-            Problem(
-                "json.number",
-                f"found {text if len(text) < 40 else text[:36] + '…'}, expected an integer of at most 64 bits",
-                hint="the largest is 18446744073709551615",
-                position=place,
-            )
-            for text, place in source.scalars()
-            if re.fullmatch(r"-?\d+", text) and not -(2**63) <= int(text) < 2**64
-        ]
+        return None, list(_unreadable_numbers(source))
+    problems: list[Problem] = []
+    if reader.endless:
+        problems += _endless_numbers(source, reader.endless)
+    if reader.long:
+        problems += _long_integers(source)
     if _may_hold_surrogates(source.text) and _SURROGATE.search(source.text):
-        problems += [
-            Problem(
-                "json.text",
-                "found half of a surrogate pair, expected whole characters",
-                hint="write the character itself, without \\u",
-                position=place,
-            )
-            for place in source.broken_texts()
-        ]
-    if repeated:
-        problems += [
-            Problem(
-                "json.duplicate_key",
-                f"the key '{path[-1]}' stands twice in one object",
-                hint="keep one of the two; otherwise the earlier one would be ignored in silence",
-                position=position,
-            )
-            for path, position in source.duplicates()
-        ]
+        problems += _broken_texts(source)
+    if reader.repeated:
+        problems += _repeated_keys(source)
     return value, problems
+
+
+def _unreadable_numbers(source: Source) -> Iterator[Problem]:
+    for text, place in source.scalars():
+        if len(text) > sys.get_int_max_str_digits() and text.lstrip("-").isdigit():
+            message = f"found a number of {len(text.lstrip('-'))} digits, expected a shorter one"
+            yield Problem("json.number", message, position=place)
+
+
+def _endless_numbers(source: Source, written: Collection[str]) -> Iterator[Problem]:
+    for text, place in source.scalars():
+        if text in written:
+            largest = "the largest number is about 1.8e308"
+            hint = largest if text[-1].isdigit() else "JSON has neither NaN nor infinity"
+            yield Problem("json.number", f"found {text}, expected a finite number", hint=hint, position=place)
+
+
+def _long_integers(source: Source) -> Iterator[Problem]:
+    for text, place in source.scalars():
+        if re.fullmatch(r"-?\d+", text) and not -(2**63) <= int(text) < 2**64:
+            shown = text if len(text) < 40 else text[:36] + "…"
+            message = f"found {shown}, expected an integer of at most 64 bits"
+            yield Problem("json.number", message, hint="the largest is 18446744073709551615", position=place)
+
+
+def _broken_texts(source: Source) -> Iterator[Problem]:
+    for place in source.broken_texts():
+        message = "found half of a surrogate pair, expected whole characters"
+        yield Problem("json.text", message, hint="write the character itself, without \\u", position=place)
+
+
+def _repeated_keys(source: Source) -> Iterator[Problem]:
+    hint = "keep one of the two; otherwise the earlier one would be ignored in silence"
+    for path, place in source.duplicates():
+        message = f"the key '{path[-1]}' stands twice in one object"
+        yield Problem("json.duplicate_key", message, hint=hint, position=place)
 
 
 _EXPECTED = {
@@ -241,7 +243,7 @@ _EXPECTED = {
     "Unterminated string starting at": "its closing quote",
     "Invalid control character at": "the closing quote of the text before",
 }
-"""What the parser says, and what it means; the wording of the parser differs between versions of Python."""
+"""Messages of the parser, and what they mean; its wording differs between versions of Python."""
 
 
 def _syntax_problem(source: Source, error: json.JSONDecodeError) -> Problem:

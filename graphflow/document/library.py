@@ -26,7 +26,7 @@ _USES = re.compile(r"(?P<target>[^@\x00-\x1f\x7f]{1,1000})(@(?P<pin>sha256:[0-9a
 
 @dataclass(frozen=True, slots=True)
 class Uses:
-    """What the ``uses`` of a node says: a name or a relative file, and a hash it is pinned to (8 to 64 hex digits)."""
+    """The ``uses`` of a node, read: a name or a relative file, and a hash it is pinned to (8 to 64 hex digits)."""
 
     target: str
     pin: str | None
@@ -42,7 +42,7 @@ def parse_uses(text: str) -> Uses | None:
 
 
 def shipped_folder() -> Path:
-    """Where the workflows that ship with GraphFlow are: in the package, or beside it in a checkout."""
+    """Folder of the workflows that ship with GraphFlow: in the package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     return next(
         (folder for folder in (package / "workflows", package.parent / "workflows") if folder.is_dir()),

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, said in our words: what was found, what was expected."""
+"""Problems made of pydantic's errors: what was found, what was expected."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _RANGE = {
 
 
 def show(value: Any) -> str:
-    """A value as a person would write it in a workflow file, cut where it is long."""
+    """Show a value as a person would write it in a workflow file, cut where it is long."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None:
@@ -102,7 +102,7 @@ def _bound(value: Any) -> str:
 
 
 def show_typed(value: Any) -> str:
-    """A value with its kind, where its text alone does not tell."""
+    """Show a value with its kind, where its text alone leaves that open."""
     if isinstance(value, (bool, dict, list, tuple)) or value is None:
         return show(value)
     return f"{show(value)} ({KIND_NAMES.get(type(value), type(value).__name__)})"

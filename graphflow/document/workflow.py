@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
@@ -54,7 +55,7 @@ INPUT_KINDS: dict[str, type] = {
     "mask": Mask,
     "depth_map": DepthMap,
 }
-"""What the ``type`` of a workflow input may be. The last four have no literal: a file, a value or an edge gives one."""
+"""Kinds of value by the ``type`` of an input. The last four have no literal: a file, a value or an edge gives one."""
 
 FILE_INPUTS = frozenset({"file", "image", "mask", "depth_map"})
 """Types of inputs for which a person may give a path."""
@@ -119,7 +120,7 @@ class InputDeclaration(_Document):
 
     @property
     def required(self) -> bool:
-        """Whether a run must give it a value."""
+        """True if a run must give it a value."""
         return "default" not in self.model_fields_set
 
 
@@ -248,12 +249,12 @@ class WorkflowDocument(_Document):
 
     @property
     def name(self) -> str:
-        """What messages call it: the file, or "<python>" for one that was built in Python."""
+        """Name in messages: the file, or "<python>" for one that was built in Python."""
         return self._source.name if self._source else "<python>"
 
     @property
     def folder(self) -> Path | None:
-        """Where its relative paths start."""
+        """Folder in which its relative paths start."""
         return self._folder
 
     @property
@@ -275,16 +276,16 @@ class WorkflowDocument(_Document):
 
     @property
     def base_folder(self) -> Path | None:
-        """Where the paths in it start and stay; None for one built in Python, whose paths are the caller's own."""
+        """Folder in which its paths start and stay; None for one built in Python, whose paths are the caller's own."""
         return self._folder or (Path.cwd() if self._source else None)
 
     def position(self, *path: str | int, key: bool = False) -> Position:
-        """Where the value at ``path`` stands; with ``key``, the name before it."""
+        """Source position of the value at ``path``; with ``key``, of the name before it."""
         return self._source.position(path, key=key) if self._source else Position(self.name)
 
 
 def _check_form(value: Any, source: Source) -> list[Problem]:
-    """What is better said in our words than in a validator's: what the file is at all, and its format version."""
+    """Check what a validator says badly: what the file is at all, and its format version."""
     if not isinstance(value, Mapping):
         found = KIND_NAMES.get(type(value), "something else")
         message, hint = f"found {found}, expected a workflow object", BEGINNING
@@ -331,7 +332,7 @@ def _form_problems(error: ValidationError, source: Source) -> list[Problem]:
             if path[3] != "str":
                 continue  # one fault, told once for each kind that a default may be
             found = problem.message.partition(", expected ")[0]
-            problem = Problem(problem.code, f"{found}, expected a text, a number, or true or false")
+            problem = replace(problem, message=f"{found}, expected a text, a number, or true or false")
             path = path[:3]
         if path and path[-1] == "[key]":
             path, about_key, node = path[:-1], True, None
@@ -344,12 +345,12 @@ def _form_problems(error: ValidationError, source: Source) -> list[Problem]:
         elif problem.message.endswith("an object"):
             hint = f"write {_FORMS[str(path[0])] if len(path) == 1 else _ENTRIES[str(path[0])]}"
         place = source.position(path, key=about_key)
-        problems.append(Problem(problem.code, problem.message, field, hint, node=node, position=place))
+        problems.append(replace(problem, field=field, hint=hint, node=node, position=place))
     return problems
 
 
 _ENTRIES = {"nodes": '{"type": "…"}', "inputs": '{"type": "text"}', "outputs": '{"from": "a node"}'}
-"""What the entries of a document look like, for hints."""
+"""Forms of the entries of a document, for hints."""
 
 _FORMS = {
     "type": '"type": "…"',
@@ -358,4 +359,4 @@ _FORMS = {
     "inputs": f'the inputs by name: {{"name": {_ENTRIES["inputs"]}}}',
     "outputs": f'the outputs by name: {{"name": {_ENTRIES["outputs"]}}}',
 }
-"""What the parts of a document look like, for hints."""
+"""Forms of the parts of a document, for hints."""

@@ -1,4 +1,4 @@
-"""What is in a picture of a workflow, before it has any coordinates: boxes, arrows, frames."""
+"""The content of a picture of a workflow, before it has any coordinates: boxes, arrows, frames."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graphflow.document.inputs import Open
+from graphflow.document.inputs import Unbound
 from graphflow.document.validation import show
 from graphflow.document.workflow import INPUT_KINDS, Input, WorkflowDocument, parse_reference
 from graphflow.errors import WorkflowError
@@ -22,7 +22,7 @@ __all__ = ["EFFECT", "TONES", "Arrow", "Box", "Drawing", "Frame", "drawing_of_gr
 
 EFFECT = "effect"
 TONES = ("Latent", "Image", "Mask", "DepthMap", "Conditioning", "Text", "Number", "Model", EFFECT, "other")
-"""What a colour may stand for: the kind of a value, or that a node has an effect."""
+"""Meanings of a colour: the kind of a value, or that a node has an effect."""
 
 MAXIMUM_LINES = 4
 TEXT_LENGTH = 34
@@ -128,7 +128,7 @@ def drawing_of_plan(planned: Plan, graph: Graph) -> Drawing:
         constants = {
             port: value.value
             for port, value in step.inputs.items()
-            if isinstance(value, Constant) and not isinstance(value.value, Open)
+            if isinstance(value, Constant) and not isinstance(value.value, Unbound)
         }
         boxes.append(_node_box(step.name, step.node, constants, step.output_types, frames, number=step.index))
         for port, value in step.inputs.items():
@@ -144,7 +144,7 @@ def drawing_of_plan(planned: Plan, graph: Graph) -> Drawing:
                         dashed=_inserted(step) or _inserted(source),
                     )
                 )
-            elif isinstance(value.value, Open):
+            elif isinstance(value.value, Unbound):
                 name, tone = value.value.name, _tone(value.value.type)
                 open_inputs.setdefault(name, Box(f"input:{name}", "input", name, "", (), tone))
                 arrows.append(Arrow(f"input:{name}", target, "" if name == port else port, tone))
@@ -182,7 +182,7 @@ def _enclosing(name: str, frames: Mapping[str, Any]) -> str | None:
 
 
 def _inserted(step: Step) -> bool:
-    """Whether the engine put the step on an edge: a converter named after its class below another name."""
+    """Check whether the engine put the step on an edge: a converter named after its class below another name."""
     return step.node.converts and _last(step.name).partition("-")[0] == snake(step.node.type_id) and "/" in step.name
 
 
@@ -195,7 +195,7 @@ def _node_box(
     number: int | None = None,
     hidden: Collection[str] = (),
 ) -> Box:
-    """``hidden`` are fields that an arrow already tells."""
+    """``hidden`` are fields that an arrow already shows."""
     frame = _enclosing(name, frames)
     title = name.removeprefix(f"{frame}/") if frame else name
     tone = EFFECT if node.effect else _tone(next(iter(outputs.values()), None))
@@ -207,12 +207,12 @@ def _known_values(bound: BoundNode) -> dict[str, Any]:
     return {
         port: value.value
         for port, value in bound.inputs.items()
-        if isinstance(value, Constant) and not isinstance(value.value, Open)
+        if isinstance(value, Constant) and not isinstance(value.value, Unbound)
     }
 
 
 def _telling(node: Node, values: Mapping[str, Any], hidden: Collection[str]) -> Iterable[str]:
-    """What a person looks for first: the texts, then the parameters that are not what they would be anyway."""
+    """Choose what a person looks for first: the texts, then the parameters that differ from their defaults."""
     shown = {port: value for port, value in values.items() if port not in hidden}
     lines = [f"{port}: {_short(show(value))}" for port, value in shown.items() if isinstance(value, str) and value]
     lines += [f"{port}: {show(value)}" for port, value in shown.items() if isinstance(value, (int, float))]
@@ -248,7 +248,7 @@ def _input_tone(declared: str) -> str:
 
 
 class _InputSources:
-    """Which inputs of the outermost workflow feed which fields, also through the inputs of called workflows."""
+    """The fields that inputs of the outermost workflow feed, also through the inputs of called workflows."""
 
     def __init__(self, graph: Graph) -> None:
         self._called = graph.called

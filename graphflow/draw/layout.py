@@ -95,7 +95,7 @@ class _Joint:
     way: list[str] = field(default_factory=list)
 
     def path(self, items: Mapping[str, _Item]) -> list[str]:
-        """What it goes through from top to bottom, one item a layer."""
+        """Items that it goes through from top to bottom, one a layer."""
         if items[self.source].layer < items[self.target].layer:
             return [self.source, *self.way, self.target]
         return self.way[::-1]
@@ -103,14 +103,14 @@ class _Joint:
 
 @dataclass(slots=True)
 class _Block:
-    """What is inside of one frame, laid out around its own origin."""
+    """The inside of one frame, laid out around its own origin."""
 
     width: float
     height: float
     items: dict[str, _Item]
     joints: list[_Joint]
     ends: dict[tuple[int, str], float]
-    """Where a link is fixed: (link, "in" or "out" + item) to x."""
+    """Fixed ends of links: (link, "in" or "out" + item) to x."""
     bands: list[tuple[float, float]]
     joint_of: dict[int, _Joint] = field(init=False)
 
@@ -319,7 +319,7 @@ class _Planner:
         return _Block(right - left + 2 * margin, height, items, joints, {}, bands)
 
     def _fix_ends(self, block: _Block, layers: list[list[str]]) -> None:
-        """Where arrows meet their boxes: side by side in the order from which they come."""
+        """Fix where arrows meet their boxes: side by side in the order from which they come."""
         items = block.items
         arriving: dict[str, list[_Joint]] = {}
         leaving: dict[str, list[_Joint]] = {}

@@ -8,14 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graphflow.document.inputs import Open
+from graphflow.document.inputs import Unbound
 from graphflow.document.library import Library
 from graphflow.document.workflow import WorkflowDocument
 from graphflow.errors import Problem
 from graphflow.fetching import Fetcher
+from graphflow.file_answers import cached_answers
 from graphflow.graph.flatten import Edge, FlatNode
 from graphflow.node import Node
-from graphflow.one_look import one_look
 from graphflow.registry import Registry
 from graphflow.types import PLAIN_KINDS, PortType
 
@@ -32,7 +32,7 @@ class Constant(NamedTuple):
 
     @property
     def plain(self) -> bool:
-        """Whether it is a text, a number, or true or false, which stand in a file and in a key as they are."""
+        """True for a text, a number, or true or false, which stand in a file and in a key as they are."""
         return isinstance(self.value, (str, int, float, bool))
 
 
@@ -62,9 +62,9 @@ class Graph:
     warnings: list[Problem]
     called: dict[str, str]
     library: Library
-    """Where the called workflows were found."""
+    """The library in which the called workflows were found."""
     fetcher: Fetcher = field(default_factory=lambda: Fetcher(checking=True))
-    """What its nodes fetched; a plan has the nodes that they expand into fetch too."""
+    """The fetcher that its nodes used; a plan has the nodes that they expand into use it too."""
 
     @cached_property
     def digraph(self) -> nx.DiGraph[str]:
@@ -95,7 +95,7 @@ class Graph:
         return len(self.order)
 
 
-@one_look()
+@cached_answers()
 def largest_weights(graphs: Iterable[Graph]) -> int | None:
     """Bytes of the largest file of weights that the nodes of some graphs read, None where no model runs."""
     nodes = [bound.node for graph in graphs for bound in graph]
@@ -112,7 +112,7 @@ class Loaded:
     loader: type[Node]
     path: str
     folder: Path | None = None
-    """Where the path starts, and may not lead out of; None: it is trusted."""
+    """Folder in which the path starts and stays; None: it is trusted."""
     node: Node | None = None
 
     @property
@@ -131,7 +131,7 @@ def type_of_constant(value: Any) -> PortType:
     plain = _PLAIN_TYPES.get(type(value))
     if plain is not None:
         return plain
-    if isinstance(value, (Open, Loaded)):
+    if isinstance(value, (Unbound, Loaded)):
         return value.type
     return PortType(
         type(value),

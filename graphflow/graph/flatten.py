@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from graphflow.document.inputs import (
     Binding,
-    Given,
-    LeftOut,
-    Literal,
-    Open,
+    LiteralValue,
+    Omitted,
+    Provided,
+    Unbound,
     declared_inputs,
     default_binding,
     default_problem,
@@ -56,32 +56,32 @@ class FlatNode:
 
     name: str
     entry: NodeEntry
-    fields: dict[str, Given | Literal | Open | Edge]
+    fields: dict[str, Provided | LiteralValue | Unbound | Edge]
     document: WorkflowDocument
     path: tuple[str, ...]
-    left_out: dict[str, str] = field(default_factory=dict)
+    omitted: dict[str, str] = field(default_factory=dict)
     """Fields that are as if they were not there, each with the input that nobody gave."""
 
     def __contains__(self, name: str) -> bool:
-        """Whether the node has a field of that name, at fault or not."""
-        return name in self.entry.fields and name not in self.left_out
+        """Check whether the node has a field of that name, at fault or not."""
+        return name in self.entry.fields and name not in self.omitted
 
-    def left_out_hint(self, name: str) -> str:
-        """Why a field that stands in the file is missing all the same; empty where it does not stand there."""
-        source = self.left_out.get(name)
+    def omitted_hint(self, name: str) -> str:
+        """Explain why a field that stands in the file is missing all the same; empty where it does not stand there."""
+        source = self.omitted.get(name)
         return f"the input '{source}' may not be left out here: give it another default than null" if source else ""
 
     def position(self, field_name: str | None = None, *, key: bool = False) -> Position:
-        """Where the node, or the value of one of its fields, stands; with ``key``, the name before that."""
+        """Source position of the node, or of one of its fields (with ``key``: of the field's name)."""
         return self.document.position(*self.path, *((field_name,) if field_name else ()), key=key)
 
 
 @dataclass(slots=True)
 class FlatWorkflow:
-    """What is left when every call is inlined."""
+    """A workflow with every call inlined."""
 
     library: Library
-    """Where the called workflows were found."""
+    """The library in which the called workflows were found."""
     nodes: dict[str, FlatNode] = field(default_factory=dict)
     outputs: dict[str, Edge] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -97,7 +97,7 @@ class _Frame:
     files: tuple[str, ...]
     """Files being called, outermost first: a file may not call itself."""
     folder: Path | None
-    """Where the paths that stand in the document start; None: it was built in Python, they are the caller's own."""
+    """Folder in which the paths of the document start; None: it was built in Python, they are the caller's own."""
     used: set[str] = field(default_factory=set)
     """Inputs that some field refers to."""
     edges: dict[str, Edge] = field(default_factory=dict)
@@ -148,11 +148,11 @@ def flatten(
 
 
 def _resolve_node(frame: _Frame, name: str, entry: NodeEntry, problems: list[Problem]) -> FlatNode:
-    fields: dict[str, Given | Literal | Open | Edge] = {}
+    fields: dict[str, Provided | LiteralValue | Unbound | Edge] = {}
     node = FlatNode(frame.prefix + name, entry, fields, frame.document, ("nodes", name))
     for key, value in entry.fields.items():
         if type(value) is not dict:
-            fields[key] = Literal(value, frame.folder)
+            fields[key] = LiteralValue(value, frame.folder)
             continue
         target = value.get("from")
         if type(target) is str and target in frame.document.nodes and len(value) == 1:
@@ -164,14 +164,14 @@ def _resolve_node(frame: _Frame, name: str, entry: NodeEntry, problems: list[Pro
             continue
         reference = parse_reference(value)
         if reference is None:
-            fields[key] = Literal(value, frame.folder)
+            fields[key] = LiteralValue(value, frame.folder)
         elif isinstance(reference, str):
             problems.append(Problem("reference.form", reference, key).at(node=node.name, position=node.position(key)))
         elif isinstance(reference, Input):
             frame.used.add(reference.name)
             bound = frame.bindings.get(reference.name)
-            if isinstance(bound, LeftOut):
-                node.left_out[key] = reference.name
+            if isinstance(bound, Omitted):
+                node.omitted[key] = reference.name
             elif bound is not None:
                 fields[key] = bound
             elif reference.name not in frame.document.inputs:
@@ -237,7 +237,7 @@ def _call(frame: _Frame, node: FlatNode, library: Library, flat: FlatWorkflow) -
         return None
     found = library.find(uses.target, frame.document.folder, uses.pin)
     if isinstance(found, Problem):
-        report(found.code, found.message, hint=found.hint)
+        flat.problems.append(replace(found, field="uses").at(node=node.name, position=node.position("uses")))
         return None
     if str(found) in frame.files:
         chain = [Path(file).name for file in (*frame.files[frame.files.index(str(found)) :], str(found))]
@@ -278,10 +278,10 @@ def _argument(
     report: Any,
     problems: list[Problem],
 ) -> Binding | Edge:
-    """What an input of a called workflow is bound to: what the call gives, else the default."""
+    """Bind an input of a called workflow to what the call gives, else to the default."""
     kind = INPUT_KINDS[declaration.type]
     bound = node.fields.get(name)
-    if isinstance(bound, Literal):
+    if isinstance(bound, LiteralValue):
         fault = literal_problem(bound.value, kind) if kind in (str, int, float, bool) else None
         if kind not in (str, int, float, bool):
             found = show_typed(bound.value)
@@ -291,18 +291,18 @@ def _argument(
                 name,
                 'connect a node: {"from": …}',
             )
-            return Open(name, PortType(kind))
+            return Unbound(name, PortType(kind))
         if fault:
             report(fault[0], fault[1], name)
-            return Open(name, PortType(kind))
+            return Unbound(name, PortType(kind))
         return bound._replace(via=bound.via or name, origin=bound.origin or node.position(name))
     if (
-        isinstance(bound, Open)
+        isinstance(bound, Unbound)
         and not accepts(PortType(kind), bound.type)
         and {kind, bound.type.kind} & {str, int, float, bool}
     ):
         report("type.mismatch", f"found an input of type {bound.type}, expected {declaration.type}", name)
-    if isinstance(bound, (Edge, Given, Open)):
+    if isinstance(bound, (Edge, Provided, Unbound)):
         return bound
     fault_in_default = default_problem(name, declaration, document)
     if fault_in_default:
@@ -314,9 +314,9 @@ def _argument(
             "port.missing",
             f"the input '{name}' ({declaration.type}) is not given",
             None,
-            node.left_out_hint(name) or f'add "{name}": a value or {{"from": node}}',
+            node.omitted_hint(name) or f'add "{name}": a value or {{"from": node}}',
         )
-    return Open(name, PortType(kind))
+    return Unbound(name, PortType(kind))
 
 
 def _follow(
@@ -338,7 +338,7 @@ def _follow(
                     if flat.called.get(end.source):
                         flat.problems.append(problem.at(node=node.name, position=node.position(key)))
                     del node.fields[key]
-                    node.fields[key] = Open(key, PortType(object))
+                    node.fields[key] = Unbound(key, PortType(object))
                 else:
                     node.fields[key] = end
     for name, edge in list(flat.outputs.items()):

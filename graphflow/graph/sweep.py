@@ -19,9 +19,9 @@ from typing import Any
 from graphflow.document.validation import show, show_typed
 from graphflow.document.workflow import WorkflowDocument
 from graphflow.errors import Position, Problem, WorkflowError, nearest
+from graphflow.file_answers import cached_answers
 from graphflow.graph.binder import bind
 from graphflow.graph.bound import Graph
-from graphflow.one_look import one_look
 from graphflow.registry import Registry
 from graphflow.types import digest_of
 
@@ -79,7 +79,7 @@ def points_of(document: WorkflowDocument, sweep: Any = None, given: Mapping[str,
 def with_other_faults(
     document: WorkflowDocument, given: Mapping[str, Any], registry: Registry | None = None
 ) -> Iterator[None]:
-    """What is wrong with a sweep is told together with what else is wrong with the workflow and the values given."""
+    """Report the faults of a sweep with all other faults of the workflow and of the values given."""
     try:
         yield
     except WorkflowError as error:
@@ -95,7 +95,7 @@ def folders_of(points: Sequence[Point]) -> list[str]:
     return [_folder(point) for point in points]
 
 
-@one_look()
+@cached_answers()
 def bind_points(
     points: Sequence[Point], values: Mapping[str, Any], bound: Callable[[Mapping[str, Any]], Graph]
 ) -> dict[str, Graph]:

@@ -1,1 +1,1 @@
-"""What the machine has: devices, processors, memory, files read ahead. Nothing here knows workflows."""
+"""The machine: devices, processors, memory, files read ahead. Nothing here knows workflows."""

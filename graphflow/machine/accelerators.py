@@ -1,4 +1,4 @@
-"""Whether torch would find a CUDA device, and how large its memory is, told without importing it.
+"""CUDA devices and their memory as torch would find them, without importing it.
 
 Importing torch takes seconds; a run whose results are all known must not wait for that. The build of torch is read from
 its file of versions, and the driver is asked how many devices there are.
@@ -20,7 +20,7 @@ __all__ = ["cuda_available", "cuda_memory"]
 
 @cache
 def cuda_available() -> bool:
-    """What ``torch.cuda.is_available()`` would say. A build for ROCm is asked itself, which imports torch."""
+    """Answer as ``torch.cuda.is_available()`` would. A build for ROCm is asked itself, which imports torch."""
     if "torch" not in sys.modules:
         build = _build_of_torch()
         if build == "cpu":
@@ -48,7 +48,7 @@ def cuda_memory(number: int) -> int:
 
 
 def _build_of_torch() -> str | None:
-    """What the installed torch was built for: "cuda", "cpu", or None where its file does not tell that simply."""
+    """Find what the installed torch was built for: "cuda", "cpu", or None where its file leaves that open."""
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:
         return None
@@ -63,7 +63,7 @@ def _build_of_torch() -> str | None:
 
 
 def _devices_of_driver() -> int:
-    """How many devices the CUDA driver sees, 0 where there is no driver."""
+    """Count the devices that the CUDA driver sees, 0 where there is no driver."""
     driver, count = _driver(), ctypes.c_int(0)
     return count.value if driver is not None and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
 

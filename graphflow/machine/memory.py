@@ -32,7 +32,7 @@ _UNITS |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a step needs on its device at its peak, in bytes.
+    """Memory of a step on its device at its peak, in bytes.
 
     ``weights`` are the parameters that must be there at once, ``activations`` everything else: inputs, outputs and what
     is alive between them.
@@ -83,7 +83,7 @@ def device_number(device: str) -> int:
 def device_memory(device: str) -> int | None:
     """Bytes that a run can be planned with: all of an accelerator's, and what the machine can still give for the CPU.
 
-    None where nobody tells.
+    None where it is unknown.
     """
     if device_kind(device) == "cpu":
         return _available()
@@ -107,7 +107,7 @@ def free_memory(device: str) -> int | None:
 def machine_memory(system: Path = Path("/")) -> int | None:
     """Bytes of the machine's memory, and no more than the control groups around this process allow.
 
-    None where nobody tells. ``system`` is where /proc and /sys lie.
+    None where it is unknown. ``system`` is where /proc and /sys lie.
     """
     try:
         whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""Files that the system is told to read before they are wanted, so that loading a model waits less for the disk."""
+"""Files read ahead by the system before they are wanted, so that loading a model waits less for the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the steps of a plan fit into memory, and what would make one that does not fit smaller."""
+"""Memory of the steps of a plan against the budget, and advice where one does not fit."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from graphflow.errors import Problem, WorkflowError
+from graphflow.file_answers import cached_answers
 from graphflow.machine.compute import Compute
 from graphflow.machine.memory import device_memory, show_bytes
 from graphflow.node import Node
-from graphflow.one_look import one_look
 from graphflow.planning.planner import Plan, Step
 from graphflow.types import PortType
 
-__all__ = ["out_of_memory", "over_budget", "refuse_over_budget", "ways_down"]
+__all__ = ["memory_advice", "out_of_memory", "over_budget", "refuse_over_budget"]
 
 WORTHWHILE = 0.95
 """A change that leaves more than this share of the estimate is not worth telling."""
@@ -26,7 +26,7 @@ def refuse_over_budget(plan: Plan) -> None:
         raise WorkflowError(problems)
 
 
-@one_look()
+@cached_answers()
 def over_budget(plan: Plan) -> list[Problem]:
     """A Problem for each step that needs more memory than the plan's budget.
 
@@ -50,12 +50,12 @@ def over_budget(plan: Plan) -> list[Problem]:
                 f"needs about {show_bytes(need.total)} of memory ({show_bytes(need.weights)} for weights, "
                 f"{show_bytes(need.activations)} to compute with), expected at most {whose} {show_bytes(limit)}"
             )
-            problems.append(Problem("memory.budget", message, hint=ways_down(step, plan.compute), node=step.name))
+            problems.append(Problem("memory.budget", message, hint=memory_advice(step, plan.compute), node=step.name))
     return problems
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception tells that memory ran out: Python's, an accelerator's in torch, or the CPU's in torch."""
+    """Check whether memory ran out: Python's, an accelerator's in torch, or the CPU's in torch."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -63,19 +63,19 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-def ways_down(step: Step, compute: Compute) -> str:
-    """What would make a step need less memory, and how much it would need then."""
+def memory_advice(step: Step, compute: Compute) -> str:
+    """Advise what would make a step need less memory, and how much it would need."""
     need = step.node.memory(step.input_types, compute)
     ways = [
         f"{show_bytes(count)} with {what}"
-        for what, count in _ways_down(step, compute)
+        for what, count in _advice(step, compute)
         if need is not None and count < WORTHWHILE * need.total
     ]
     return f"it would need {', '.join(ways)}" if ways else "it needs a machine with more memory"
 
 
-def _ways_down(step: Step, compute: Compute) -> Iterator[tuple[str, int]]:
-    """What would make a step smaller, in words, and what it would need then."""
+def _advice(step: Step, compute: Compute) -> Iterator[tuple[str, int]]:
+    """Ways to make a step smaller, in words, and the bytes that it would need."""
     node, inputs = step.node, step.input_types
     if any((kind.batch or 1) > 1 for kind in inputs.values()):
         yield from _estimate("a batch of 1", node, _alone(inputs), compute)

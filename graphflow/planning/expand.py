@@ -24,6 +24,17 @@ __all__ = ["Expansion", "StepBuilder"]
 MAXIMUM_DEPTH = 32
 
 
+class Value(Node, version=1, cached=False):
+    """Give a value that is known before the run: what a coarse node passes on unchanged.
+
+    A step that takes it takes the value itself, so this runs only where the value is a result.
+    """
+
+    def run(self, *, value: object) -> object:
+        """Give the value."""
+        return value
+
+
 class StepBuilder:
     """Collects steps in the order in which they are added; the place where they are converted, keyed and merged."""
 
@@ -38,10 +49,12 @@ class StepBuilder:
         self._class_digests: dict[type[Node], str] = {}
         self._by_key: dict[str, int] = {}
         self._names: dict[str, int] = {}
+        self._passed_on: dict[Ref, Constant] = {}
+        """Values that coarse nodes passed on unchanged, by the output that stands for each."""
         self.folder = self.prefix = ""
 
     def begin(self, folder: str, fetcher: Fetcher) -> None:
-        """From now on add the steps of a graph whose files go to ``folder``, and whose nodes were fetched so."""
+        """Begin with the steps of another graph, whose files go to ``folder``, and whose nodes used this fetcher."""
         self.folder, self.prefix = folder, f"{folder}/" if folder else ""
         self.fetcher = fetcher
 
@@ -66,6 +79,8 @@ class StepBuilder:
                 raise NodeDefinitionError(f"{node.type_id} has no port '{port}', but '{name}' was given it")
             if isinstance(value, Constant) and isinstance(value.value, Loaded):
                 value = self._loaded(name, port, value.value)
+            elif self._passed_on and isinstance(value, Ref):
+                value = self._passed_on.get(value, value)
             found = steps[value.step].output_types[value.output] if isinstance(value, Ref) else self.type_of(value)
             if not accepts(wanted[port], found):
                 value = self.convert(name, value, found, wanted[port])
@@ -96,6 +111,24 @@ class StepBuilder:
                 )
             )  # fmt: skip
         return steps[known].outputs
+
+    def pass_on(self, name: str, value: Any) -> Ref:
+        """Add a step that gives a value which is known already."""
+        node, constant = Value(), Constant(value)
+        (output,) = node.signature().outputs
+        key = self._key(node, {"value": _plain(constant)})
+        known = self._by_key.get(key)
+        if known is None:
+            known = self._by_key[key] = len(self.steps)
+            kind, made = self.type_of(constant), {output: Ref(known, output)}
+            self.steps.append(
+                Step(
+                    known, self._unique(name), node, {"value": constant}, (), {"value": kind}, made, {output: kind},
+                    key, self.folder,
+                )
+            )  # fmt: skip
+            self._passed_on[made[output]] = constant
+        return self.steps[known].outputs[output]
 
     def convert(self, name: str, value: Any, source: PortType, target: PortType) -> Ref:
         """Put converters on an edge; `graphflow.graph.edges.check_edge` has seen to it that there are some."""
@@ -136,14 +169,18 @@ class StepBuilder:
             arguments[port] = value
         result = node.expand(Expansion(self, name, depth), **arguments)
         signature = node.signature()
-        refs = list(result) if signature.multiple else [result]
-        for output, ref in zip(signature.outputs, refs, strict=True):
-            if not isinstance(ref, Ref):
-                raise NodeDefinitionError(
-                    f"'{name}': {node.type_id}.expand gave {type(ref).__name__} for '{output}', "
-                    "expected what g.add returned"
-                )
-        return dict(zip(signature.outputs, refs, strict=True))
+        refs = list(result) if signature.multiple else [result] if signature.outputs else []
+        outputs: dict[str, Ref] = {}
+        for (output, kind), value in zip(signature.outputs.items(), refs, strict=True):
+            if not isinstance(value, Ref):
+                if value is None or not accepts(kind, self.type_of(value)):
+                    raise NodeDefinitionError(
+                        f"'{name}': {node.type_id}.expand gave {type(value).__name__} for '{output}', "
+                        "expected what g.add returned, or a value of its own argument"
+                    )
+                value = self.pass_on(f"{name}/{output}", value)
+            outputs[output] = value
+        return outputs
 
     def _key(self, node: Node, given: Mapping[str, Any]) -> str:
         """The key of a node whose inputs are ``given``: keys of steps with outputs, and constants."""
@@ -155,7 +192,7 @@ class StepBuilder:
         return digest([KEY_RECORD, common, parameters, identity, given])
 
     def _class_digest(self, cls: type[Node]) -> str:
-        """What the keys of all nodes of a class have in common, digested once."""
+        """Digest what the keys of all nodes of a class have in common, once."""
         common = digest([CLASS_RECORD, cls.type_id, cls.version, cls.code(), self.environment])
         self._class_digests[cls] = common
         return common
@@ -167,7 +204,7 @@ class StepBuilder:
 
 
 class Expansion:
-    """What a coarse node's ``expand`` is given: a place to add the nodes it stands for."""
+    """The place where a coarse node's ``expand`` adds the nodes that it stands for."""
 
     def __init__(self, builder: StepBuilder, name: str, depth: int) -> None:
         self._builder = builder
@@ -190,7 +227,7 @@ class Expansion:
         return namedtuple(f"{node.type_id}Outputs", outputs)(**outputs)
 
     def type_of(self, value: Any) -> PortType:
-        """What is known of a value before the run: kind, space, size, batch."""
+        """The type of a value, known before the run: kind, space, size, batch."""
         return self._builder.type_of(value)
 
 

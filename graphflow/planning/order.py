@@ -11,15 +11,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 
-from graphflow.planning.batches import Batches
-from graphflow.planning.step import Step
+from graphflow.planning.step import Batches, Step
 
 __all__ = ["grouped"]
 
 Models = tuple[str, ...]
 
 
-def grouped(steps: Sequence[Step], order: list[int], together: Batches) -> list[int]:
+def grouped(steps: Sequence[Step], order: list[int], batches: Batches) -> list[int]:
     """The steps of ``order``, which is topological, in the order of the plan.
 
     The steps of a batch, which follow each other in ``order``, come after all that any of them needs.
@@ -28,7 +27,7 @@ def grouped(steps: Sequence[Step], order: list[int], together: Batches) -> list[
     if len(set(models.values()) - {()}) < 2:
         return order
     sources = {
-        index: {ref.step for each in together.get(index, (index,)) for ref in steps[each].refs} for index in order
+        index: {ref.step for each in batches.get(index, (index,)) for ref in steps[each].refs} for index in order
     }
     groups = _groups(order, models, sources)
     rank = {index: place for place, index in enumerate(order)}

@@ -16,19 +16,18 @@ from typing import Any
 
 from graphflow.collector import paused_collection
 from graphflow.errors import Problem, WorkflowError, nearest
+from graphflow.file_answers import cached_answers
 from graphflow.graph.bound import BoundNode, Graph
 from graphflow.graph.flatten import Edge
 from graphflow.machine.compute import Compute
 from graphflow.machine.memory import Memory
 from graphflow.node import Ref
-from graphflow.one_look import one_look
-from graphflow.planning.batches import Batches, batches
 from graphflow.planning.expand import StepBuilder
 from graphflow.planning.order import grouped
-from graphflow.planning.step import Step
+from graphflow.planning.step import Batches, Step, find_batches
 from graphflow.types import PLAIN_KINDS, Image, Latent, PortType
 
-__all__ = ["Plan", "Step", "plan", "plan_together"]
+__all__ = ["Plan", "Step", "plan", "plan_graphs"]
 
 NUMERIC_LIBRARIES = ("torch", "diffusers", "transformers", "pillow", "numpy")
 """Libraries whose version may change a result; their versions are part of every cache key."""
@@ -47,10 +46,10 @@ class Plan:
     warnings: tuple[Problem, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     compute: Compute = field(default_factory=Compute)
-    """Where and how the steps will be computed."""
+    """Settings with which the steps will be computed."""
 
     def memory(self, step: Step) -> Memory | None:
-        """What a step needs on the device at its peak, None where it is unknown."""
+        """Estimate what a step needs on the device at its peak, None where it is unknown."""
         return step.node.memory(step.input_types, self.compute)
 
     def freed(self) -> list[list[Ref]]:
@@ -104,12 +103,12 @@ def plan(
 
     Of a graph that was bound for checking, what waits for a parameter that is not given yet is left out.
     """
-    return plan_together({"": graph}, keep=keep, results=results, compute=compute)
+    return plan_graphs({"": graph}, keep=keep, results=results, compute=compute)
 
 
-@one_look()
+@cached_answers()
 @paused_collection()
-def plan_together(
+def plan_graphs(
     graphs: Mapping[str, Graph],
     *,
     keep: Collection[str] = (),
@@ -141,13 +140,13 @@ def plan_together(
     roots = [*effects, *sorted({ref.step for ref in wanted.values()})]
     steps = builder.steps
     order = _order(steps, roots, {})
-    together = batches(steps, order, compute.together)
-    if together:
-        order = _order(steps, roots, together)
-    order = grouped(steps, order, together)
-    if together or order != list(range(len(steps))):
+    batches = find_batches(steps, order, compute.max_batch)
+    if batches:
+        order = _order(steps, roots, batches)
+    order = grouped(steps, order, batches)
+    if batches or order != list(range(len(steps))):
         places = {index: place for place, index in enumerate(order)}
-        steps = [_moved(steps[index], places, together) for index in order]
+        steps = [_moved(steps[index], places, batches) for index in order]
         wanted = {name: Ref(places[ref.step], ref.output) for name, ref in wanted.items()}
     shown = {name: ref for name, ref in wanted.items() if name in kept}
     warnings = tuple(dict.fromkeys(warning for graph in graphs.values() for warning in graph.warnings))
@@ -194,10 +193,10 @@ class _Part:
                 if isinstance(source, Edge):
                     # what the effect received is what people see of the node behind it
                     received = builder.steps[added[-1]].inputs[port] if added else inputs[port]
-                    self._shown.setdefault(source.source, received)
+                    self._shown.setdefault(source.source, received if isinstance(received, Ref) else inputs[port])
 
     def _ref(self, edge: Edge) -> Ref | None:
-        """What stands for an output, None where its node was left out."""
+        """The output of the step that stands for an edge, None where its node was left out."""
         outputs = self._refs.get(edge.source)
         return outputs.get(edge.output or "") if outputs else None
 
@@ -237,7 +236,7 @@ class _Part:
         return ref
 
 
-def _order(steps: Sequence[Step], roots: Iterable[int], together: Batches) -> list[int]:
+def _order(steps: Sequence[Step], roots: Iterable[int], batches: Batches) -> list[int]:
     """Depth first from the wanted steps, so that few values live at once; what is not reached is dropped.
 
     The steps of a batch follow each other, after all that any of them needs.
@@ -251,7 +250,7 @@ def _order(steps: Sequence[Step], roots: Iterable[int], together: Batches) -> li
             if index in reached:
                 stack.pop()
                 continue
-            batch = together.get(index) or (index,)
+            batch = batches.get(index) or (index,)
             waiting = [ref.step for each in batch for ref in steps[each].refs if ref.step not in reached]
             if waiting:
                 stack.extend(reversed(waiting))
@@ -262,7 +261,7 @@ def _order(steps: Sequence[Step], roots: Iterable[int], together: Batches) -> li
     return order
 
 
-def _moved(step: Step, places: Mapping[int, int], together: Batches) -> Step:
+def _moved(step: Step, places: Mapping[int, int], batches: Batches) -> Step:
     """A step at its place in the plan, with references to steps at theirs."""
 
     def moved(ref: Ref) -> Ref:
@@ -274,5 +273,5 @@ def _moved(step: Step, places: Mapping[int, int], together: Batches) -> Step:
         inputs={port: moved(value) if isinstance(value, Ref) else value for port, value in step.inputs.items()},
         refs=tuple(map(moved, step.refs)),
         outputs={output: moved(ref) for output, ref in step.outputs.items()},
-        batch=tuple(places[each] for each in together.get(step.index, ())),
+        batch=tuple(places[each] for each in batches.get(step.index, ())),
     )

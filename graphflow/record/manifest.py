@@ -19,13 +19,12 @@ import orjson
 
 from graphflow import events
 from graphflow.errors import Problem, WorkflowError
-from graphflow.files import write_atomically
+from graphflow.files import file_record, write_atomically
 from graphflow.graph.bound import Constant, Graph
+from graphflow.planning.key_parts import key_parts
 from graphflow.planning.planner import Plan, Step, library_versions
+from graphflow.record.outcome import Outcome
 from graphflow.record.record import records_of
-from graphflow.run.ledger import parts_of
-from graphflow.run.receipts import file_record
-from graphflow.run.scheduler import Outcome
 from graphflow.version import __version__
 
 __all__ = ["MANIFEST_VERSION", "Manifest", "ManifestWriter"]
@@ -100,7 +99,7 @@ class ManifestWriter:
     seconds: float = 0.0
     failure: str | None = None
     unwritten: str | None = None
-    """Why the manifest could not be written, if it could not."""
+    """Reason why the manifest could not be written, if it could not."""
 
     def __post_init__(self) -> None:
         self.begun = datetime.now(UTC)
@@ -154,7 +153,7 @@ class ManifestWriter:
             self._timer.start()
 
     def write(self, state: str) -> None:
-        """Write what is known now. What cannot be written is left: the run is worth more than its record."""
+        """Write what is known so far. A failure is only noted: the run is worth more than its record."""
         with self._writing:
             if self._over:
                 return  # the timer was late
@@ -225,7 +224,7 @@ def _step_data(step: Step, plan: Plan) -> dict[str, Any]:
     constants = {
         port: source.value for port, source in step.inputs.items() if isinstance(source, Constant) and source.plain
     }
-    parts = parts_of(step, plan)
+    parts = key_parts(step, plan)
     return {
         "name": step.name,
         "type": parts["type"],

@@ -66,7 +66,7 @@ def text_of(data: Bytes, keyword: str) -> str | None:
 
 
 def same_but_for_text(one: bytes, other: bytes) -> bool:
-    """Whether two files are equal, or PNG files that are equal but for their texts."""
+    """Check whether two files are equal, or PNG files that are equal but for their texts."""
     if one == other:
         return True
     if not one.startswith(SIGNATURE) or not other.startswith(SIGNATURE):

@@ -1,4 +1,4 @@
-"""What made a result: a workflow with all that it calls and the values of its inputs, as JSON data.
+"""The record of what made a result: a workflow with all that it calls and the values of its inputs, as JSON data.
 
 A record stands in every manifest and in the pictures that a run saves. It is whole: called workflows are in it, each
 under its content hash, and every call in it is pinned to that hash, so a record means the same when files have changed.
@@ -7,6 +7,7 @@ It holds no times and no paths but those that a person gave, so the same run has
 
 from __future__ import annotations
 
+import json
 import mmap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from graphflow.document.workflow import INPUT_KINDS, InputDeclaration, WorkflowD
 from graphflow.errors import Problem, WorkflowError
 from graphflow.files import is_file
 from graphflow.graph.bound import Graph
-from graphflow.record.png_text import SIGNATURE, text_of
+from graphflow.record.png_text import SIGNATURE, text_of, with_text
 from graphflow.version import __version__
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "record_in_png",
     "records_of",
     "with_inputs",
+    "with_record",
 ]
 
 Document = TypeVar("Document", bound=WorkflowDocument)
@@ -42,7 +44,7 @@ KEYWORD = "graphflow"
 """Under which a PNG file holds a record."""
 
 _OTHERS = {b"\xff\xd8\xff": "JPEG", b"RIFF": "WebP", b"GIF8": "GIF"}
-"""How pictures begin that hold no record."""
+"""First bytes of pictures that hold no record."""
 
 
 def make_record(
@@ -68,7 +70,7 @@ def make_record(
         "environment": dict(environment),
         "workflow": data,
         "called": called,
-        "inputs": {name: _written(value) for name, value in inputs.items()},
+        "inputs": {name: _to_json(value) for name, value in inputs.items()},
     }
 
 
@@ -86,7 +88,7 @@ def records_of(
         if first is None:
             first = make_record(graph.document, {}, environment, graph.library)
         given = {**graph.document.files, **inputs, **point}
-        written = {name: _written(value) for name, value in given.items()}
+        written = {name: _to_json(value) for name, value in given.items()}
         records[folder] = {**first, "inputs": written}
     return records
 
@@ -166,8 +168,13 @@ def record_in_png(path: Path) -> dict[str, Any] | None:
     return record
 
 
+def with_record(png: bytes, record: Mapping[str, Any]) -> bytes:
+    """Put a record into a PNG file, in place of one that it has."""
+    return with_text(png, KEYWORD, json.dumps(record, ensure_ascii=False, sort_keys=True))
+
+
 def holds_record(path: Path) -> bool:
-    """Whether a file is a PNG file with a record in it."""
+    """Check whether a file is a PNG file with a record in it."""
     try:
         return record_in_png(path) is not None
     except WorkflowError:
@@ -200,7 +207,7 @@ def _pinned(document: WorkflowDocument, library: Library, waiting: list[Workflow
     return data
 
 
-def _written(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     return str(value) if isinstance(value, Path) else {"unrecorded": type(value).__name__}

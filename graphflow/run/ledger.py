@@ -1,4 +1,4 @@
-"""What the steps of a workflow were made of when it ran last, so that it can be told why one runs again.
+"""The ledger of a workflow: what its steps were made of in the last run, to explain why one runs again.
 
 A ledger is kept in the store of results like any result, under a key that is made of the workflow's name, and written
 anew after each run.
@@ -15,18 +15,19 @@ import orjson
 from graphflow.document.validation import show
 from graphflow.graph.bound import Constant
 from graphflow.node import Ref
+from graphflow.planning.key_parts import key_parts
 from graphflow.planning.keys import digest
 from graphflow.planning.planner import Plan, Step
 from graphflow.store.interface import Store
-from graphflow.types import PortType, digest_of
+from graphflow.types import PortType
 
-__all__ = ["keep_ledger", "parts_of", "read_ledger", "reasons"]
+__all__ = ["keep_ledger", "read_ledger", "reasons"]
 
 RECORD = "ledger/1"
 """First element of what a ledger's key is made of; raise the number when the form changes."""
 
 LARGEST = 2000
-"""Steps; of longer plans there is no ledger, for it would cost more than it tells."""
+"""Steps; of longer plans there is no ledger, for it would cost more than it is worth."""
 
 _TYPES = {"steps": PortType(str)}
 
@@ -34,44 +35,23 @@ _TYPES = {"steps": PortType(str)}
 def keep_ledger(store: Store, plan: Plan, name: str) -> None:
     """Remember what the steps of a plan are made of. ``name`` is that of the workflow's document."""
     if len(plan.steps) <= LARGEST:
-        steps = {step.name: parts_of(step, plan) for step in plan.steps}
+        steps = {step.name: key_parts(step, plan) for step in plan.steps}
         store.put(_key(name), {"steps": orjson.dumps(steps).decode()}, _nobody)
 
 
 def read_ledger(store: Store, name: str) -> Mapping[str, Any]:
-    """What the steps of a workflow were made of when it ran last, by name; empty where nobody knows."""
+    """Read what the steps of a workflow were made of in the last run, by name; empty where there is no ledger."""
     kept = store.get(_key(name), _TYPES, _nobody)
     steps: dict[str, Any] = orjson.loads(kept["steps"]) if kept else {}
     return steps
 
 
-def parts_of(step: Step, plan: Plan) -> dict[str, Any]:
-    """All that the key of a step is made of, as JSON data."""
-    inputs: dict[str, Any] = {}
-    for port, value in step.inputs.items():
-        if isinstance(value, Ref):
-            inputs[port] = {"key": plan.steps[value.step].key, "output": value.output}
-        elif value.plain:
-            inputs[port] = {"value": value.value}
-        else:
-            inputs[port] = {"key": digest_of(value.value)}
-    return {
-        "key": step.key,
-        "type": step.node.type_id,
-        "version": step.node.version,
-        "parameters": step.node.model_dump(mode="json"),
-        "identity": step.node.identity(),
-        "inputs": inputs,
-        "environment": dict(plan.environment),
-    }
-
-
 def reasons(step: Step, plan: Plan, ledger: Mapping[str, Any]) -> list[str]:
-    """Why a step runs, in a few words each: what in its key is another than in the run before."""
+    """Explain why a step runs, in a few words each: the parts of its key that changed since the last run."""
     before = ledger.get(step.name)
     if before is None:
         return ["new"]
-    now = parts_of(step, plan)
+    now = key_parts(step, plan)
     if before["key"] == now["key"]:
         return ["its result is not kept any more"] if step.node.cached else ["quicker made than kept"]
     return list(_changes(step, plan, before, now)) or ["its code changed"]
@@ -117,4 +97,4 @@ def _key(name: str) -> str:
 
 
 def _nobody(message: str) -> None:
-    """Nobody is told: a ledger that cannot be read or kept changes no result."""
+    """Report nothing: a ledger that cannot be read or kept changes no result."""

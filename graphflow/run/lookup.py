@@ -1,4 +1,4 @@
-"""What a run finds done already: for each step of a plan, whether it has to run.
+"""Look-up of what is done already: for each step of a plan, whether it has to run.
 
 The steps are looked at backward from the wanted values, so what only a known result needs is not needed at all. Nothing
 is read but the names of files in the store, and the files that saving steps wrote.

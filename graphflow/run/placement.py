@@ -1,4 +1,4 @@
-"""Which step comes next, and on which device.
+"""Placement: the step that comes next, and its device.
 
 On one device the steps run in the order of the plan. On several, a device that is free takes the first step that is
 ready and whose models it holds already. Failing that, one of models that no device holds yet, unless a device that
@@ -28,7 +28,7 @@ class Placement:
     def __init__(self, units: Sequence[Unit], devices: Sequence[str], present: Collection[Ref] = ()) -> None:
         """``units`` are in an order in which they could run; ``present`` are values that are there already."""
         self.left = len(units)
-        """How many units are not done yet."""
+        """Number of units that are not done yet."""
         self._devices = tuple(devices)
         self._units = units
         self._in_order = iter(units)
@@ -43,7 +43,7 @@ class Placement:
             self._connect(present)
 
     def take(self, device: str) -> Unit | None:
-        """What the device is to run now; None while there is nothing for it."""
+        """Take the unit that the device is to run next; None while there is nothing for it."""
         if not self._several:
             return next(self._in_order, None)
         self._busy.discard(device)
@@ -62,7 +62,7 @@ class Placement:
         return self._units[number]
 
     def done(self, unit: Unit) -> None:
-        """Tell that the steps of a unit are done, so that those that waited for them may run."""
+        """Report that the steps of a unit are done, so that those that waited for them may run."""
         self.left -= 1
         for step in unit if self._several else ():
             for user in self._waiting.pop(step.index, ()):
@@ -95,7 +95,7 @@ class Placement:
         heapq.heappush(self._ready.setdefault(group, []), number)
 
     def _rank(self, device: str, group: tuple[tuple[str, ...], str]) -> int:
-        """How well a group of units suits a free device: 1 is best, 0 means that it is to leave them alone."""
+        """Rank how well a group of units suits a free device: 1 is best, 0 means that it is to leave them alone."""
         models, home = group
         if not models:
             if home in ("", device):

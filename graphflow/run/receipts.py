@@ -7,43 +7,23 @@ nothing that only it needs has to be computed or read.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import orjson
 
+from graphflow.files import file_record
 from graphflow.planning.keys import digest
 from graphflow.planning.planner import Step
 from graphflow.store.interface import Store, Warn
 from graphflow.types import PortType
 
-__all__ = ["file_record", "find_receipt", "keep_receipt", "recorded_name"]
+__all__ = ["find_receipt", "keep_receipt"]
 
 RECORD = "receipt/1"
 """First element of what a receipt's key is made of; raise the number when the form changes."""
 
 _TYPES = {"files": PortType(str)}
-
-
-def file_record(path: Path, root: Path) -> dict[str, Any]:
-    """What a record says of a saved file: its path below ``root`` (or absolute), size in bytes, SHA-256 (hex).
-
-    Raises OSError if it cannot be read.
-    """
-    with path.open("rb") as file:
-        return {
-            "path": recorded_name(path, root),
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-            "size": path.stat().st_size,
-        }
-
-
-def recorded_name(path: Path, root: Path) -> str:
-    """What a record calls a saved file: its path below ``root``, or its absolute path."""
-    absolute, base = path.resolve(), root.resolve()
-    return str(absolute.relative_to(base)) if absolute.is_relative_to(base) else str(absolute)
 
 
 def find_receipt(store: Store, step: Step, folder: Path, warn: Warn) -> list[Path] | None:

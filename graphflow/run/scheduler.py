@@ -1,93 +1,93 @@
 """execute: run a plan.
 
-The loop is short because the plan holds every decision. It first looks up what the store already has, so that a step
-whose results are known does not run, nor anything that only it needs. Going forward it reads or computes the rest,
-drops each value after its last use and emits an event for each change of state. Where a kept result turns out to be
-damaged or gone, it looks up again and goes on from there.
+The loop is short because the plan holds every decision. It looks up what the store has, so that a step whose results
+are known does not run, nor anything that only it needs. Going forward it reads or computes the rest, drops each value
+after its last use and emits an event for each change of state. Where a kept result turns out to be damaged or gone, it
+looks up again and goes on from there. Each device has a worker, which takes one unit after the other from the
+`Placement`; the only worker of one device is the calling thread itself.
 
-Each device has a worker, which takes one step after the other from the `Placement`. The only worker of one device is
-the calling thread itself.
+State of a run (``_Runner``):
+
+==============  ====================================================================================
+``values``      output of a step -> its value, from when it is made or read until its last use
+``uses``        output of a step -> number of steps that run, and of results, that still need it
+``records``     index of a step -> its end: "ran" or "cached"; without one it was not needed (yet)
+``found``       the look-up: for each step "run", "cached" or "unneeded", and files of saving steps
+``placement``   the units that are left, and the device that each belongs to
+``lost``        keys that the store had when it was looked up, and has no more
+``halted``      a result was lost: no unit begins before the plan is looked up again
+``failure``     the first error of a worker: no unit begins, and those that run end at their next step
+==============  ====================================================================================
+
+For example the plan ``0 EncodePrompt -> 1 Denoise -> 2 DecodeLatent -> 3 SaveImage``, of which the store has the
+results of 0 and 1:
+
+1. look-up, from the end: 3 and 2 have to run, 1 is "cached", 0 is "unneeded". ``uses`` is {1: 1, 2: 1}.
+2. unit (1,): its latent is read; ``values`` {1: latent}, ``records`` {1: cached}.
+3. unit (2,): runs; ``values`` {1: latent, 2: picture}. It was the last user of the latent: ``values`` {2: picture}.
+4. unit (3,): writes the file; nobody needs the picture any more: ``values`` is empty, and the run is done.
+
+Had the file of 1 been damaged, step 2 would have put its key into ``lost`` and halted. The second look-up says "run"
+for 0 and 1, and the run goes on with unit (0,).
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from graphflow import events
 from graphflow.errors import Cancelled
 from graphflow.events import Event, Listener
+from graphflow.file_answers import cached_answers
 from graphflow.graph.bound import Constant
-from graphflow.machine.memory import free_memory
 from graphflow.machine.read_ahead import read_ahead
 from graphflow.node import Context, Ref
-from graphflow.one_look import one_look
-from graphflow.planning.batches import memory_of_batch
-from graphflow.planning.budget import out_of_memory, ways_down
+from graphflow.planning.budget import memory_advice, out_of_memory
 from graphflow.planning.planner import Plan, Step
-from graphflow.run.lookup import LookUp, look_up
+from graphflow.planning.step import memory_of_batch
+from graphflow.record.outcome import Outcome, StepRecord
+from graphflow.run.calls import note_on_failure, outputs_by_name
+from graphflow.run.claimed import PAUSE, claimed
+from graphflow.run.lookup import look_up
 from graphflow.run.placement import Placement, Unit
 from graphflow.run.receipts import keep_receipt
-from graphflow.store.interface import Claim, Store
-from graphflow.types import type_name
+from graphflow.run.units import make_units
+from graphflow.run.workers import run_workers
+from graphflow.store.interface import Store
 
-__all__ = ["Outcome", "StepRecord", "execute"]
-
-
-class StepRecord(NamedTuple):
-    """What became of one step: "ran", "cached", "unneeded", or "not reached" where the run ended before."""
-
-    name: str
-    state: str
-    seconds: float = 0.0
-    device: str = ""
-    """Where it ran."""
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a run left: the kept values by name, the files it saved, and what became of each step."""
-
-    results: dict[str, Any] = field(default_factory=dict)
-    files: list[Path] = field(default_factory=list)
-    records: list[StepRecord] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    begun: datetime = field(default_factory=lambda: datetime.now(UTC))
-    seconds: float = 0.0
+__all__ = ["execute"]
 
 
 class RunContext(Context):
     """The context of one running step."""
 
-    def __init__(self, runner: _Runner, step: Step, device: str, together: int) -> None:
+    def __init__(self, runner: _Runner, step: Step, device: str, batch: int) -> None:
         self._runner, self._step = runner, step
         self.compute, self.output_folder = runner.compute[device], runner.output_folder / step.folder
-        self.memory = memory_of_batch(step.node, step.input_types, together, runner.plan.compute)
+        self.memory = memory_of_batch(step.node, step.input_types, batch, runner.plan.compute)
         record = runner.provenance.get(step.folder)
         name = step.name.removeprefix(f"{step.folder}/")
         self.provenance = None if record is None else {**record, "saved_by": name}
         self.files: list[Path] = []
 
     def step(self, done: int, total: int) -> None:
-        """Tell progress; raises Cancelled when the run was asked to stop."""
+        """Report progress; raises Cancelled when the run was asked to stop."""
         self._runner.emit(events.StepProgress(self._step.index, self._step.name, done, total))
         self._runner.stop_if_cancelled()
 
     def saved(self, path: Path) -> None:
-        """Tell that a file was written."""
+        """Report that a file was written."""
         self.files.append(path)
         self._runner.saved(self._step, path)
 
     def warn(self, message: str) -> None:
-        """Tell the user something legal but surprising."""
+        """Report something legal but surprising to the user."""
         self._runner.warn(message, self._step.name)
 
 
@@ -102,10 +102,10 @@ def execute(
 ) -> Outcome:
     """Run the steps of a plan in order, computing as it was planned, and return what they left.
 
-    ``provenance`` has what saved files may tell of themselves, by the folder of their step.
+    ``provenance`` has the records for saved files, by the folder of their step.
 
     What a node raises passes through with a note that names the node and the shapes of its inputs. Raises Cancelled
-    after ``cancel`` was set, at the latest when the running node tells its next step.
+    after ``cancel`` was set, at the latest when the running node reports its next step.
     """
     return _Runner(plan, output_folder, cache, tuple(listeners), cancel, provenance or {}).run()
 
@@ -127,32 +127,32 @@ class _Runner:
         self.compute = {device: plan.compute.on(device) for device in plan.compute.all_devices}
         self.values: dict[Ref, Any] = {}
         self.uses: Counter[Ref] = Counter()
-        """How many steps, and results, still need a value."""
+        """Number of steps, and results, that still need a value."""
         self.records: dict[int, StepRecord] = {}
         self.lost: set[str] = set()
         """Keys of results that the store has no more, though it had them when it was asked."""
         self.files: list[tuple[int, Path]] = []
         self.halted = False
-        """Whether a result turned out to be lost, so that nobody begins another step before it is looked up again."""
+        """True once a result turned out to be lost, so that no step begins before the plan is looked up again."""
         self.failure: BaseException | None = None
-        """What ended the run; from then on no worker begins or goes on with a step."""
-        self._telling = threading.RLock()
+        """The error that ended the run; after it no worker begins or goes on with a step."""
+        self._emitting = threading.RLock()
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
 
     def saved(self, step: Step, path: Path) -> None:
-        with self._telling:
+        with self._emitting:
             self.files.append((step.index, path))
             self.emit(events.FileSaved(step.name, str(path)))
 
     def warn(self, message: str, step: str | None = None) -> None:
-        with self._telling:
+        with self._emitting:
             self.outcome.warnings.append(message)
             self.emit(events.Warned(step, message))
 
     def emit(self, event: Event) -> None:
-        """Tell the listeners, which need not be able to hear two workers at once."""
-        with self._telling:
+        """Pass an event to the listeners, one at a time: they need not be able to take two at once."""
+        with self._emitting:
             for listener in self.listeners:
                 listener(event)
 
@@ -203,78 +203,28 @@ class _Runner:
         )
         wanted = [step for step in self.plan.steps if found.states[step.index] != "unneeded"]
         running = [step for step in wanted if found.states[step.index] == "run"]
-        with one_look():
+        with cached_answers():
             read_ahead(file for step in running for file in step.node.weight_files())
         self.uses = Counter(ref for step in running for ref in step.refs)
         self.uses.update(set(self.plan.results.values()))
         self.values = {ref: value for ref, value in self.values.items() if self.uses[ref]}
         self.halted = False
-        self.found, self.placement = found, Placement(self._units(wanted, found), list(self.compute), self.values)
+        units = make_units(self.plan, wanted, found.states, len(self.compute))
+        self.found, self.placement = found, Placement(units, list(self.compute), self.values)
         if len(self.compute) == 1:
             (device,) = self.compute
             self._work(device)
         else:
-            self._work_together()
+            run_workers(self.compute, self._work, self._fail)
+            if self.failure is not None:
+                raise self.failure
         return not self.placement.left
 
-    def _work_together(self) -> None:
-        """One worker for each device; what one of them raises ends the others at their next step, and is raised here.
-
-        Python hands an interruption from the keyboard to this thread, which does nothing but wait.
-        """
-
-        def work(device: str) -> None:
-            try:
-                self._work(device)
-            except BaseException as error:
-                with self._lock:
-                    self.failure = self.failure or error
-                    self._changed.notify_all()
-
-        workers = [threading.Thread(target=work, args=[device], name=f"graphflow-{device}") for device in self.compute]
-        for worker in workers:
-            worker.start()
-        try:
-            for worker in workers:
-                while worker.is_alive():
-                    worker.join(_WAITING)
-        except BaseException as error:
+    def _fail(self, error: BaseException) -> None:
+        """Have an error of one worker end the others at their next step."""
+        with self._lock:
             self.failure = self.failure or error
-            for worker in workers:
-                worker.join()
-        if self.failure is not None:
-            raise self.failure
-
-    def _units(self, wanted: Iterable[Step], found: LookUp) -> list[Unit]:
-        """The steps that are needed, those of a batch that have to run as one, as far as memory and devices allow."""
-        units: list[Unit] = []
-        taken: set[int] = set()
-        for step in wanted:
-            if len(step.batch) < 2:
-                units.append((step,))
-                continue
-            if step.index in taken:
-                continue
-            running = [self.plan.steps[each] for each in step.batch if found.states[each] == "run"]
-            if found.states[step.index] == "run" and len(running) > 1:
-                size = min(self._fitting(step, len(running)), math.ceil(len(running) / len(self.compute)))
-                units += [tuple(running[start : start + size]) for start in range(0, len(running), size)]
-                taken.update(each.index for each in running)
-            else:
-                units.append((step,))
-        return units
-
-    def _fitting(self, step: Step, most: int) -> int:
-        """How many equal steps may be computed together within the memory that there is."""
-        compute = self.plan.compute
-        limit = free_memory(compute.device) if compute.memory_budget is None else compute.memory_budget
-        count = most
-        while count > 1 and limit is not None:
-            need = memory_of_batch(step.node, step.input_types, count, compute)
-            if need is None or need.total <= limit:
-                break
-            count -= 1
-        return count
+            self._changed.notify_all()
 
     def _work(self, device: str) -> None:
         """Take steps and do them until there are none, or until a kept result turns out to be gone."""
@@ -283,7 +233,7 @@ class _Runner:
             unit = self._next(device, done=unit)
 
     def _next(self, device: str, done: Unit | None = None) -> Unit | None:
-        """What to run now, waited for where other devices have to finish something first; None where it is over."""
+        """Take the next unit, waiting where other devices have to finish something first; None where it is over."""
         with self._lock:
             placement = self.placement
             if done is not None:
@@ -297,7 +247,7 @@ class _Runner:
                 unit = placement.take(device)
                 if unit is not None:
                     return unit
-                self._changed.wait(_WAITING)
+                self._changed.wait(PAUSE)
             return None
 
     def _do(self, unit: Unit, device: str) -> bool:
@@ -338,46 +288,24 @@ class _Runner:
         return outputs is not None
 
     def _run_or_wait(self, unit: Unit, device: str) -> None:
-        """Run steps, but for those that another process is about to run: for them take what that made."""
+        """Run steps, but for those that another process is about to run: take what that made."""
         store = self.cache
         if store is None or not unit[0].node.cached:
             self._run(unit, device)
             return
-        claims: list[Claim] = []
-        try:
-            # nobody may wait for a claim who holds another one; so those that are taken have their turn later, alone
-            waiting = []
-            for step in unit:
-                claim = self._claimed(step, store) if len(unit) == 1 else store.claim(step.key)
-                if claim is None:
-                    waiting.append(step)
-                else:
-                    claims.append(claim)
+        with claimed(unit, store, waiting=self._waiting, stop_if_cancelled=self.stop_if_cancelled) as held:
             # some may have been made since the store was looked through
             left = tuple(
-                step
-                for step in unit
-                if step not in waiting and (step.key in self.lost or not store.has(step.key) or not self._read(step))
+                step for step in held if step.key in self.lost or not store.has(step.key) or not self._read(step)
             )
             if left:
                 self._run(left, device)
-        finally:
-            for claim in claims:
-                claim.release()
-        for step in waiting:
-            self._run_or_wait((step,), device)
+        for step in unit:
+            if step not in held:
+                self._run_or_wait((step,), device)
 
-    def _claimed(self, step: Step, store: Store) -> Claim:
-        told = False
-        while True:
-            claim = store.claim(step.key)
-            if claim is not None:
-                return claim
-            if not told:
-                self.emit(events.StepWaiting(step.index, step.name, step.node.type_id))
-                told = True
-            time.sleep(_WAITING)
-            self.stop_if_cancelled()
+    def _waiting(self, step: Step) -> None:
+        self.emit(events.StepWaiting(step.index, step.name, step.node.type_id))
 
     def _run(self, unit: Unit, device: str) -> None:
         arguments = [self._arguments(step, device, len(unit)) for step in unit]
@@ -388,7 +316,7 @@ class _Runner:
                 results: Sequence[Any] = [unit[0].node.run(**arguments[0])]
             else:
                 results = type(unit[0].node).run_batch([step.node for step in unit], arguments)
-            outputs = [_outputs(step, result) for step, result in zip(unit, results, strict=True)]
+            outputs = [outputs_by_name(step, result) for step, result in zip(unit, results, strict=True)]
         except (KeyboardInterrupt, Cancelled):
             raise
         except BaseException as error:
@@ -418,14 +346,14 @@ class _Runner:
         """Note on an error which steps it ended, and what may help; tell the listeners."""
         for step, given in zip(unit, arguments, strict=True):
             given.pop("context", None)
-            error.add_note(_note(step, given))
+            error.add_note(note_on_failure(step, given))
             if out_of_memory(error):
-                error.add_note(f"memory ran out: {ways_down(step, self.plan.compute)}")
-            told = f"{type(error).__name__}: {error}"
-            self.emit(events.StepFailed(step.index, step.name, step.node.type_id, told))
+                error.add_note(f"memory ran out: {memory_advice(step, self.plan.compute)}")
+            message = f"{type(error).__name__}: {error}"
+            self.emit(events.StepFailed(step.index, step.name, step.node.type_id, message))
 
-    def _arguments(self, step: Step, device: str, together: int) -> dict[str, Any]:
-        """Tell that a step begins, and put together what it is called with."""
+    def _arguments(self, step: Step, device: str, batch: int) -> dict[str, Any]:
+        """Report that a step begins, and collect the arguments of its call."""
         node, values = step.node, self.values
         if self.listeners:
             self.emit(events.StepStarted(step.index, step.name, node.type_id, step.progress_steps, device))
@@ -433,7 +361,7 @@ class _Runner:
             port: value.value if isinstance(value, Constant) else values[value] for port, value in step.inputs.items()
         }
         if node.signature().takes_context:
-            given["context"] = RunContext(self, step, device, together)
+            given["context"] = RunContext(self, step, device, batch)
         return given
 
     def _keep(self, step: Step, outputs: Mapping[str, Any]) -> None:
@@ -441,30 +369,3 @@ class _Runner:
             ref = step.outputs[output]
             if self.uses[ref]:
                 self.values[ref] = value
-
-
-_WAITING = 0.05
-"""Seconds between two looks at whether another process or worker is done, or the run was cancelled."""
-
-
-def _outputs(step: Step, result: Any) -> dict[str, Any]:
-    signature = step.node.signature()
-    if signature.multiple:
-        return dict(zip(signature.outputs, result, strict=True))
-    for output, kind in signature.outputs.items():
-        if not isinstance(result, kind.kind) and not (kind.kind is float and type(result) is int):
-            raise TypeError(
-                f"{step.node.type_id}.run returned {type(result).__name__}, expected {type_name(kind.kind)}"
-            )
-        return {output: result}
-    return {}
-
-
-def _note(step: Step, arguments: Mapping[str, Any]) -> str:
-    given = ", ".join(f"{port}={_shape(value)}" for port, value in arguments.items()) or "no inputs"
-    return f"in node '{step.name}' ({step.node.type_id}) with {given}"
-
-
-def _shape(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "…"

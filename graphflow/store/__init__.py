@@ -1,1 +1,1 @@
-"""Where results are kept: the interface of a store, the one on the disk, its files, and claims between processes."""
+"""Stores of results: the interface, the one on the disk, its files, and claims between processes."""

@@ -1,4 +1,4 @@
-"""Who computes what: processes that share a folder agree that only one of them works on a key.
+"""Claims: processes that share a folder agree that only one of them works on a key.
 
 A claim is a lock on one byte of a file, at a place that the key gives, so that any number of keys needs one file,
 nothing is left behind, and the system takes a claim back when its process ends, however it ends. Where the system has
@@ -20,7 +20,7 @@ except ImportError:  # pragma: no cover - Windows
 __all__ = ["KeyClaim", "claim_in"]
 
 _PLACES = 2**62
-"""How many places there are; files may not be longer. Two keys in one place would only wait for each other."""
+"""Number of places; files may not be longer. Two keys in one place would only wait for each other."""
 
 _files: dict[Path, _LockFile] = {}
 _guard = threading.Lock()

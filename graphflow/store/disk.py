@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from graphflow.environment import CACHE_SIZE_VARIABLE, NO_CACHE_VARIABLE, flag
 from graphflow.files import cache_folder
 from graphflow.machine.memory import parse_bytes
 from graphflow.store.claims import claim_in
@@ -25,16 +26,10 @@ from graphflow.store.interface import UNSHARED, Claim, Warn
 from graphflow.store.value_files import DamagedError, decode, encode
 from graphflow.types import Conditioning, DepthMap, Image, Latent, Mask, PortType
 
-__all__ = ["DEFAULT_BYTES", "OFF_VARIABLE", "SIZE_VARIABLE", "DiskStore", "Entry", "default_store"]
+__all__ = ["DEFAULT_BYTES", "DiskStore", "Entry", "default_store"]
 
 DEFAULT_BYTES = 16 << 30
-"""How much is kept where nobody says otherwise."""
-
-SIZE_VARIABLE = "GRAPHFLOW_CACHE_SIZE"
-"""Environment variable: how much is kept, in bytes or as a text like "50GB"."""
-
-OFF_VARIABLE = "GRAPHFLOW_NO_CACHE"
-"""Environment variable: where it is set, results are neither looked up nor kept."""
+"""Bound of what is kept where nobody says otherwise."""
 
 _SUFFIX = ".safetensors"
 _PRUNED_TO = 0.9
@@ -48,7 +43,7 @@ class Entry:
     path: Path
     nbytes: int
     used: float
-    """When it was written or last read, seconds since the epoch."""
+    """Time when it was written or last read, seconds since the epoch."""
 
 
 class DiskStore:
@@ -63,17 +58,17 @@ class DiskStore:
         self.max_bytes = _bytes_wanted() if max_bytes is None else max_bytes
         self._writable = True
         self._nbytes: int | None = None
-        """What is kept, as far as this process knows: None until it writes."""
+        """Bytes that are kept, as far as this process knows: None until it writes."""
         self._lock = threading.Lock()
 
     # What the scheduler asks ---------------------------------------------------------------------------------------
 
     def has(self, key: str) -> bool:
-        """Whether there is a file for ``key``."""
+        """Check whether there is a file for ``key``."""
         return os.path.exists(self._path(key))  # noqa: PTH110 - asked for every step of a plan
 
     def get(self, key: str, types: Mapping[str, PortType], warn: Warn) -> Mapping[str, Any] | None:
-        """The outputs under ``key``; None where there are none, or damaged ones, which are told of and removed."""
+        """The outputs under ``key``; None where there are none, or damaged ones, which are reported and removed."""
         path = self._path(key)
         try:
             data = Path(path).read_bytes()
@@ -179,7 +174,7 @@ class DiskStore:
             self._remove_abandoned()
         temporary_folder.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(exist_ok=True)
-        # whose it is stands in the name: what a killed process leaves is found by that
+        # pid and host are in the name, so leftovers of dead processes are found
         temporary = temporary_folder / f"{os.getpid()}@{socket.gethostname()}@{secrets.token_hex(4)}"
         try:
             with temporary.open("xb") as file:
@@ -203,8 +198,8 @@ class DiskStore:
 
 
 def default_store() -> DiskStore | None:
-    """The store of this user, or None where ``GRAPHFLOW_NO_CACHE`` is set."""
-    return None if os.environ.get(OFF_VARIABLE) else DiskStore()
+    """The store of this user, or None where ``GRAPHFLOW_NO_CACHE`` switches it off."""
+    return None if flag(NO_CACHE_VARIABLE) else DiskStore()
 
 
 def _runs(process: int) -> bool:
@@ -221,5 +216,5 @@ def _runs(process: int) -> bool:
 
 def _bytes_wanted() -> int:
     """The bound in the environment; raises WorkflowError where it is no size."""
-    told = os.environ.get(SIZE_VARIABLE)
-    return parse_bytes(told, f"size {SIZE_VARIABLE}") if told else DEFAULT_BYTES
+    size = os.environ.get(CACHE_SIZE_VARIABLE)
+    return parse_bytes(size, f"size {CACHE_SIZE_VARIABLE}") if size else DEFAULT_BYTES

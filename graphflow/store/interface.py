@@ -15,7 +15,7 @@ from graphflow.types import PortType, size_of
 __all__ = ["UNSHARED", "Claim", "MemoryCache", "Store", "Warn"]
 
 Warn = Callable[[str], None]
-"""Told what is legal but surprising."""
+"""Receives a message about something legal but surprising."""
 
 
 class Claim(Protocol):
@@ -26,10 +26,10 @@ class Claim(Protocol):
 
 
 class Store(Protocol):
-    """What the scheduler asks of a store."""
+    """A store, as the scheduler uses it."""
 
     def has(self, key: str) -> bool:
-        """Whether there are outputs under ``key``; `get` may still find them damaged, or gone."""
+        """Check whether there are outputs under ``key``; `get` may still find them damaged, or gone."""
 
     def get(self, key: str, types: Mapping[str, PortType], warn: Warn) -> Mapping[str, Any] | None:
         """The outputs under ``key``, of these types, or None."""
@@ -54,7 +54,7 @@ class MemoryCache:
         return len(self._entries)
 
     def has(self, key: str) -> bool:
-        """Whether there are outputs under ``key``."""
+        """Check whether there are outputs under ``key``."""
         return key in self._entries
 
     def get(
@@ -99,4 +99,4 @@ class _Unshared:
 
 
 UNSHARED: Claim = _Unshared()
-"""The claim where nobody else can compute, or nobody could be told."""
+"""The claim where nobody else can compute, or could know of it."""

@@ -22,7 +22,7 @@ FORMAT = 1
 
 _KEY = "graphflow"
 _UNSUMMED = b"0" * 64
-"""What stands in the place of the checksum while it is taken."""
+"""Stand-in for the checksum while it is taken."""
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -80,7 +80,7 @@ def decode(data: bytes, kinds: Iterable[type] = ()) -> dict[str, Any]:
 
 
 def _record(data: bytes) -> dict[str, Any]:
-    """What the header says of the values, once the checksum was found right."""
+    """Read the description of the values in the header, once the checksum was found right."""
     try:
         length = int.from_bytes(data[:8], "little")
         header = data[8 : 8 + length]

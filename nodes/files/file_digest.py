@@ -9,8 +9,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from graphflow import looked_up
-from graphflow.files import cache_folder, write_atomically
+from graphflow import cache_folder, file_answer, write_atomically
 
 __all__ = ["REMEMBERED_FROM", "file_digest"]
 
@@ -18,7 +17,7 @@ REMEMBERED_FROM = 8 << 20
 """Hashes of files of so many bytes or more are remembered on the disk: those of smaller ones are quickly taken."""
 
 
-@looked_up
+@file_answer
 def file_digest(path: Path) -> str:
     """SHA-256 (hex) of the content of a file. Raises OSError if it cannot be read.
 

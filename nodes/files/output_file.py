@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import tempfile
@@ -11,8 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from graphflow import Context, Problem
-from graphflow.record.png_text import same_but_for_text, with_text
-from graphflow.record.record import KEYWORD, holds_record
+from graphflow.record import holds_record, same_but_for_text, with_record
 
 __all__ = ["check_name", "save_files"]
 
@@ -35,7 +33,7 @@ def save_files(
             raise ValueError(f'the name "{stem}{suffix}" leads out of the output folder {root} [path.outside]')
         if metadata and context.provenance is not None and suffix.lower() == ".png":
             record = {**context.provenance, "item": index}
-            content = with_text(content, KEYWORD, json.dumps(record, ensure_ascii=False, sort_keys=True))
+            content = with_record(content, record)
         path = _place(content, wanted, overwrite)
         if not metadata and holds_record(path):
             context.warn(f"{path} was there already, with the workflow in it; delete it and run again")

@@ -7,13 +7,12 @@ routers and the metadata service of a cloud answer to anyone there.
 from __future__ import annotations
 
 import ipaddress
-import os
 import queue
 import socket
 import threading
 from typing import Any
 
-from graphflow import Problem
+from graphflow import Problem, flag
 
 __all__ = ["ALLOW_VARIABLE", "check_literal", "is_public", "refusal", "resolve"]
 
@@ -49,7 +48,7 @@ def is_public(address: str) -> bool:
 
 def refusal(host: str, address: str) -> Problem | None:
     """Return the problem with an address of a host; None if it may be asked."""
-    if is_public(address) or os.environ.get(ALLOW_VARIABLE) == "1":
+    if is_public(address) or flag(ALLOW_VARIABLE, strict=True):
         return None
     found = f"{host} has the address {address}, which" if host != address else f"the address {address}"
     message = f"{found} is not of the public internet; such addresses are not asked"

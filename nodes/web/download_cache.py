@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graphflow.files import cache_folder, write_atomically
+from graphflow import cache_folder, write_atomically
 from graphflow.nodes.web import transfer
 from graphflow.nodes.web.transfer import Download, Validators
 from graphflow.nodes.web.url import Url

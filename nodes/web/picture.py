@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graphflow import Problem
-from graphflow.files import CACHE_VARIABLE
+from graphflow.environment import CACHE_VARIABLE
 from graphflow.nodes.files.image_header import parse_image
 from graphflow.nodes.web.download_cache import DownloadCache, Kept, downloads_folder
 from graphflow.nodes.web.url import Url, parse_url

@@ -161,7 +161,7 @@ def test_points_of_a_sweep_that_go_together_are_what_they_are_alone(
     draw = Text2Image(model=models[family], width=64, height=64, steps=3, guidance_scale=guidance)
     w.output("out", w.add("draw", draw, prompt=PROMPT, seed=w.input("seed", "seed")))
     seeds = {"seed": [1, 2, 3, 4, 5]}
-    alone, together = (w.run(device=device, dtype=dtype, cache=False, sweep=seeds, together=count) for count in (1, 4))
+    alone, together = (w.run(device=device, dtype=dtype, cache=False, sweep=seeds, max_batch=count) for count in (1, 4))
     for one, other in zip(together.points, alone.points, strict=True):
         assert_near(one["out"].pixels.float().cpu(), other["out"].pixels.float().cpu(), dtype)
 

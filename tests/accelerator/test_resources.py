@@ -78,7 +78,7 @@ def test_networks_without_room_wait_in_the_memory_of_the_machine(device: str, tm
     w = chain("pocket", str(tiny_sd))
     expected = [
         point["out"].pixels.cpu()
-        for point in w.run(device=device, cache=False, sweep={"seed": [1, 2]}, together=1).points
+        for point in w.run(device=device, cache=False, sweep={"seed": [1, 2]}, max_batch=1).points
     ]
     largest = max(need.total for step in w.plan(device=device).steps if (need := w.plan(device=device).memory(step)))
     pool.clear()

@@ -156,6 +156,21 @@ def test_validate_imports_nothing_heavy(process: Process, installed_pack: Path, 
     assert done.stdout == "0 []\n", done.stderr
 
 
+@pytest.mark.parametrize("name", ["offline", "registry", "inputs", "self"])
+def test_validate_on_the_command_line_takes_every_name(graphflow: Command, tmp_path: Path, name: str) -> None:
+    file = tmp_path / "w.json"
+    data: dict[str, Any] = {
+        "graphflow": 1,
+        "inputs": {name: {"type": "int"}},
+        "nodes": {"print": {"type": "pack.Print", "text": "la", "copies": {"input": name}}},
+    }
+    file.write_text(json.dumps(data))
+    done = graphflow("validate", file, "--set", f"{name}=x")
+    assert done.status == 2
+    assert "bug in GraphFlow" not in done.err
+    assert f"input '{name}': found \"x\" (a text), expected an integer" in done.err
+
+
 # plan, nodes, workflows ---------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ import pytest
 import graphflow as gf
 from graphflow.graph.sweep import bind_points
 from graphflow.nodes import LoadImage, SaveImage
-from graphflow.planning.planner import plan_together
+from graphflow.planning.planner import plan_graphs
 from graphflow.record.manifest import ManifestWriter
 from graphflow.record.png_text import same_but_for_text, with_text
 from graphflow.record.record import record_in_png
@@ -284,7 +284,7 @@ def test_no_damage_to_a_record_is_taken_for_a_bug(graphflow: Command, small: Pat
             try:
                 replay = read_replay(path).with_values({})
                 graphs = bind_points(replay.points or [{}], replay.inputs, replay.workflow.bind)
-                list(differences(replay, plan_together(graphs)))
+                list(differences(replay, plan_graphs(graphs)))
                 statuses.add(0)
             except gf.WorkflowError:
                 statuses.add(2)

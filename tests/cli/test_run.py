@@ -237,14 +237,14 @@ def test_devices_that_do_not_go_together(graphflow: Command, letter: Path) -> No
 
 
 def test_a_number_of_points_to_compute_together_that_is_none(graphflow: Command, letter: Path) -> None:
-    for word in ("0", "-1", "two", "1.5"):
-        done = graphflow("run", letter, "--together", word)
+    for option, word in (("--max-batch", "0"), ("--max-batch", "-1"), ("--together", "two"), ("--together", "1.5")):
+        done = graphflow("run", letter, option, word)
         assert done.status == 2
         assert f"found '{word}', expected a whole number from 1 on" in done.err
 
 
 def test_plan_tells_what_is_computed_together(graphflow: Command) -> None:
-    words = ("plan", "text_to_image", "--sweep", "seed=1,2,3", "--together", "2", "--no-cache", "--device", "cpu")
+    words = ("plan", "text_to_image", "--sweep", "seed=1,2,3", "--max-batch", "2", "--no-cache", "--device", "cpu")
     done = graphflow(*words)
     assert done.status == 0
     assert "computed together with #5" in done.out and "computed together with #4" in done.out

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import graphflow as gf
+from graphflow import Image, InputFile, Node, PortType, Problem
 from tests.helpers.engine_pack import REGISTRY, RUNS, Number
 
 Find = Callable[..., list[gf.Problem]]
@@ -344,3 +345,27 @@ def test_an_input_without_a_value_has_to_be_of_a_fitting_type(type: str, key: st
     with pytest.raises(gf.WorkflowError, match="declare the input as int or seed") as caught:
         gf.bind(found, registry=REGISTRY, checking=True)
     assert [problem.code for problem in caught.value.problems] == ["type.mismatch"]
+
+
+class Worn(Node, version=1, loads=True):
+    """Stand for an image file that is worn."""
+
+    path: InputFile
+
+    def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
+        yield Problem("file.worn", "found a worn file", "path", "copy it", "warning", node="shelf")
+
+    def run(self) -> Image:
+        return Image(None)  # type: ignore[arg-type]
+
+
+def test_what_a_loader_says_of_a_given_file_is_reported_as_it_was_said() -> None:
+    class Show(Node, version=1):
+        def run(self, *, image: Image) -> int:
+            return 1
+
+    w = gf.Workflow()
+    w.add("show", Show(), image=w.input("image", "image"))
+    graph = w.bind({"image": "a.png"}, registry=gf.Registry([Worn, Show]))
+    (warning,) = graph.warnings
+    assert (warning.severity, warning.node, warning.field, warning.hint) == ("warning", "shelf", "image", "copy it")

@@ -11,7 +11,7 @@ import pytest
 
 import graphflow as gf
 from graphflow.machine import processor
-from graphflow.machine.compute import LARGE, resolve_compute
+from graphflow.machine.compute import LARGE
 from graphflow.machine.memory import machine_memory
 from graphflow.machine.processor import (
     computes_in_bfloat16,
@@ -19,6 +19,7 @@ from graphflow.machine.processor import (
     instruction_sets,
     usable_processors,
 )
+from graphflow.machine.switches import Switches
 from tests.helpers.instruction_sets import further_sets
 
 
@@ -195,7 +196,7 @@ def test_auto_is_bfloat16_where_the_processor_has_it_and_the_network_is_large(
     able: bool, weights: int | None, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("graphflow.machine.compute.computes_in_bfloat16", lambda: able)
-    found = resolve_compute(device="cpu", weights=weights)
+    found = Switches(device="cpu").resolve(weights=weights)
     assert found == gf.Compute(dtype=dtype, channels_last=dtype == "bfloat16")  # convolutions are quicker so
-    assert resolve_compute(device="cpu", dtype="float32", weights=weights).dtype == "float32"
-    assert resolve_compute(device="cpu", dtype="float16", weights=weights).dtype == "float16"
+    assert Switches(device="cpu", dtype="float32").resolve(weights=weights).dtype == "float32"
+    assert Switches(device="cpu", dtype="float16").resolve(weights=weights).dtype == "float16"

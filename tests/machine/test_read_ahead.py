@@ -11,8 +11,8 @@ import pytest
 
 import graphflow as gf
 from graphflow.graph.bound import largest_weights
-from graphflow.machine.compute import resolve_compute
 from graphflow.machine.read_ahead import CHUNK, read_ahead
+from graphflow.machine.switches import Switches
 from tests.helpers.engine_pack import REGISTRY
 
 HAPPENED: list[str] = []
@@ -129,4 +129,4 @@ def test_the_largest_file_of_weights_decides_what_auto_is(tmp_path: Path, monkey
         w, registry = chain(*files)
         run = w.run(registry=registry, device="cpu")
         assert (run.plan.compute.dtype, run.plan.environment["dtype"]) == (dtype, dtype)
-        assert resolve_compute(device="cpu", weights=largest_weights([w.bind(registry=registry)])).dtype == dtype
+        assert Switches(device="cpu").resolve(weights=largest_weights([w.bind(registry=registry)])).dtype == dtype

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import graphflow as gf
 from graphflow import Compute, Context, Memory, Node, PortType, Registry
 from graphflow.events import Event, StepFailed, StepFinished, StepStarted
-from graphflow.machine.compute import resolve_compute
+from graphflow.machine.switches import Switches
 
 BATCHES: list[list[int]] = []
 """The seeds of the steps that were computed together, one list for each call; tests clear it."""
@@ -82,20 +82,20 @@ def totals(made: gf.Run) -> list[int]:
 
 def test_points_of_a_sweep_are_computed_together_and_give_what_each_gives_alone() -> None:
     sweep = {"seed": [1, 2, 3, 4, 5]}
-    alone, together = run(workflow(), sweep=sweep), run(workflow(), sweep=sweep, together=4)
+    alone, together = run(workflow(), sweep=sweep), run(workflow(), sweep=sweep, max_batch=4)
     assert totals(alone) == totals(together) == [114, 124, 134, 144, 154]
     assert BATCHES == [[1, 2, 3, 4], [5]]
 
 
 def test_only_steps_of_one_key_are_computed_together() -> None:
-    run(workflow(), sweep={"steps": [4, 8], "seed": [1, 2]}, together=8)
+    run(workflow(), sweep={"steps": [4, 8], "seed": [1, 2]}, max_batch=8)
     assert BATCHES == [[1, 2], [1, 2]]
 
 
 def test_on_the_cpu_every_step_is_computed_alone_unless_told_otherwise() -> None:
     run(workflow(), sweep={"seed": [1, 2]})
     assert BATCHES == [[1], [2]]
-    assert resolve_compute(device="cpu").together == 1
+    assert Switches(device="cpu").resolve().max_batch == 1
 
 
 @given(
@@ -105,15 +105,15 @@ def test_on_the_cpu_every_step_is_computed_alone_unless_told_otherwise() -> None
 )
 def test_any_batches_give_what_single_steps_give(seeds: list[int], most: int, chained: int) -> None:
     built, sweep = workflow(chained=chained), {"seed": seeds}
-    assert totals(run(built, sweep=sweep)) == totals(run(built, sweep=sweep, together=most))
+    assert totals(run(built, sweep=sweep)) == totals(run(built, sweep=sweep, max_batch=most))
     assert max(len(batch) for batch in BATCHES) == min(most, len(seeds))
     assert sorted(seed for batch in BATCHES for seed in batch) == sorted(seeds * chained)
 
 
 def test_what_is_kept_is_not_computed_again_in_a_batch() -> None:
     store = gf.MemoryCache()
-    run(workflow(), sweep={"seed": [2, 4]}, cache=store, together=8)
-    made = run(workflow(), sweep={"seed": [1, 2, 3, 4]}, cache=store, together=8)
+    run(workflow(), sweep={"seed": [2, 4]}, cache=store, max_batch=8)
+    made = run(workflow(), sweep={"seed": [1, 2, 3, 4]}, cache=store, max_batch=8)
     assert BATCHES == [[1, 3]] and totals(made) == [114, 124, 134, 144]
 
 
@@ -129,23 +129,23 @@ def test_a_step_that_another_process_has_claimed_is_left_out_of_the_batch(tmp_pa
             store.put(key, {"value": 124}, lambda message: None)
             claim.release()
 
-    made = run(workflow(), sweep={"seed": [1, 2, 3]}, cache=store, together=8, listeners=[listen])
+    made = run(workflow(), sweep={"seed": [1, 2, 3]}, cache=store, max_batch=8, listeners=[listen])
     assert BATCHES == [[1, 3]] and totals(made) == [114, 124, 134]
 
 
 def test_a_batch_is_as_large_as_memory_allows() -> None:
-    run(workflow(), sweep={"seed": [1, 2, 3, 4, 5]}, together=8, memory_budget=260)  # 50 and 100 for each
+    run(workflow(), sweep={"seed": [1, 2, 3, 4, 5]}, max_batch=8, memory_budget=260)  # 50 and 100 for each
     assert BATCHES == [[1, 2], [3, 4], [5]]
 
 
 def test_a_batch_is_shared_out_among_devices() -> None:
-    made = run(workflow(), sweep={"seed": [1, 2, 3, 4]}, together=8, device="cpu:0,cpu:1")
+    made = run(workflow(), sweep={"seed": [1, 2, 3, 4]}, max_batch=8, device="cpu:0,cpu:1")
     assert sorted(BATCHES) == [[1, 2], [3, 4]] and totals(made) == [114, 124, 134, 144]
 
 
 def test_every_step_of_a_batch_tells_what_happens_to_it() -> None:
     told: list[Event] = []
-    made = run(workflow(), sweep={"seed": [1, 2]}, together=2, listeners=[told.append])
+    made = run(workflow(), sweep={"seed": [1, 2]}, max_batch=2, listeners=[told.append])
     assert [event.step for event in told if isinstance(event, StepStarted)][1:] == ["seed=1/noise0", "seed=2/noise0"]
     assert [event.step for event in told if isinstance(event, StepFinished)][1:] == ["seed=1/noise0", "seed=2/noise0"]
     assert {record.state for record in made.outcome.records} == {"ran"}
@@ -154,7 +154,7 @@ def test_every_step_of_a_batch_tells_what_happens_to_it() -> None:
 def test_a_batch_that_fails_names_all_its_steps() -> None:
     told: list[Event] = []
     with pytest.raises(RuntimeError) as caught:
-        run(workflow(), sweep={"seed": [1, 13]}, together=2, listeners=[told.append])
+        run(workflow(), sweep={"seed": [1, 13]}, max_batch=2, listeners=[told.append])
     assert [note.partition(" (")[0] for note in caught.value.__notes__] == [
         "in node 'seed=1/noise0'",
         "in node 'seed=13/noise0'",
@@ -164,15 +164,15 @@ def test_a_batch_that_fails_names_all_its_steps() -> None:
 
 def test_keys_do_not_depend_on_what_is_computed_together() -> None:
     plans = [
-        workflow().plan(registry=REGISTRY, sweep={"seed": [1, 2]}, device="cpu", together=count) for count in (1, 2)
+        workflow().plan(registry=REGISTRY, sweep={"seed": [1, 2]}, device="cpu", max_batch=count) for count in (1, 2)
     ]
     assert {step.key for step in plans[0].steps} == {step.key for step in plans[1].steps}
     assert [step.batch for step in plans[1].steps] == [(), (1, 2), (1, 2)]
 
 
 def test_a_number_below_one_is_refused() -> None:
-    with pytest.raises(gf.WorkflowError, match="found together 0, expected at least 1"):
-        resolve_compute(device="cpu", together=0)
+    with pytest.raises(gf.WorkflowError, match="found max_batch 0, expected at least 1"):
+        Switches(device="cpu", max_batch=0).resolve()
 
 
 class Greedy(Noise, version=1):
@@ -190,17 +190,17 @@ class Greedy(Noise, version=1):
         return super().run_batch(nodes, arguments)
 
 
-def greedy(seeds: list[int], together: int) -> gf.Run:
+def greedy(seeds: list[int], most: int) -> gf.Run:
     built = gf.Workflow()
     source = built.add("source", Batch(tag=100))
     built.output("total", built.add("noise", Greedy(), value=source, seed=built.input("seed", "int")))
     BATCHES.clear()
     registry = Registry([Greedy, Batch])
-    return built.run(registry=registry, device="cpu", cache=False, sweep={"seed": seeds}, together=together)
+    return built.run(registry=registry, device="cpu", cache=False, sweep={"seed": seeds}, max_batch=most)
 
 
 def test_a_batch_that_memory_has_no_room_for_is_computed_one_by_one() -> None:
-    made = greedy([1, 2, 3, 4], together=4)
+    made = greedy([1, 2, 3, 4], most=4)
     assert totals(made) == [111, 121, 131, 141]
     assert BATCHES == [[1], [2], [3], [4]]
     assert [record.state for record in made.outcome.records] == ["ran"] * 5
@@ -209,7 +209,7 @@ def test_a_batch_that_memory_has_no_room_for_is_computed_one_by_one() -> None:
 
 def test_a_step_that_memory_has_no_room_for_says_what_would_help() -> None:
     with pytest.raises(MemoryError, match="no room for 13") as caught:
-        greedy([1, 12, 13, 14], together=4)
+        greedy([1, 12, 13, 14], most=4)
     (where, help_) = caught.value.__notes__
     assert where.startswith("in node 'seed=13/noise' (Greedy)")
     assert help_.startswith("memory ran out: it needs a machine with more memory")

@@ -11,8 +11,8 @@ from typing import Any, Self
 import pytest
 
 import graphflow as gf
-from graphflow.machine.compute import resolve_compute
 from graphflow.machine.memory import device_memory, parse_bytes, show_bytes
+from graphflow.machine.switches import Switches
 from graphflow.planning.budget import over_budget
 from tests.helpers.engine_pack import REGISTRY
 
@@ -144,7 +144,7 @@ def test_sizes_are_shown_with_three_digits() -> None:
 
 def codes(**settings: Any) -> list[str]:
     try:
-        resolve_compute(**settings)
+        Switches(**settings).resolve()
     except gf.WorkflowError as error:
         assert all(problem.hint for problem in error.problems if not problem.code.endswith((".unknown", ".unreadable")))
         return sorted(problem.code for problem in error.problems)
@@ -153,8 +153,8 @@ def codes(**settings: Any) -> list[str]:
 
 class TestSettings:
     def test_what_is_left_open_is_torchs_own(self) -> None:
-        assert resolve_compute(device="cpu") == gf.Compute()
-        assert resolve_compute(weights=None) == gf.Compute()
+        assert Switches(device="cpu").resolve() == gf.Compute()
+        assert Switches().resolve(weights=None) == gf.Compute()
 
     def test_words_that_mean_nothing(self) -> None:
         assert codes(device="cpu", attention="sdp") == ["attention.unknown"]

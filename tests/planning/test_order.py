@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import graphflow as gf
 from graphflow.node import Ref
-from graphflow.planning.batches import Batches, batches
 from graphflow.planning.order import grouped
-from graphflow.planning.planner import plan_together
+from graphflow.planning.planner import plan_graphs
+from graphflow.planning.step import Batches, find_batches
 from tests.helpers.engine_pack import REGISTRY, Draw, Redraw
 
 
@@ -81,7 +81,7 @@ def switches(models: list[tuple[str, ...]]) -> int:
 @given(graphs(), st.integers(1, 4))
 def test_every_step_comes_once_and_after_what_it_needs(steps: list[Any], most: int) -> None:
     order = list(range(len(steps)))
-    together = batches(steps, order, most)
+    together = find_batches(steps, order, most)
     found = grouped(steps, contracted(steps, order, together), together)
     assert sorted(found) == order
     places = {index: place for place, index in enumerate(found)}
@@ -111,7 +111,7 @@ def test_eight_items_over_two_models_load_each_once() -> None:
         workflow.output("again", workflow.add("redraw", RedrawWith(model="xl-model"), image=drawn))
         return gf.bind(workflow, registry=gf.Registry([*REGISTRY.values(), RedrawWith]))
 
-    plan = plan_together({f"seed={seed}": item(seed) for seed in range(8)})
+    plan = plan_graphs({f"seed={seed}": item(seed) for seed in range(8)})
     models = [step.node.models() for step in plan.steps]
     assert len([needed for needed in models if needed]) == 16
     assert switches(models) == 2

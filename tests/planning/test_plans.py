@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+import torch
 
 import graphflow as gf
-from tests.helpers.engine_pack import REGISTRY, Add, Number, Write
+from graphflow import Expansion, Node, NodeDefinitionError, NodeHandle, Registry, Text
+from tests.helpers.engine_pack import REGISTRY, Add, Join, Number, Write
 
 
 def planned(nodes: dict[str, Any], outputs: dict[str, str] | None = None, **options: Any) -> gf.Plan:
@@ -196,3 +198,77 @@ def test_the_versions_in_keys_are_the_installed_ones() -> None:
     versions = library_versions()
     assert versions == {name: importlib.metadata.version(name) for name in versions}
     assert {"torch", "diffusers", "transformers"} <= set(versions)
+
+
+class Ends(NamedTuple):
+    first: str
+    rest: str
+
+
+class PassOn(Node, version=1):
+    """Give what it was given."""
+
+    def expand(self, g: Expansion, *, text: Text, number: float = 2, image: gf.Image | None = None) -> Ends:
+        return Ends(text, g.add(Join(), left=text, right="?"))
+
+
+class PassImage(Node, version=1):
+    """Give the picture it was given."""
+
+    def expand(self, g: Expansion, *, image: gf.Image) -> gf.Image:
+        return image
+
+
+class PassBoth(Node, version=1):
+    """Give the default of its port, through another coarse node."""
+
+    def expand(self, g: Expansion, *, number: float = 2) -> float:
+        return number
+
+
+PASSING = Registry([*REGISTRY.values(), PassOn, PassImage, PassBoth])
+
+
+def test_a_coarse_node_may_give_back_a_value_that_it_was_given() -> None:
+    w = gf.Workflow()
+    passed = w.add("pass", PassOn(), text=w.input("text", "text", default="a"))
+    w.add("join", Join(), left=passed, right=passed["rest"])
+    w.output("text", passed)
+    w.output("joined", NodeHandle("join"))
+    assert w.validate(registry=PASSING) == []
+    run = w.run(registry=PASSING, cache=False)
+    assert (run["text"], run["joined"]) == ("a", "aa?")
+    # the step that takes it has the key of one that was given the value itself
+    direct = gf.Workflow()
+    direct.add("join", Join(), left="a", right=direct.add("mark", Join(), left="a", right="?"))
+    keys = {step.name: step.key for step in direct.plan(registry=PASSING, device="cpu").steps}
+    assert next(step.key for step in run.plan.steps if step.name == "join") == keys["join"]
+    assert w.run(registry=PASSING, cache=False, text="b")["joined"] == "bb?"
+
+
+def test_a_value_that_is_passed_on_and_only_used_takes_no_step() -> None:
+    w = gf.Workflow()
+    w.add("join", Join(), left=w.add("pass", PassOn(), text="a"), right="!")
+    assert [step.name for step in w.plan(registry=PASSING, device="cpu").steps] == ["join"]
+
+
+def test_a_given_picture_and_a_default_are_passed_on() -> None:
+    w = gf.Workflow()
+    picture = gf.Image(torch.zeros(1, 3, 8, 8))
+    w.output("image", w.add("pass", PassImage(), image=w.input("image", "image")))
+    w.output("number", w.add("default", PassBoth()))
+    assert w.validate(registry=PASSING) == []
+    run = w.run(registry=PASSING, cache=False, image=picture)
+    assert run["image"] is picture
+    assert run["number"] == 2
+
+
+def test_a_coarse_node_that_gives_something_else_is_named() -> None:
+    class Wrong(Node, version=1):
+        def expand(self, g: Expansion, *, text: Text) -> int:
+            return text  # type: ignore[return-value]
+
+    w = gf.Workflow()
+    w.add("wrong", Wrong(), text="a")
+    with pytest.raises(NodeDefinitionError, match=r"'wrong': Wrong.expand gave str for 'value', expected what g.add"):
+        w.plan(registry=Registry([Wrong]))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import graphflow as gf
 from graphflow import Context, Node, Registry
 from graphflow.events import Event, RunFinished, StepStarted
-from graphflow.machine.compute import resolve_compute
+from graphflow.machine.switches import Switches
 from graphflow.planning.planner import Plan
 from graphflow.run.placement import Placement
 
@@ -246,7 +246,7 @@ def test_values_are_dropped_after_their_last_use_on_any_device() -> None:
 )
 def test_devices_that_do_not_go_together_are_refused(device: str, code: str) -> None:
     with pytest.raises(gf.WorkflowError) as caught:
-        resolve_compute(device=device)
+        Switches(device=device).resolve()
     assert caught.value.problems[0].code.startswith(code)
 
 

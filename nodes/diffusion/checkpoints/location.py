@@ -16,8 +16,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphflow import Problem
-from graphflow.errors import nearest
+from graphflow import Problem, nearest
 from graphflow.nodes.diffusion.checkpoints.pocket_models import POCKET, POCKET_FOLDER
 
 __all__ = [

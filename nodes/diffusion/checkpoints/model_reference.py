@@ -15,8 +15,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from graphflow import Problem
-from graphflow.errors import nearest
+from graphflow import Problem, nearest
 
 __all__ = ["MAX_LORA_WEIGHT", "LoraReference", "ModelReference", "parse_reference"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def with_prior(
     found = locate(name)
     if isinstance(found, Problem):
         message = f'the model "{reference}" needs a prior: {found.message}'
-        raise UnusableError(Problem(found.code, message, found.field, found.hint))
+        raise UnusableError(replace(found, message=message))
     prior = read_json(name, found / "model_index.json")
     parts = {part: found / own for part, own in family.prior.items()}
     return {**index, **{part: prior.get(own) for part, own in family.prior.items()}}, parts

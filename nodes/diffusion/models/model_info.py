@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from graphflow import Problem, WorkflowError, looked_up
+from graphflow import Problem, WorkflowError, file_answer
 from graphflow.nodes.diffusion.checkpoints.location import locate, model_problem
 from graphflow.nodes.diffusion.checkpoints.model_files import (
     Component,
@@ -137,7 +137,7 @@ def require_model(reference: str, tasks: Tasks = ()) -> ModelInfo:
     return found
 
 
-@looked_up
+@file_answer
 def model_digest(reference: str, tasks: Tasks = ()) -> str:
     """`ModelInfo.digest` of a model. Raises as `require_model`."""
     return require_model(reference, tasks).digest
@@ -170,7 +170,7 @@ def find_problems(reference: str, tasks: Tasks = ()) -> tuple[Problem, ...]:
     return tuple(problems)
 
 
-@looked_up
+@file_answer
 def _found(reference: str, tasks: Tasks) -> ModelInfo:
     """What is known of a model with all of its parts. Raises UnusableError."""
     parsed = parse_reference(reference)

@@ -15,8 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from graphflow import Problem
-from graphflow.errors import nearest
+from graphflow import Problem, nearest
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 
 __all__ = ["DEFAULT", "SAMPLERS", "Sampler", "SamplerName", "canonical", "check_sampler", "steps_between"]

@@ -9,12 +9,12 @@ import pytest
 
 import graphflow as gf
 from graphflow import Node, PortType, Registry
-from graphflow.one_look import looked_up, one_look
+from graphflow.file_answers import cached_answers, file_answer
 
 ASKED: list[str] = []
 
 
-@looked_up
+@file_answer
 def size_of(path: str) -> int:
     ASKED.append(path)
     return Path(path).stat().st_size
@@ -57,10 +57,10 @@ def test_outside_of_a_look_every_call_asks(file: Path) -> None:
 def test_within_one_each_file_is_asked_once(file: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text("")
-    with one_look():
+    with cached_answers():
         assert [size_of(str(file)), size_of(str(other))] == [4, 0]
         file.write_text("seven..")
-        with one_look():
+        with cached_answers():
             assert size_of(str(file)) == 4
         assert size_of(str(file)) == 4
     assert size_of(str(file)) == 7
@@ -69,7 +69,7 @@ def test_within_one_each_file_is_asked_once(file: Path, tmp_path: Path) -> None:
 
 def test_what_failed_is_tried_again(file: Path) -> None:
     file.unlink()
-    with one_look():
+    with cached_answers():
         with pytest.raises(OSError, match="file"):
             size_of(str(file))
         file.write_text("there")
@@ -77,7 +77,7 @@ def test_what_failed_is_tried_again(file: Path) -> None:
 
 
 def test_an_error_ends_the_look(file: Path) -> None:
-    with pytest.raises(RuntimeError), one_look():
+    with pytest.raises(RuntimeError), cached_answers():
         size_of(str(file))
         raise RuntimeError
     file.write_text("seven..")

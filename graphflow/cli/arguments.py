@@ -53,7 +53,7 @@ def read_workflow(file: str) -> Workflow:
 
 
 def stem_of(document: WorkflowDocument) -> str:
-    """What files made from a workflow are called after: the name of its file, kept to letters safe in paths."""
+    """Name for files made from a workflow: that of its own file, kept to letters safe in paths."""
     name = re.split(r"[\\/]", document.name)[-1].removesuffix(".json").removesuffix(".png")
     return re.sub(r"[^\w-]+", "-", name, flags=re.ASCII).strip("-")[:80] or "workflow"
 

@@ -1,4 +1,4 @@
-"""What files tell, asked once while something is bound or planned.
+"""Answers about files, asked for once while something is bound or planned.
 
 A node is asked dozens of times for what is known of its model, and each answer begins with a look at files that may
 have changed. For one graph, or all points of a sweep, one look is enough; more than that, what is decided in one go
@@ -13,18 +13,18 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["looked_up", "one_look"]
+__all__ = ["cached_answers", "file_answer"]
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
 
 _answers: ContextVar[dict[Any, Any] | None] = ContextVar("answers", default=None)
-"""What was answered so far; None where every question is a new one."""
+"""The answers so far; None where every question is a new one."""
 
 
 @contextmanager
-def one_look() -> Iterator[None]:
-    """For a while, functions that are `looked_up` answer an equal call as they did before. May be nested."""
+def cached_answers() -> Iterator[None]:
+    """Have functions decorated with `file_answer` answer an equal call as before, for a while. May be nested."""
     if _answers.get() is not None:
         yield
         return
@@ -35,7 +35,7 @@ def one_look() -> Iterator[None]:
         _answers.reset(token)
 
 
-def looked_up(function: Callable[Arguments, Answer]) -> Callable[Arguments, Answer]:
+def file_answer(function: Callable[Arguments, Answer]) -> Callable[Arguments, Answer]:
     """Decorate a function of hashable arguments that looks at files. What it raises is not remembered."""
 
     @wraps(function)
