@@ -19,8 +19,6 @@ from tests.helpers.numerics import difference
 from tests.helpers.original_layout import original_vae
 from tests.helpers.tiny_checkpoints import weights
 
-pytestmark = pytest.mark.numeric
-
 COMPUTE = Compute()
 
 

@@ -25,8 +25,6 @@ from tests.helpers.model_folders import edit, problem
 from tests.helpers.numerics import difference
 from tests.helpers.tiny_checkpoints import single_file
 
-pytestmark = pytest.mark.numeric
-
 COMPUTE = gf.Compute()
 
 

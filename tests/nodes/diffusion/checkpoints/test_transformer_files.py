@@ -22,8 +22,6 @@ from tests.helpers.numerics import difference
 from tests.helpers.original_layout import original_flux
 from tests.helpers.tiny_checkpoints import transformer_file, weights
 
-pytestmark = pytest.mark.numeric
-
 WIDTH = 32
 """Of a tiny FLUX."""
 
