@@ -138,17 +138,19 @@ class Latent:
 class Conditioning:
     """An encoded prompt: float (1 or batch, tokens, width), from the text encoder of ``space``.
 
-    ``pooled`` is the whole prompt as one vector (1 or batch, width), for models that want it.
+    ``pooled`` is the whole prompt as one vector (1 or batch, width), for models that want it. ``mask`` (1 or batch,
+    tokens) is 1 for tokens of the prompt and 0 for those that only fill it up, for models that tell them apart.
     """
 
     embeds: torch.Tensor
     space: str
     pooled: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return int(self.embeds.nbytes) + (0 if self.pooled is None else int(self.pooled.nbytes))
+        return sum(int(part.nbytes) for part in (self.embeds, self.pooled, self.mask) if part is not None)
 
     def __repr__(self) -> str:
         return f"Conditioning[{self.space}]{tuple(self.embeds.shape)}"
@@ -230,7 +232,7 @@ def digest_of(value: object) -> str:
                 array = part.detach().cpu().contiguous().float().numpy()
                 hasher.update(f"{name}:{part.dtype}:{tuple(part.shape)}:".encode())
                 hasher.update(array.tobytes())
-            else:
+            elif part is not None or name != "mask":  # which came later: without one a digest stays what it was
                 hasher.update(f"{name}:{part!r}:".encode())
     else:
         hasher.update(f"{id(value)}".encode())

@@ -33,7 +33,7 @@ from graphflow.nodes.text2image import Text2Image
 from graphflow.nodes.upscale import DenoiseUpscale, Upscale
 
 MODEL_LIBRARY = "graphflow.nodes.diffusion.models.model_library:library"
-"""What tells the command line about models, imported when it asks: see `graphflow.model_library`."""
+"""Import path of what lists models for the command line, imported on its first use: see `graphflow.model_library`."""
 
 __all__ = [
     "ControlNetDepth",

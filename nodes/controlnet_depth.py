@@ -3,9 +3,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from graphflow import DepthMap, Expansion, Field, Latent, ModelRef, PortType, Problem, Seed, Text
+from graphflow import DepthMap, Expansion, Field, Latent, ModelRef, PortType, Problem, Text
 from graphflow.nodes.denoise_controlnet import DenoiseControlNet
-from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.models.network_info import find_network
 from graphflow.nodes.diffusion.sampling.prompts import (
@@ -17,15 +17,28 @@ from graphflow.nodes.diffusion.sampling.prompts import (
     reading_of,
 )
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
-from graphflow.nodes.diffusion.shared.checks import check_size, check_strength, cut_down, cut_size
-from graphflow.nodes.diffusion.shared.controlnet import check_control
+from graphflow.nodes.diffusion.shared.checks import check_control, check_size, check_strength, cut_down, cut_size
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
+from graphflow.nodes.diffusion.shared.parameters import (
+    BatchSize,
+    ConditioningScale,
+    ControlEnd,
+    ControlNetRef,
+    ControlStart,
+    GuidanceScale,
+    NoiseSeed,
+    PictureSide,
+    Steps,
+    Strength,
+)
 from graphflow.nodes.empty_latent import EmptyLatent
 from graphflow.nodes.encoded_for import encoded_for, prompts_for
 from graphflow.nodes.estimate_depth import EstimateDepth
 from graphflow.nodes.fit_depth_map import FitDepthMap
 
 __all__ = ["ControlNetDepth"]
+
+_SIDE = "pixels, without an image; default: the depth map's, cut to a size that fits"
 
 
 class ControlNetDepth(ModelNode, version=1):
@@ -37,36 +50,28 @@ class ControlNetDepth(ModelNode, version=1):
     are inverse depth: near is 1.
     """
 
-    task: ClassVar[Task | None] = "text-to-image"
+    tasks: ClassVar[Tasks] = ("text-to-image",)
 
-    controlnet: ModelRef = Field(
-        "pocket-controlnet-depth", description="ControlNet for depth: a hub id with optional @revision, or a folder"
-    )
+    controlnet: ControlNetRef = "pocket-controlnet-depth"
     depth_estimator: ModelRef = Field(
         "pocket-depth", description="network that estimates the depth of the image where no depth map is connected"
     )
-    conditioning_scale: float = Field(1.0, ge=0, le=2, description="how strictly the depth map is followed; 0 is off")
-    control_guidance_start: float = Field(0.0, ge=0, le=1, description="share of the steps after which it sets in")
-    control_guidance_end: float = Field(1.0, ge=0, le=1, description="share of the steps after which it ends")
-    width: int | None = Field(
-        None, ge=8, le=16384, description="pixels, without an image; default: the depth map's, cut to a size that fits"
+    conditioning_scale: ConditioningScale = 1.0
+    control_guidance_start: ControlStart = 0.0
+    control_guidance_end: ControlEnd = 1.0
+    width: PictureSide = Field(None, description=_SIDE)
+    height: PictureSide = Field(None, description=_SIDE)
+    strength: Strength = Field(
+        None, description="with an image: share of the noise schedule run again; default: the model's own"
     )
-    height: int | None = Field(
-        None, ge=8, le=16384, description="pixels, without an image; default: the depth map's, cut to a size that fits"
-    )
-    strength: float | None = Field(
-        None, gt=0, le=1, description="with an image: share of the noise schedule run again; default: the model's own"
-    )
-    steps: int | None = Field(None, ge=1, le=1000, description="length of the noise schedule; default: the model's own")
-    guidance_scale: float | None = Field(
-        None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
-    )
-    seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
+    steps: Steps = Field(None, description="length of the noise schedule; default: the model's own")
+    guidance_scale: GuidanceScale = None
+    seed: NoiseSeed = 0
     sampler: SamplerName = DEFAULT
     clip_skip: ClipSkip = None
     prompt_syntax: PromptSyntax = "plain"
     long_prompts: LongPrompts = "refuse"
-    batch_size: int = Field(1, ge=1, le=4096, description="number of pictures, without an image")
+    batch_size: BatchSize = Field(1, description="number of pictures, without an image")
 
     def input_types(self) -> dict[str, PortType]:
         """Latents in the model's space; the rest as declared."""
@@ -82,7 +87,7 @@ class ControlNetDepth(ModelNode, version=1):
         return {"latent": self.latent_type(PortType(Latent, width=width, height=height, batch=self.batch_size))}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """Everything that Text2Image and Image2Image check, the ControlNet, and sizes and numbers that differ."""
+        """Report faults as Text2Image and Image2Image do, of the ControlNet, and in sizes and numbers that differ."""
         image, depth_map = inputs.get("image"), inputs.get("depth_map")
         yield from check_reading(info, self)
         yield from check_sampler(info, self.sampler, self._setting(info, "steps", image))
@@ -128,7 +133,7 @@ class ControlNetDepth(ModelNode, version=1):
             yield Problem("value.control_size", message, "depth_map", hint, severity="warning")
 
     def check_values(self, values: Mapping[str, str | int | float | bool]) -> Iterator[Problem]:
-        """What `check_prompts` finds."""
+        """Report what `check_prompts` finds."""
         yield from check_prompts(self, values)
 
     def expand(

@@ -3,12 +3,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Self
 
-from graphflow import Compute, Context, Field, Image, Latent, Memory, PortType, Problem
+from graphflow import Compute, Context, Image, Latent, Memory, PortType, Problem
 from graphflow.nodes.diffusion.memory.steps import decoding_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.shared.adapters import Adapter
+from graphflow.nodes.diffusion.shared.checks import with_smaller_tiles
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
-from graphflow.nodes.diffusion.shared.tile_sizes import with_smaller_tiles
+from graphflow.nodes.diffusion.shared.parameters import VaeTileSize
 
 __all__ = ["DecodeLatent"]
 
@@ -19,12 +20,7 @@ class DecodeLatent(ModelNode, version=1, converts=True):
     The engine puts this node where a picture is wanted and latents come; its model is then the one that made them.
     """
 
-    tile_size: int = Field(
-        1024,
-        ge=64,
-        le=16384,
-        description="pixels; a larger picture is decoded in overlapping tiles: less memory",
-    )
+    tile_size: VaeTileSize = 1024
 
     def input_types(self) -> dict[str, PortType]:
         """Latents in the model's space."""
@@ -36,7 +32,7 @@ class DecodeLatent(ModelNode, version=1, converts=True):
         return {"image": PortType(Image, width=latent.width, height=latent.height, batch=latent.batch)}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
-        """Latents that hold no picture yet."""
+        """Report latents that hold no picture yet."""
         latent = inputs.get("latent")
         if latent and latent.noise:
             message = f"found latents that are noisy at {latent.noise:g}, expected clean ones"
@@ -45,7 +41,7 @@ class DecodeLatent(ModelNode, version=1, converts=True):
 
     @classmethod
     def convert(cls, source: PortType, target: PortType) -> Self | None:
-        """From latents that say which model reads them."""
+        """Make the node for latents that name the model which reads them."""
         return cls(model=source.model) if source.model else None
 
     def networks(self, info: ModelInfo) -> Iterable[str]:

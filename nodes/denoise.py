@@ -1,24 +1,30 @@
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
-from graphflow import Compute, Conditioning, Context, DepthMap, Field, Latent, Memory, PortType, Problem, Seed
-from graphflow.nodes.diffusion.families import Task
-from graphflow.nodes.diffusion.memory.steps import denoising_memory
+from graphflow import Conditioning, Context, DepthMap, Field, Latent, PortType, Problem
+from graphflow.nodes.denoising_node import DenoisingNode
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
-from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
-from graphflow.nodes.diffusion.sampling.schedule import steps_between
-from graphflow.nodes.diffusion.shared.adapters import Control, Draws, Sampling
-from graphflow.nodes.diffusion.shared.batched_node import BatchedNode
+from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler, steps_between
+from graphflow.nodes.diffusion.shared.adapters import Control, Sampling, TextToImageAdapter
 from graphflow.nodes.diffusion.shared.checks import check_guidance, check_negative, check_redrawing, check_strength
+from graphflow.nodes.diffusion.shared.parameters import (
+    AfterEncoding,
+    DenoisingEnd,
+    GuidanceScale,
+    NoiseSeed,
+    ScheduleSteps,
+    Strength,
+)
 from graphflow.nodes.encoded_for import prompts_of
 
 __all__ = ["Denoise"]
 
 
-class Denoise(BatchedNode, version=1):
+class Denoise(DenoisingNode, version=1):
     """Run the noise schedule of a model over latents.
 
     Latents that are pure noise (from `EmptyLatent`) are made into pictures; clean ones get noise for the last
@@ -31,33 +37,18 @@ class Denoise(BatchedNode, version=1):
     (with the sampler lcm; 1.3e-5 with the models' own).
     """
 
-    task: ClassVar[Task | None] = "image-to-image"
+    tasks: ClassVar[Tasks] = ("text-to-image", "image-to-image")
     joins: ClassVar[bool] = True
 
-    steps: int | None = Field(
-        None, ge=1, le=1000, description="length of the noise schedule; default: the model's own, or the latents'"
+    steps: ScheduleSteps = None
+    guidance_scale: GuidanceScale = None
+    strength: Strength = Field(
+        None, description="share of the noise schedule that clean latents go through; default: all of it"
     )
-    guidance_scale: float | None = Field(
-        None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
-    )
-    strength: float | None = Field(
-        None, gt=0, le=1, description="share of the noise schedule that clean latents go through; default: all of it"
-    )
-    denoising_end: float | None = Field(
-        None, gt=0, lt=1, description="share of the noise schedule after which another model takes over (SDXL)"
-    )
-    seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
+    denoising_end: DenoisingEnd = None
+    seed: NoiseSeed = 0
     sampler: SamplerName = DEFAULT
-    after_encoding: bool = Field(
-        False,
-        description="the latents were sampled by EncodeImage with the same seed: take the noise that follows that draw",
-    )
-
-    def input_types(self) -> dict[str, PortType]:
-        """Latents in the model's space, prompts from its kind of text encoder."""
-        info = self.known
-        prompt = PortType(Conditioning, info.text_space if info else None)
-        return {"latent": self.latent_type(), "positive": prompt, "negative": prompt}
+    after_encoding: AfterEncoding = False
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """As many latents of the same size: clean, or noisy where it stops early."""
@@ -68,7 +59,7 @@ class Denoise(BatchedNode, version=1):
         return {"latent": made}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """An unknown sampler, a strength without steps, guidance away from nothing, noise that does not fit."""
+        """Report an unknown sampler, a strength without steps, guidance away from nothing, noise that does not fit."""
         latent = inputs.get("latent", PortType(Latent))
         steps = self._steps(info, latent) or 1
         yield from check_sampler(info, self.sampler, steps)
@@ -80,13 +71,16 @@ class Denoise(BatchedNode, version=1):
         if latent.noise == 1.0 and "text-to-image" not in info.tasks:
             message = f'the model "{info.reference}" only redraws, but found latents of pure noise'
             yield Problem("model.unsupported", message, "model", "let another model of its family draw first")
+        if latent.noise is not None and latent.noise < 1.0 and "image-to-image" not in info.tasks:
+            message = f'the model "{info.reference}" only draws from noise, but found latents of a picture'
+            yield Problem("model.unsupported", message, "model", "choose a model that redraws, or an EmptyLatent")
         yield from check_redrawing(info, latent, steps, self.strength, self.denoising_end)
         yield from check_strength(info, steps, 1.0 if self.strength is None else self.strength)
-        yield from check_negative(info, self._guidance(info), inputs)
+        yield from check_negative(info, self.guidance(info), inputs)
         yield from check_guidance(info, self.guidance_scale, inputs)
 
     def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
-        """The denoise steps that run; None where only the scheduler itself can tell."""
+        """The denoise steps that run; None where only the scheduler itself knows."""
         info, latent = self.known, inputs.get("latent", PortType(Latent))
         steps = self._steps(info, latent)
         if info is None or steps is None:
@@ -96,20 +90,8 @@ class Denoise(BatchedNode, version=1):
             return info.family.denoise_steps(steps, self.strength or 1.0)
         return steps_between(info, self.sampler, steps, start, self.denoising_end)
 
-    def networks(self, info: ModelInfo) -> Iterable[str]:
-        """The denoiser."""
-        return (info.family.denoiser,)
-
-    def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
-        """The denoiser with all pictures at once, twice under guidance."""
-        info = self.known
-        if info is None:
-            return None
-        guided = info.family.guides_away(self._guidance(info))
-        return denoising_memory(info, inputs["latent"], compute, guided=guided)
-
     def batch_key(self, inputs: Mapping[str, PortType]) -> Hashable | None:
-        """As `BatchedNode`; None too where the noise of the latents is not known."""
+        """As `DenoisingNode`; None too where the noise of the latents is not known."""
         latent = inputs.get("latent", PortType(Latent))
         if latent.noise is None or latent.space is None or (latent.partly_noisy and latent.steps is None):
             return None
@@ -130,14 +112,14 @@ class Denoise(BatchedNode, version=1):
         negative: Conditioning | None = None,
         depth_map: DepthMap | None = None,
     ) -> Latent:
-        """What `run` does, with whatever ports a node has that does the same."""
+        """Denoise as `run` does, with the ports of a derived class too."""
         info, found = self.required, PortType(Latent, noise=latent.noise, steps=latent.steps)
         if latent.space != info.space:
             raise ValueError(f'found latents of the space "{latent.space}", expected "{info.space}"')
         steps = self._steps(info, found) or 1
         for problem in check_redrawing(info, found, steps, self.strength, self.denoising_end):
             raise ValueError(problem.message)
-        guidance_scale = self._guidance(info)
+        guidance_scale = self.guidance(info)
         prompts = prompts_of(info, positive, negative, guidance_scale)
         sampling = Sampling(
             steps=steps,
@@ -150,7 +132,7 @@ class Denoise(BatchedNode, version=1):
             after_encoding=self.after_encoding,
         )
         control = self._control(latent, depth_map)
-        backend: Draws = self.adapter(context)
+        backend: TextToImageAdapter = self.adapter(context)
         if latent.noise == 1.0:
             if sampling.strength != 1.0:
                 raise ValueError(
@@ -164,16 +146,10 @@ class Denoise(BatchedNode, version=1):
         return Latent(data, info.space, self.model)
 
     def _control(self, latent: Latent, depth_map: DepthMap | None) -> Control | None:
-        """What steers the denoiser besides the prompts: nothing."""
+        """Control of the denoiser besides the prompts: none."""
         return None
 
     def _steps(self, info: ModelInfo | None, latent: PortType) -> int | None:
         if self.steps is not None or latent.steps is not None:
             return self.steps or latent.steps
-        return self.setting(info, "steps", self._task(info)) if info else None
-
-    def _guidance(self, info: ModelInfo) -> float:
-        return float(self.setting(info, "guidance_scale", self._task(info)))
-
-    def _task(self, info: ModelInfo) -> Task:
-        return "text-to-image" if "text-to-image" in info.tasks else "image-to-image"
+        return self.setting(info, "steps") if info else None

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from graphflow import Compute, Conditioning, Context, DepthMap, Field, Latent, Memory, ModelRef, PortType, Problem
+from graphflow import Compute, Conditioning, Context, DepthMap, Latent, Memory, PortType, Problem
 from graphflow.nodes.denoise import Denoise
-from graphflow.nodes.diffusion.memory.steps import denoising_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.models.network_info import NetworkInfo, find_network, require_network
 from graphflow.nodes.diffusion.shared.adapters import Control
-from graphflow.nodes.diffusion.shared.controlnet import check_control
+from graphflow.nodes.diffusion.shared.checks import check_control
+from graphflow.nodes.diffusion.shared.parameters import ConditioningScale, ControlEnd, ControlNetRef, ControlStart
 
 __all__ = ["DenoiseControlNet"]
 
@@ -24,19 +24,17 @@ class DenoiseControlNet(Denoise, version=1):
 
     joins: ClassVar[bool] = True
 
-    controlnet: ModelRef = Field(
-        "pocket-controlnet-depth", description="ControlNet for depth: a hub id with optional @revision, or a folder"
-    )
-    conditioning_scale: float = Field(1.0, ge=0, le=2, description="how strictly the depth map is followed; 0 is off")
-    control_guidance_start: float = Field(0.0, ge=0, le=1, description="share of the steps after which it sets in")
-    control_guidance_end: float = Field(1.0, ge=0, le=1, description="share of the steps after which it ends")
+    controlnet: ControlNetRef = "pocket-controlnet-depth"
+    conditioning_scale: ConditioningScale = 1.0
+    control_guidance_start: ControlStart = 0.0
+    control_guidance_end: ControlEnd = 1.0
 
     def input_types(self) -> dict[str, PortType]:
         """As `Denoise`, and depth maps."""
         return {**super().input_types(), "depth_map": PortType(DepthMap)}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """As `Denoise`, and a ControlNet that is missing or not made for the model, or that hands over."""
+        """Report as `Denoise` does, and a ControlNet that is missing, not made for the model, or in a hand-over."""
         yield from super().check_with(info, inputs)
         if self.denoising_end is not None or inputs.get("latent", PortType(Latent)).partly_noisy:
             message = "found a hand-over to or from another model, expected the whole noise schedule under a ControlNet"
@@ -59,11 +57,10 @@ class DenoiseControlNet(Denoise, version=1):
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
         """As `Denoise`, with the ControlNet."""
-        info, network = self.known, find_network(self.controlnet, "controlnet")
-        if info is None or not isinstance(network, NetworkInfo):
+        network = find_network(self.controlnet, "controlnet")
+        if not isinstance(network, NetworkInfo):
             return None
-        guided = info.family.guides_away(self._guidance(info))
-        return denoising_memory(info, inputs["latent"], compute, guided=guided, controlnet=network)
+        return self.denoising_memory(inputs, compute, controlnet=network)
 
     def run(  # type: ignore[override]
         self,

@@ -3,19 +3,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
-from graphflow import Compute, Conditioning, Context, Field, Memory, PortType, Problem, Seed, Text
-from graphflow.nodes.diffusion.families import Task
+from graphflow import Compute, Conditioning, Context, Field, Memory, PortType, Problem, Text
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.memory.steps import prior_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.sampling.noise import seeds_from
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT
-from graphflow.nodes.diffusion.shared.adapters import Imagines, Sampling, seeds_from
+from graphflow.nodes.diffusion.shared.adapters import PriorAdapter, Sampling
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
+from graphflow.nodes.diffusion.shared.parameters import BatchSize, NoiseSeed
 
 __all__ = ["DenoisePrior"]
 
 
 class Imagined(NamedTuple):
-    """What to draw, and what to be guided away from."""
+    """Conditioning of what to draw, and of what to be guided away from."""
 
     positive: Conditioning
     negative: Conditioning
@@ -28,12 +30,12 @@ class DenoisePrior(ModelNode, version=1):
     draws it. The results are float (batch, width). Item i is drawn from ``seed + i``.
     """
 
-    task: ClassVar[Task | None] = "image-to-image"
+    tasks: ClassVar[Tasks] = ("text-to-image", "image-to-image")
 
     steps: int = Field(25, ge=1, le=1000, description="denoise steps of the prior")
     guidance_scale: float = Field(4.0, ge=0, le=100, description="how strictly the prompt is followed, off up to 1")
-    seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
-    batch_size: int = Field(1, ge=1, le=4096, description="number of pictures")
+    seed: NoiseSeed = 0
+    batch_size: BatchSize = 1
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """Conditioning for decoders of the same kind."""
@@ -42,7 +44,7 @@ class DenoisePrior(ModelNode, version=1):
         return {"positive": made, "negative": made}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """A model without a prior."""
+        """Report a model without a prior."""
         if not info.family.prior:
             message = f'the model "{info.reference}" has no prior: it is guided by the prompt itself'
             yield Problem("model.unsupported", message, "model", "use EncodePrompt")
@@ -64,7 +66,7 @@ class DenoisePrior(ModelNode, version=1):
         """Imagine a batch."""
         seeds = seeds_from(self.seed, self.batch_size)
         sampling = Sampling(steps=self.steps, guidance_scale=self.guidance_scale, seeds=seeds, sampler=DEFAULT)
-        backend: Imagines = self.adapter(context)
+        backend: PriorAdapter = self.adapter(context)
         positive, negative = backend.imagine(text, negative_text, sampling, context.step)
         space = self.required.text_space
         return Imagined(Conditioning(positive.embeds, space), Conditioning(negative.embeds, space))

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
-from graphflow import Context, Field, Latent, PortType, Problem
-from graphflow.nodes.diffusion.families import Task
+from graphflow import Context, Latent, PortType, Problem
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.shared.checks import check_size
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
+from graphflow.nodes.diffusion.shared.parameters import BatchSize, PictureSide
 
 __all__ = ["EmptyLatent"]
 
@@ -20,11 +21,11 @@ class EmptyLatent(ModelNode, version=1, cached=False):
     its seed.
     """
 
-    task: ClassVar[Task | None] = "text-to-image"
+    tasks: ClassVar[Tasks] = ("text-to-image",)
 
-    width: int | None = Field(None, ge=8, le=16384, description="pixels; default: the size the model was trained at")
-    height: int | None = Field(None, ge=8, le=16384, description="pixels; default: the size the model was trained at")
-    batch_size: int = Field(1, ge=1, le=4096, description="number of pictures")
+    width: PictureSide = None
+    height: PictureSide = None
+    batch_size: BatchSize = 1
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """Latents of the model with this size."""
@@ -34,11 +35,11 @@ class EmptyLatent(ModelNode, version=1, cached=False):
         return {"latent": replace(self.latent_type(size), noise=1.0)}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
-        """Sizes that the model cannot make."""
+        """Report sizes that the model cannot make."""
         return check_size(info, self.width, self.height)
 
     def networks(self, info: ModelInfo) -> Iterable[str]:
-        """None: only their configurations are looked at."""
+        """None: only their configurations are read."""
         return ()
 
     def run(self, *, context: Context) -> Latent:

@@ -7,9 +7,9 @@ from graphflow import Compute, Context, Field, Image, Latent, Memory, PortType, 
 from graphflow.nodes.diffusion.memory.steps import encoding_memory
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.shared.adapters import Adapter
-from graphflow.nodes.diffusion.shared.checks import floored
+from graphflow.nodes.diffusion.shared.checks import floored, with_smaller_tiles
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
-from graphflow.nodes.diffusion.shared.tile_sizes import with_smaller_tiles
+from graphflow.nodes.diffusion.shared.parameters import VaeTileSize
 
 __all__ = ["EncodeImage"]
 
@@ -23,19 +23,14 @@ class EncodeImage(ModelNode, version=1, converts=True):
     """
 
     seed: Seed | None = Field(None, description="draw a sample with this seed; default: the mode of the distribution")
-    tile_size: int = Field(
-        1024,
-        ge=64,
-        le=16384,
-        description="pixels; a larger picture is encoded in overlapping tiles: less memory",
-    )
+    tile_size: VaeTileSize = 1024
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """Latents of the model with the size of the image."""
         return {"latent": self.latent_type(inputs.get("image"))}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """An image that does not fill whole latent cells, a seed for a VAE that draws nothing."""
+        """Report an image that does not fill whole latent cells, and a seed for a VAE that draws nothing."""
         image = inputs.get("image")
         if self.seed is not None and not info.family.samples_encoding:
             message = f"found seed {self.seed}, which models of the family {info.family.name} do not encode with"
@@ -49,7 +44,7 @@ class EncodeImage(ModelNode, version=1, converts=True):
 
     @classmethod
     def convert(cls, source: PortType, target: PortType) -> Self | None:
-        """To latents of the model that the target names."""
+        """Make the node for latents of the model that the target names."""
         return cls(model=target.model) if target.model else None
 
     def networks(self, info: ModelInfo) -> Iterable[str]:

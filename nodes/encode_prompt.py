@@ -15,7 +15,7 @@ from graphflow.nodes.diffusion.sampling.prompts import (
     check_reading,
     reading_of,
 )
-from graphflow.nodes.diffusion.shared.adapters import ReadsPrompts
+from graphflow.nodes.diffusion.shared.adapters import PromptAdapter
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
 
 __all__ = ["EncodePrompt"]
@@ -45,14 +45,14 @@ class EncodePrompt(ModelNode, version=1):
         return {"conditioning": PortType(Conditioning, info.text_space if info else None)}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """A model that is guided by what its prior imagines; what `check_reading` finds."""
+        """Report a model that is guided by what its prior imagines, and what `check_reading` finds."""
         if info.family.prior:
             message = f'the model "{info.reference}" is not guided by an encoded prompt but by an imagined picture'
             yield Problem("model.unsupported", message, "model", "use DenoisePrior")
         yield from check_reading(info, self)
 
     def check_values(self, values: Mapping[str, str | int | float | bool]) -> Iterator[Problem]:
-        """What `check_prompts` finds."""
+        """Report what `check_prompts` finds."""
         yield from check_prompts(self, values)
 
     def identity(self) -> str:
@@ -63,7 +63,7 @@ class EncodePrompt(ModelNode, version=1):
 
     def networks(self, info: ModelInfo) -> Iterable[str]:
         """The text encoders."""
-        return [name for name in info.family.tokenizers if name in info.components]
+        return [name for name in info.family.text_encoders if name in info.components]
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
         """The text encoder."""
@@ -72,10 +72,10 @@ class EncodePrompt(ModelNode, version=1):
 
     def run(self, *, text: Text, beside: Text | None = None, context: Context) -> Conditioning:
         """Encode one prompt."""
-        backend: ReadsPrompts = self.adapter(context)
+        backend: PromptAdapter = self.adapter(context)
         reading = reading_of(self)
         if reading == PromptReading():
-            embeds, pooled = backend.encode_prompt(text, negative=self.negative, warn=context.warn)
+            encoded = backend.encode_prompt(text, negative=self.negative, warn=context.warn)
         else:
-            embeds, pooled = backend.read_prompt(text, reading, beside=beside, negative=self.negative)
-        return Conditioning(embeds, self.required.text_space, pooled)
+            encoded = backend.read_prompt(text, reading, beside=beside, negative=self.negative)
+        return Conditioning(encoded.embeds, self.required.text_space, encoded.pooled, encoded.mask)

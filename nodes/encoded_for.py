@@ -1,4 +1,4 @@
-"""Pictures and prompts encoded for a model: what the coarse nodes have in common when they expand."""
+"""Encode pictures and prompts for a model: the part that the coarse nodes share when they expand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["encoded_for", "prompts_for", "prompts_of"]
 
 
 def encoded_for(g: Expansion, info: ModelInfo, image: Latent, seed: int) -> tuple[Latent, bool]:
-    """Latents of ``image`` for a model, and whether they were sampled with ``seed`` because it came in pixels.
+    """Return latents of ``image`` for a model, and whether they were sampled with ``seed`` as it came in pixels.
 
     Latents of the model's space are passed on; a picture is cut down to whole latent cells and encoded.
     """
@@ -43,9 +43,9 @@ def prompts_for(
     batch: int | None = None,
     reading: PromptReading = PromptReading(),  # noqa: B008  it is frozen
 ) -> dict[str, Any]:
-    """What a denoising node takes as ``positive`` and ``negative``.
+    """Add the nodes that encode prompts; return the arguments ``positive`` and ``negative`` of a denoising node.
 
-    Where the negative prompt is never looked at, it is not encoded. A prior draws noise from ``seed`` for each picture
+    A negative prompt that is never used is not encoded. A prior draws noise from ``seed`` for each picture
     of the batch. As in diffusers, layers are skipped for the prompt only.
     """
     if info.family.prior:
@@ -56,7 +56,7 @@ def prompts_for(
     wanted = EncodePrompt(model=info.reference, **how)
     # Where it makes no difference, equal texts are one step.
     unwanted = EncodePrompt(model=info.reference, negative=info.zeros_for_no_negative, **{**how, "clip_skip": None})
-    if not info.family.guides_away(guidance_scale):
+    if not info.family.uses_negative_prompt(guidance_scale):
         return {"positive": g.add(wanted, text=prompt), "negative": None}
     beside = {"positive": negative_prompt, "negative": prompt} if reading.varies else {}
     return {
@@ -68,14 +68,21 @@ def prompts_for(
 def prompts_of(
     info: ModelInfo, positive: Conditioning, negative: Conditioning | None, guidance_scale: float
 ) -> Prompts:
-    """What an adapter takes of the two ports. Raises ValueError where guidance has no negative prompt."""
-    guided = info.family.guides_away(guidance_scale)
+    """Join the values of two ports for an adapter. Raises ValueError where guidance has no negative prompt."""
+    guided = info.family.uses_negative_prompt(guidance_scale)
     if guided and negative is None:
-        raise ValueError(f"guidance_scale {guidance_scale:g} needs a negative prompt; connect one, or set it to 1")
+        off = info.family.guidance_threshold
+        raise ValueError(
+            f"guidance_scale {guidance_scale:g} needs a negative prompt; connect one, or set it to {off:g}"
+        )
     if negative and guided and negative.embeds.shape[1:] != positive.embeds.shape[1:]:
         raise ValueError(
             f"found a prompt of {positive.embeds.shape[1]} tokens and a negative prompt of {negative.embeds.shape[1]}, "
             "expected equally many; give each EncodePrompt the other's text at 'beside'"
         )
-    unwanted = Encoded(negative.embeds, negative.pooled) if negative and guided else None
-    return Prompts(Encoded(positive.embeds, positive.pooled), unwanted)
+    unwanted = _encoded(negative) if negative and guided else None
+    return Prompts(_encoded(positive), unwanted)
+
+
+def _encoded(prompt: Conditioning) -> Encoded:
+    return Encoded(prompt.embeds, prompt.pooled, prompt.mask)

@@ -6,6 +6,7 @@ from pathlib import Path
 from graphflow import Context, Field, Image, ModelRef, Node, PortType, Problem
 from graphflow.nodes.diffusion.checkpoints.upscaler_file import UpscalerFile, find_upscaler, require_upscaler
 from graphflow.nodes.diffusion.shared.checks import check_tiles
+from graphflow.nodes.diffusion.shared.parameters import TileOverlap, TileSize
 
 __all__ = ["EnlargeImage"]
 
@@ -19,20 +20,18 @@ class EnlargeImage(Node, version=1):
     """
 
     model: ModelRef = Field(description="a .safetensors or .pth file: a path, or owner/name/file of the Hub's cache")
-    tile_size: int = Field(
-        192, ge=32, le=4096, description="pixels; larger pictures are enlarged in tiles of this size"
-    )
-    tile_overlap: int = Field(32, ge=0, le=1024, description="pixels by which tiles overlap; there they are mixed")
+    tile_size: TileSize = 192
+    tile_overlap: TileOverlap = 32
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
-        """As many pictures, larger by the network's factor; of unknown size where only loading it tells the factor."""
+        """As many pictures, larger by the network's factor; of unknown size where only loading it gives the factor."""
         image, found = inputs.get("image", PortType(Image)), find_upscaler(self.model)
         scale = found.scale if isinstance(found, UpscalerFile) else None
         width, height = (length * scale if length and scale else None for length in (image.width, image.height))
         return {"image": PortType(Image, width=width, height=height, batch=image.batch)}
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """What is wrong with the file, and tiles that are all overlap."""
+        """Report faults of the file, and tiles that are all overlap."""
         found = find_upscaler(self.model)
         if isinstance(found, Problem):
             yield found

@@ -33,7 +33,7 @@ class EstimateDepth(Node, version=1):
         return {"depth_map": PortType(DepthMap, width=image.width, height=image.height, batch=image.batch)}
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
-        """What is wrong with the network."""
+        """Report faults of the network."""
         found = find_network(self.model, "depth")
         return [found] if isinstance(found, Problem) else []
 

@@ -27,7 +27,7 @@ class FitDepthMap(ModelNode, version=1, cached=False):
         return {"depth_map": size}
 
     def networks(self, info: ModelInfo) -> Iterable[str]:
-        """None: only their configurations are looked at."""
+        """None: only their configurations are read."""
         return ()
 
     def run(self, *, depth_map: DepthMap, latent: Latent, context: Context) -> DepthMap:

@@ -3,9 +3,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from graphflow import Expansion, Field, Latent, PortType, Problem, Seed, Text
+from graphflow import Expansion, Latent, PortType, Problem, Text
 from graphflow.nodes.denoise import Denoise
-from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.prompts import (
     ClipSkip,
@@ -18,6 +18,7 @@ from graphflow.nodes.diffusion.sampling.prompts import (
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.diffusion.shared.checks import check_guidance, check_redrawing, check_strength, cut_down, cut_size
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
+from graphflow.nodes.diffusion.shared.parameters import DenoisingEnd, GuidanceScale, NoiseSeed, ScheduleSteps, Strength
 from graphflow.nodes.encoded_for import encoded_for, prompts_for
 
 __all__ = ["Image2Image"]
@@ -34,21 +35,13 @@ class Image2Image(ModelNode, version=1):
     refiner does for a base; nothing is added to them, and ``strength`` is left out.
     """
 
-    task: ClassVar[Task | None] = "image-to-image"
+    tasks: ClassVar[Tasks] = ("image-to-image",)
 
-    strength: float | None = Field(
-        None, gt=0, le=1, description="share of the noise schedule that is run again; default: the model's own"
-    )
-    steps: int | None = Field(
-        None, ge=1, le=1000, description="length of the noise schedule; default: the model's own, or the latents'"
-    )
-    guidance_scale: float | None = Field(
-        None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
-    )
-    denoising_end: float | None = Field(
-        None, gt=0, lt=1, description="share of the noise schedule after which another model takes over (SDXL)"
-    )
-    seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
+    strength: Strength = None
+    steps: ScheduleSteps = None
+    guidance_scale: GuidanceScale = None
+    denoising_end: DenoisingEnd = None
+    seed: NoiseSeed = 0
     sampler: SamplerName = DEFAULT
     clip_skip: ClipSkip = None
     prompt_syntax: PromptSyntax = "plain"
@@ -68,7 +61,7 @@ class Image2Image(ModelNode, version=1):
         return denoise.output_types({"latent": size})
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """Noise, strength and guidance that do not fit, an unknown sampler, a picture cut down or too small."""
+        """Report noise, strength and guidance that do not fit, an unknown sampler, a picture cut down or too small."""
         source = inputs.get("image", PortType(Latent))
         if source.noise == 1.0:
             message = "found pure noise, expected a picture or latents of one"
@@ -85,7 +78,7 @@ class Image2Image(ModelNode, version=1):
             yield cut_down(info, source, size)
 
     def check_values(self, values: Mapping[str, str | int | float | bool]) -> Iterator[Problem]:
-        """What `check_prompts` finds."""
+        """Report what `check_prompts` finds."""
         yield from check_prompts(self, values)
 
     def expand(self, g: Expansion, *, image: Latent, prompt: Text, negative_prompt: Text = "") -> Latent:

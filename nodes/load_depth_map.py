@@ -19,7 +19,7 @@ class LoadDepthMap(PictureNode, version=1, loads=True, cached=False):
     invert: bool = Field(False, description="in the file near is black and far is white")
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
-        """One map of the size that the file's header tells."""
+        """One map of the size in the file's header."""
         return {"depth_map": self.type_of_result(DepthMap)}
 
     def run(self, *, context: Context) -> DepthMap:

@@ -29,7 +29,7 @@ class LoadImage(PictureNode, version=1, loads=True, cached=False):
     )
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
-        """One picture of the size that the file's header tells."""
+        """One picture of the size in the file's header."""
         return {"image": self.type_of_result(Image)}
 
     def run(self, *, context: Context) -> Image:
@@ -42,7 +42,7 @@ class LoadImage(PictureNode, version=1, loads=True, cached=False):
 
 
 def _flattened(picture: PIL.Image.Image, background: str) -> PIL.Image.Image:
-    """RGB with 8 bits a channel, transparency laid over the background."""
+    """Convert to RGB with 8 bits a channel, transparency laid over the background."""
     import PIL.Image
 
     if picture.mode.startswith("I"):  # 16 bits of grey; Pillow's own conversion would clip them at 255

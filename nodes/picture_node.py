@@ -1,4 +1,4 @@
-"""What the nodes that read a picture have in common: the file or URL, and what is known of it before the run."""
+"""Base of the nodes that read a picture: its file or URL, and its size and digest before the run."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class PictureNode(Node, abstract=True):
     )
 
     _fetched: Any = PrivateAttr(None)
-    """The Picture that was fetched for the URL: what is planned with is what is read, whatever the server says then."""
+    """The Picture that was fetched for the URL: a run reads the one that it was planned with."""
 
     def fetch(self, *, offline: bool) -> Iterable[Problem]:
-        """Download what a URL stands for, unless it is in the cache and unchanged."""
+        """Download the content of a URL, unless it is in the cache and unchanged."""
         if self._fetched is not None or not is_url(self.path) or self._fault() is not None:
             return
         from graphflow.nodes.web.picture import fetch_picture
@@ -45,7 +45,7 @@ class PictureNode(Node, abstract=True):
             yield replace(found.warning, field="path")
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
-        """A file that is missing, no image, cut short, or too large; a URL that cannot be asked for."""
+        """Report a file that is missing, no image, cut short or too large, and a URL that cannot be asked for."""
         if not is_url(self.path):
             return check_picture(self.path)
         fault = self._fault()
@@ -59,14 +59,14 @@ class PictureNode(Node, abstract=True):
         return None if found is None else str(found.digest)
 
     def type_of_result(self, kind: type) -> PortType:
-        """One picture of the size that the header of the file tells, where the file is on this machine."""
+        """One picture of the size in the file's header, where the file is on this machine."""
         if not is_url(self.path):
             return type_of_picture(self.path, kind)
         found = self._known()
         return PortType(kind) if found is None else type_of_picture(str(found.path), kind)
 
     def read(self) -> PIL.Image.Image:
-        """The picture. Raises ValueError for one that cannot be decoded, WorkflowError where there is none."""
+        """Read the picture. Raises ValueError for one that cannot be decoded, WorkflowError where there is none."""
         if not is_url(self.path):
             return read_picture(self.path)
         problems = [*self.fetch(offline=is_offline())] if self._fetched is None else []

@@ -23,7 +23,7 @@ class ResizeImage(Node, version=1, cached=False):
     )
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """The new size (width, height) of a picture; 0 where nothing is left of it."""
+        """Return the new size (width, height) of a picture; 0 where nothing is left of it."""
         wide, high = self.width, self.height
         if wide is None:
             wide = width if high is None else max(1, round(width * high / height))
@@ -38,7 +38,7 @@ class ResizeImage(Node, version=1, cached=False):
         return {"image": PortType(Image, width=size[0], height=size[1], batch=image.batch)}
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
-        """A size of which the multiple leaves nothing."""
+        """Report a size of which the multiple leaves nothing."""
         width, height = self._known_size(inputs.get("image", PortType(Image)))
         if width == 0 or height == 0:
             return [Problem("value.image_size", self._nothing_left(), field="multiple", hint="use a larger size")]

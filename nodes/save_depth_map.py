@@ -26,7 +26,7 @@ class SaveDepthMap(Node, version=1, effect=True, saves=True):
     metadata: bool = Field(True, description="whether PNG files hold the workflow and inputs that made them")
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
-        """A name that is no plain path inside of the output folder, or has the suffix of another format."""
+        """Report a name that is no plain path inside of the output folder, or has the suffix of another format."""
         problems = list(check_name(self.name))
         suffix = PurePosixPath(self.name).suffix.lower()
         if not problems and suffix in _OTHER_FORMATS:
@@ -40,7 +40,7 @@ class SaveDepthMap(Node, version=1, effect=True, saves=True):
         return (stem + suffix,)
 
     def run(self, *, depth_map: DepthMap, context: Context) -> None:
-        """Write each map and tell its path. Raises ValueError for a name outside of the output folder."""
+        """Write each map and report its path. Raises ValueError for a name outside of the output folder."""
         for problem in self.check({}):
             raise ValueError(f"{problem.message} [{problem.code}]")
         contents = [_encoded(depth_map, index) for index in range(len(depth_map))]

@@ -30,7 +30,7 @@ class SaveImage(Node, version=1, effect=True, saves=True):
     )
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
-        """A name that is no plain path inside of the output folder."""
+        """Report a name that is no plain path inside of the output folder, or that does not fit the format."""
         return list(check_name(self.name)) or _check_format(self.name, self.format)
 
     def claims(self) -> tuple[str, ...]:
@@ -39,7 +39,7 @@ class SaveImage(Node, version=1, effect=True, saves=True):
         return (stem + suffix,)
 
     def run(self, *, image: Image, context: Context) -> None:
-        """Write each picture and tell its path. Raises ValueError for a name outside of the output folder."""
+        """Write each picture and report its path. Raises ValueError for a name outside of the output folder."""
         for problem in self.check({}):
             raise ValueError(f"{problem.message} [{problem.code}]")
         stem, suffix = self._split()

@@ -15,19 +15,17 @@ from graphflow import (
     ModelRef,
     PortType,
     Problem,
-    Seed,
     Text,
 )
+from graphflow.nodes.denoising_node import DenoisingNode
 from graphflow.nodes.diffusion.checkpoints.upscaler_file import is_upscaler_file
-from graphflow.nodes.diffusion.families import Task
-from graphflow.nodes.diffusion.memory.steps import denoising_memory
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
-from graphflow.nodes.diffusion.shared.adapters import Sampling, SuperResolves
-from graphflow.nodes.diffusion.shared.batched_node import BatchedNode
-from graphflow.nodes.diffusion.shared.checks import check_negative, check_tiles
+from graphflow.nodes.diffusion.shared.adapters import Sampling, SuperResolutionAdapter
+from graphflow.nodes.diffusion.shared.checks import check_negative, check_tiles, with_smaller_tiles
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
-from graphflow.nodes.diffusion.shared.tile_sizes import with_smaller_tiles
+from graphflow.nodes.diffusion.shared.parameters import GuidanceScale, NoiseSeed, Steps, TileOverlap, TileSize
 from graphflow.nodes.encoded_for import prompts_for, prompts_of
 from graphflow.nodes.enlarge_image import EnlargeImage
 
@@ -39,25 +37,21 @@ FACTOR = 4
 class _SuperResolving(ModelNode, abstract=True):
     """The parameters of both nodes."""
 
-    task: ClassVar[Task | None] = "super-resolution"
+    tasks: ClassVar[Tasks] = ("super-resolution",)
 
     model: ModelRef = Field("pocket-x4", description='"pocket-x4", a hub id with optional @revision, or a folder')
     noise_level: int | None = Field(
         None, ge=0, le=1000, description="noise put on the small picture to hide its faults; default: the model's own"
     )
-    steps: int | None = Field(None, ge=1, le=1000, description="denoise steps; default: the model's own")
-    guidance_scale: float | None = Field(
-        None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
-    )
-    seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
+    steps: Steps = None
+    guidance_scale: GuidanceScale = None
+    seed: NoiseSeed = 0
     sampler: SamplerName = DEFAULT
-    tile_size: int = Field(
-        192, ge=32, le=4096, description="pixels; larger pictures are denoised in tiles of this size"
-    )
-    tile_overlap: int = Field(32, ge=0, le=1024, description="pixels by which tiles overlap; there they are mixed")
+    tile_size: TileSize = 192
+    tile_overlap: TileOverlap = 32
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """An unknown sampler, more noise than the model knows, tiles that are all overlap."""
+        """Report an unknown sampler, more noise than the model knows, tiles that are all overlap."""
         yield from check_sampler(info, self.sampler, self.setting(info, "steps"))
         noise_level = self.setting(info, "noise_level")
         if noise_level > info.max_noise_level:
@@ -71,7 +65,7 @@ class _SuperResolving(ModelNode, abstract=True):
         return {"latent": self.latent_type(size)}
 
 
-class DenoiseSuperRes(_SuperResolving, BatchedNode, version=1):
+class DenoiseSuperRes(_SuperResolving, DenoisingNode, version=1):
     """Make latents of a picture four times as high and wide from a small picture's pixels.
 
     Every pixel of the small picture becomes a latent cell. One larger than ``tile_size`` is looked at in overlapping
@@ -83,37 +77,18 @@ class DenoiseSuperRes(_SuperResolving, BatchedNode, version=1):
     joins: ClassVar[bool] = True
     pictures: ClassVar[str] = "image"
 
-    def input_types(self) -> dict[str, PortType]:
-        """Pictures, and prompts from the model's kind of text encoder."""
-        info = self.known
-        prompt = PortType(Conditioning, info.text_space if info else None)
-        return {"image": PortType(Image), "positive": prompt, "negative": prompt}
-
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """As many latents, of pictures four times as large."""
         return self._enlarged(inputs.get("image", PortType(Image)))
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """As `SuperRes`, and guidance away from nothing."""
+        """Report as `SuperRes` does, and guidance away from nothing."""
         yield from super().check_with(info, inputs)
-        yield from check_negative(info, self.setting(info, "guidance_scale"), inputs)
-
-    def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
-        """The denoise steps that run."""
-        info = self.known
-        return self.setting(info, "steps") if info else None
-
-    def networks(self, info: ModelInfo) -> Iterable[str]:
-        """The denoiser."""
-        return (info.family.denoiser,)
+        yield from check_negative(info, self.guidance(info), inputs)
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
         """The denoiser with one tile of all pictures at a time, twice under guidance."""
-        info, enlarged = self.known, self.output_types(inputs)["latent"]
-        if info is None:
-            return None
-        guided = self.setting(info, "guidance_scale") > 1
-        return denoising_memory(info, enlarged, compute, guided=guided, tile=self.tile_size)
+        return self.denoising_memory(inputs, compute, tile=self.tile_size)
 
     def lighter(self) -> Iterable[Self]:
         """Smaller tiles, no smaller than the overlap allows."""
@@ -124,8 +99,8 @@ class DenoiseSuperRes(_SuperResolving, BatchedNode, version=1):
     ) -> Latent:
         """Enlarge a batch. Raises ValueError where guidance has no negative prompt."""
         info = self.required
-        guidance_scale = self.setting(info, "guidance_scale")
-        backend: SuperResolves = self.adapter(context)
+        guidance_scale = self.guidance(info)
+        backend: SuperResolutionAdapter = self.adapter(context)
         data = backend.super_resolve(
             image.pixels,
             prompts_of(info, positive, negative, guidance_scale),
@@ -167,7 +142,7 @@ class SuperRes(_SuperResolving, version=1):
         return self._enlarged(inputs.get("image", PortType(Image)))
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
-        """What is wrong with the model and the parameters; for an upscaler in a file, those that it does not use."""
+        """Report faults of model and parameters; for an upscaler in a file, the parameters that it does not use."""
         return self._check_file(inputs) if is_upscaler_file(self.model) else super().check(inputs)
 
     def _check_file(self, inputs: Mapping[str, PortType]) -> Iterator[Problem]:

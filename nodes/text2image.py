@@ -3,9 +3,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from graphflow import Expansion, Field, Latent, PortType, Problem, Seed, Text
+from graphflow import Expansion, Latent, PortType, Problem, Text
 from graphflow.nodes.denoise import Denoise
-from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.prompts import (
     ClipSkip,
@@ -18,6 +18,14 @@ from graphflow.nodes.diffusion.sampling.prompts import (
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SamplerName, check_sampler
 from graphflow.nodes.diffusion.shared.checks import check_guidance, check_redrawing, check_size
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
+from graphflow.nodes.diffusion.shared.parameters import (
+    BatchSize,
+    DenoisingEnd,
+    GuidanceScale,
+    NoiseSeed,
+    PictureSide,
+    Steps,
+)
 from graphflow.nodes.empty_latent import EmptyLatent
 from graphflow.nodes.encoded_for import prompts_for
 
@@ -31,23 +39,19 @@ class Text2Image(ModelNode, version=1):
     the same picture made alone.
     """
 
-    task: ClassVar[Task | None] = "text-to-image"
+    tasks: ClassVar[Tasks] = ("text-to-image",)
 
-    width: int | None = Field(None, ge=8, le=16384, description="pixels; default: the size the model was trained at")
-    height: int | None = Field(None, ge=8, le=16384, description="pixels; default: the size the model was trained at")
-    steps: int | None = Field(None, ge=1, le=1000, description="denoise steps; default: the model's own")
-    guidance_scale: float | None = Field(
-        None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
-    )
-    denoising_end: float | None = Field(
-        None, gt=0, lt=1, description="share of the noise schedule after which another model takes over (SDXL)"
-    )
-    seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
+    width: PictureSide = None
+    height: PictureSide = None
+    steps: Steps = None
+    guidance_scale: GuidanceScale = None
+    denoising_end: DenoisingEnd = None
+    seed: NoiseSeed = 0
     sampler: SamplerName = DEFAULT
     clip_skip: ClipSkip = None
     prompt_syntax: PromptSyntax = "plain"
     long_prompts: LongPrompts = "refuse"
-    batch_size: int = Field(1, ge=1, le=4096, description="number of pictures")
+    batch_size: BatchSize = 1
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """Latents of the model with this size."""
@@ -58,7 +62,7 @@ class Text2Image(ModelNode, version=1):
         return denoise.output_types({"latent": empty})
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """Sizes that the model cannot make, guidance or a hand-over that it does not know, and an unknown sampler."""
+        """Report sizes, guidance or a hand-over that the model does not know, and an unknown sampler."""
         yield from check_size(info, self.width, self.height)
         yield from check_guidance(info, self.guidance_scale, inputs)
         yield from check_redrawing(info, PortType(Latent, noise=1.0), 1, None, self.denoising_end)
@@ -66,7 +70,7 @@ class Text2Image(ModelNode, version=1):
         yield from check_sampler(info, self.sampler, self.setting(info, "steps"))
 
     def check_values(self, values: Mapping[str, str | int | float | bool]) -> Iterator[Problem]:
-        """What `check_prompts` finds."""
+        """Report what `check_prompts` finds."""
         yield from check_prompts(self, values)
 
     def expand(self, g: Expansion, *, prompt: Text, negative_prompt: Text = "") -> Latent:

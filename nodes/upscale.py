@@ -1,30 +1,27 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from graphflow import (
-    Compute,
     Conditioning,
     Context,
     Expansion,
     Field,
     Latent,
-    Memory,
     ModelRef,
     PortType,
     Problem,
-    Seed,
     Text,
 )
-from graphflow.nodes.diffusion.families import Task
-from graphflow.nodes.diffusion.memory.steps import denoising_memory
+from graphflow.nodes.denoising_node import DenoisingNode
+from graphflow.nodes.diffusion.families import Tasks
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT
-from graphflow.nodes.diffusion.shared.adapters import Sampling, Upscales
-from graphflow.nodes.diffusion.shared.batched_node import BatchedNode
+from graphflow.nodes.diffusion.shared.adapters import Sampling, UpscaleAdapter
 from graphflow.nodes.diffusion.shared.checks import check_negative, cut_down, cut_size
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
+from graphflow.nodes.diffusion.shared.parameters import AfterEncoding, GuidanceScale, NoiseSeed, Steps
 from graphflow.nodes.encoded_for import encoded_for, prompts_for, prompts_of
 
 __all__ = ["DenoiseUpscale", "Upscale"]
@@ -33,14 +30,12 @@ __all__ = ["DenoiseUpscale", "Upscale"]
 class _Upscaling(ModelNode, abstract=True):
     """The parameters of both nodes."""
 
-    task: ClassVar[Task | None] = "upscale"
+    tasks: ClassVar[Tasks] = ("upscale",)
 
     model: ModelRef = Field("pocket-x2", description='"pocket-x2", a hub id with optional @revision, or a folder')
-    steps: int | None = Field(None, ge=1, le=1000, description="denoise steps; default: the model's own")
-    guidance_scale: float | None = Field(
-        None, ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"
-    )
-    seed: Seed = Field(0, description="where noise comes from; item i of a batch uses seed + i")
+    steps: Steps = None
+    guidance_scale: GuidanceScale = None
+    seed: NoiseSeed = 0
 
     def _doubled(self, source: PortType) -> dict[str, PortType]:
         """Latents of twice the width and height of ``source``."""
@@ -49,7 +44,7 @@ class _Upscaling(ModelNode, abstract=True):
         return {"latent": self.latent_type(size)}
 
 
-class DenoiseUpscale(_Upscaling, BatchedNode, version=1):
+class DenoiseUpscale(_Upscaling, DenoisingNode, version=1):
     """Double the height and width of latents with a latent upscaler.
 
     It denoises latents of the doubled size beside the small ones (sd-x2-latent-upscaler), and nothing is decoded. Item
@@ -59,54 +54,29 @@ class DenoiseUpscale(_Upscaling, BatchedNode, version=1):
 
     joins: ClassVar[bool] = True
 
-    after_encoding: bool = Field(
-        False,
-        description="the latents were sampled by EncodeImage with the same seed: take the noise that follows that draw",
-    )
-
-    def input_types(self) -> dict[str, PortType]:
-        """Latents in the model's space, prompts from its kind of text encoder."""
-        info = self.known
-        prompt = PortType(Conditioning, info.text_space if info else None)
-        return {"latent": self.latent_type(), "positive": prompt, "negative": prompt}
+    after_encoding: AfterEncoding = False
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """As many latents of twice the width and height."""
         return self._doubled(inputs.get("latent", PortType(Latent)))
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """Guidance away from nothing, and latents that hold no picture."""
-        yield from check_negative(info, self.setting(info, "guidance_scale"), inputs)
+        """Report guidance away from nothing, and latents that hold no picture."""
+        yield from check_negative(info, self.guidance(info), inputs)
         latent = inputs.get("latent")
         if latent and latent.noise:
             message = f"found latents that are noisy at {latent.noise:g}, expected clean ones"
             yield Problem("value.noisy_latent", message, "latent", "put a Denoise before it")
-
-    def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
-        """The denoise steps that run."""
-        info = self.known
-        return self.setting(info, "steps") if info else None
-
-    def networks(self, info: ModelInfo) -> Iterable[str]:
-        """The denoiser."""
-        return (info.family.denoiser,)
-
-    def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
-        """The denoiser at the doubled size, with all pictures at once, twice under guidance."""
-        info, doubled = self.known, self.output_types(inputs)["latent"]
-        if info is None:
-            return None
-        return denoising_memory(info, doubled, compute, guided=self.setting(info, "guidance_scale") > 1)
 
     def run(
         self, *, latent: Latent, positive: Conditioning, negative: Conditioning | None = None, context: Context
     ) -> Latent:
         """Upscale a batch. Raises ValueError for latents of another space, and for guidance without a negative."""
         info = self.required
-        guidance_scale = self.setting(info, "guidance_scale")
+        guidance_scale = self.guidance(info)
         if latent.space != info.space or latent.noise:
             raise ValueError(f'found {latent!r}, noisy at {latent.noise:g}; expected clean latents of "{info.space}"')
-        backend: Upscales = self.adapter(context)
+        backend: UpscaleAdapter = self.adapter(context)
         data = backend.upscale(
             latent.data,
             prompts_of(info, positive, negative, guidance_scale),
@@ -140,7 +110,7 @@ class Upscale(_Upscaling, version=1):
         return self._doubled(PortType(Latent, width=width, height=height, batch=source.batch))
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-        """A picture that is cut down or too small."""
+        """Report a picture that is cut down or too small."""
         source = inputs.get("image")
         size = cut_size(info, source) if source else None
         if source and size:

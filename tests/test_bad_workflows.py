@@ -26,10 +26,10 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 SOURCES = [Path(__file__).parents[1] / name for name in ("graphflow", "nodes")]
 
 HEAVY = ("torch", "diffusers", "transformers", "PIL", "numpy")
-"""What checking a workflow has no business importing."""
+"""Libraries that checking a workflow must not import."""
 
 ENVIRONMENT = {"HF_HUB_CACHE": "/no-such-cache", "GRAPHFLOW_CACHE": "/no-such-cache", "GRAPHFLOW_OFFLINE": "1"}
-"""What the texts are told under."""
+"""Environment in which the texts are written."""
 
 WITHOUT_A_FILE = {
     "attention.device": "an option of a run, not of a workflow",

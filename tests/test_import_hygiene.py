@@ -1,4 +1,4 @@
-"""What may be imported where: the heavy libraries never on the way to `validate`."""
+"""Imports: no heavy library on the way to `validate`, no test module in another one."""
 
 from __future__ import annotations
 
@@ -60,6 +60,22 @@ def test_the_node_library_refuses_another_name() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 1
     assert "graphflow.nodes" in done.stderr.splitlines()[-1]
+
+
+FILES_OF_TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES_OF_TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests_share_only_what_lies_in_helpers(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        taken = [name for name in names if name.partition(".")[0] == "tests"]
+        assert all(name.startswith("tests.helpers.") for name in taken), taken
 
 
 def test_the_public_names_are_sorted_and_exist() -> None:

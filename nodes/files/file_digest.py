@@ -1,4 +1,4 @@
-"""What a file contains, as a hash, without reading it again while it has not changed."""
+"""Hashes of files, taken again only once a file has changed."""
 
 from __future__ import annotations
 

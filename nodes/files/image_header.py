@@ -1,4 +1,4 @@
-"""What the bytes of an image file tell without decoding it: format, size, orientation, whether its end is there.
+"""Headers of image files, read without decoding: format, size, orientation, and that the end is there.
 
 Reads PNG, JPEG, WebP, GIF and BMP with nothing but the standard library, so that a workflow is checked without Pillow.
 A decoder may still find damage inside of the picture; `graphflow.nodes.LoadImage` reports that when it runs.
@@ -44,7 +44,7 @@ class _MalformedError(Exception):
 
 
 def inspect_image(path: str) -> ImageHeader | Problem:
-    """The header of a file, or what is wrong with it. Remembered until the file changes."""
+    """Return the header of a file, or the problem with it. Remembered until the file changes."""
     try:
         status = Path(path).stat()
     except (OSError, ValueError):
@@ -70,7 +70,7 @@ def _inspect(path: str, size: int, changed: int) -> ImageHeader | Problem:
 
 
 def parse_image(data: Bytes, name: str) -> ImageHeader | Problem:
-    """The header in the bytes of a whole file, or what is wrong with them; ``name`` is for messages."""
+    """Return the header in the bytes of a whole file, or the problem with them; ``name`` is for messages."""
     start = bytes(data[:16])
     match = next((entry for entry in _FORMATS if re.match(entry[0], start, re.DOTALL)), None)
     if match is None:
@@ -134,7 +134,7 @@ _JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
 def _jpeg(data: Bytes) -> ImageHeader:
-    """Segments of marker and length from SOI to EOI (ITU-T T.81, annex B); what follows EOI is nobody's business."""
+    """Segments of marker and length from SOI to EOI (ITU-T T.81, annex B); anything after EOI is ignored."""
     position, orientation, size = 2, 1, None
     while True:
         _need(data, position + 2)
@@ -236,7 +236,7 @@ def _palette(flags: int) -> int:
 
 
 def _bmp(data: Bytes) -> ImageHeader:
-    """A file header, then a bitmap header that tells the size of the pixels."""
+    """A file header, then a bitmap header with the size of the pixels."""
     file_size, offset, header_size = struct.unpack_from("<I4xII", data, 2)
     if header_size == 12:
         width, height, _, bits = struct.unpack_from("<HHHH", data, 18)

@@ -1,4 +1,4 @@
-"""Files written into the output folder: what they may be called, and how they appear whole or not at all."""
+"""Files written into the output folder: their names, and writing that leaves a whole file or none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNOREC
 def save_files(
     contents: Sequence[bytes], stem: str, suffix: str, *, overwrite: bool, metadata: bool, context: Context
 ) -> None:
-    """Write one file, or for several contents ``stem-0``, ``stem-1`` and so on, and tell the context their paths.
+    """Write one file, or for several contents ``stem-0``, ``stem-1`` and so on, and report their paths to the context.
 
     With ``metadata`` PNG files hold the record of what made them. Raises ValueError for a name that leads out of the
     output folder.
@@ -41,7 +41,7 @@ def save_files(
 
 
 def check_name(name: str) -> Iterator[Problem]:
-    """A name that is no plain relative path inside of the output folder."""
+    """Report a name that is no plain relative path inside of the output folder."""
     parts = name.split("/")
     fault, code = "", "path.form"
     if not name:
@@ -93,7 +93,7 @@ def _link(temporary: Path, data: bytes, wanted: Path) -> Path:
             return path
         except FileExistsError:
             with contextlib.suppress(OSError):
-                # the same picture may tell otherwise how it was made; what is no file, such as a pipe, may have no end
+                # the same picture may carry another record; what is no file, such as a pipe, may have no end
                 if path.is_file() and same_but_for_text(path.read_bytes(), data):
                     return path
             number += 1
@@ -116,7 +116,7 @@ def _create(data: bytes, wanted: Path, number: int) -> Path:
 
 
 def _umask() -> int:
-    """The process's mask for new files, read without changing it where the system tells."""
+    """The process's mask for new files, read without changing it where the system has it in a file."""
     with contextlib.suppress(OSError):
         match = re.search(r"^Umask:\s*([0-7]+)", Path("/proc/self/status").read_text(), re.MULTILINE)
         if match:

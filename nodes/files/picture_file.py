@@ -16,7 +16,7 @@ __all__ = ["check_picture", "read_picture", "type_of_picture"]
 
 
 def type_of_picture(path: str, kind: type) -> PortType:
-    """The type of one picture of the size that a file's header tells."""
+    """The type of one picture of the size in a file's header."""
     header = inspect_image(path)
     if isinstance(header, Problem):
         return PortType(kind)
@@ -24,13 +24,13 @@ def type_of_picture(path: str, kind: type) -> PortType:
 
 
 def check_picture(path: str) -> Iterable[Problem]:
-    """A file that is missing, no image, cut short, or too large."""
+    """Report a file that is missing, no image, cut short or too large."""
     found = inspect_image(path)
     return [replace(found, field="path")] if isinstance(found, Problem) else []
 
 
 def read_picture(path: str) -> PIL.Image.Image:
-    """The picture in a file, turned as its EXIF says. Raises ValueError for one that cannot be decoded."""
+    """Read a picture, turned as its EXIF data says. Raises ValueError for one that cannot be decoded."""
     header = inspect_image(path)
     if isinstance(header, Problem):
         raise ValueError(f"{header.message} [{header.code}]")
@@ -55,7 +55,7 @@ def _decoded(path: str) -> PIL.Image.Image:
 
 
 def _turned(picture: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
-    """The picture as it is to be shown, for an EXIF orientation from 1 to 8."""
+    """Turn a picture as it is to be shown, for an EXIF orientation from 1 to 8."""
     import PIL.Image
 
     turn = PIL.Image.Transpose

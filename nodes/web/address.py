@@ -1,4 +1,4 @@
-"""Which machines may be asked: those of the public internet, unless the user allows others.
+"""Addresses that may be asked: those of the public internet, unless the user allows others.
 
 A workflow may come from a stranger, and what is asked for here is asked from inside of the user's network: printers,
 routers and the metadata service of a cloud answer to anyone there.
@@ -30,7 +30,7 @@ _SPECIAL = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "2
 
 
 def is_public(address: str) -> bool:
-    """Whether an IPv4 or IPv6 address, as a resolver gives it, is one of the public internet.
+    """Tell whether an IPv4 or IPv6 address, as a resolver gives it, is one of the public internet.
 
     Private, loopback, link-local, shared, multicast, reserved and unspecified addresses are not, nor is an IPv6 address
     that stands for such an IPv4 address. Raises ValueError for a text that is no address.
@@ -47,7 +47,7 @@ def is_public(address: str) -> bool:
 
 
 def refusal(host: str, address: str) -> Problem | None:
-    """The problem with an address that a host has; None if it may be asked."""
+    """Return the problem with an address of a host; None if it may be asked."""
     if is_public(address) or flag(ALLOW_VARIABLE, strict=True):
         return None
     found = f"{host} has the address {address}, which" if host != address else f"the address {address}"
@@ -56,7 +56,7 @@ def refusal(host: str, address: str) -> Problem | None:
 
 
 def check_literal(host: str) -> Problem | None:
-    """The problem with a host that is an address itself, found without asking anyone."""
+    """Return the problem with a host that is itself an address; the network is not touched."""
     try:
         return refusal(host, host)
     except ValueError:
@@ -64,7 +64,7 @@ def check_literal(host: str) -> Problem | None:
 
 
 def resolve(host: str, port: int, timeout: float) -> list[SocketAddress]:
-    """The addresses of a host, in the order of preference.
+    """Look the addresses of a host up, in the order of preference.
 
     Raises socket.gaierror where there are none, and TimeoutError after ``timeout`` seconds.
     """

@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from graphflow import Problem
-from graphflow.nodes.web import limits
+from graphflow.nodes.web import transfer
 from graphflow.nodes.web.address import SocketAddress, refusal, resolve
 from graphflow.nodes.web.url import Url
 
@@ -33,9 +33,9 @@ __all__ = ["Deadline", "DownloadError", "connected"]
 class DownloadError(Exception):
     """Something could not be downloaded. ``passing``: another time it may well be, so an older copy will do."""
 
-    def __init__(self, code: str, message: str, hint: str = "", *, passing: bool = False) -> None:
-        super().__init__(message)
-        self.problem = Problem(code, message, hint=hint)
+    def __init__(self, problem: Problem, *, passing: bool = False) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
         self.passing = passing
 
 
@@ -46,7 +46,7 @@ class Deadline:
         self._end = time.monotonic() + seconds
 
     def left(self, most: float) -> float:
-        """How long the next wait may be, in seconds. Raises TimeoutError where no time is left."""
+        """The longest next wait, in seconds. Raises TimeoutError where no time is left."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError("the download took too long")
@@ -55,7 +55,7 @@ class Deadline:
 
 @contextmanager
 def connected(url: Url, deadline: Deadline) -> Iterator[http.client.HTTPConnection]:
-    """A connection on which the URL can be asked for, closed at the end.
+    """Open a connection to the host of a URL, closed at the end.
 
     Raises DownloadError for an address that may not be asked, and OSError (TimeoutError, socket.gaierror, ssl.SSLError)
     or http.client.HTTPException for what goes wrong on the way.
@@ -63,7 +63,7 @@ def connected(url: Url, deadline: Deadline) -> Iterator[http.client.HTTPConnecti
     proxy = None if urllib.request.proxy_bypass(url.authority) else urllib.request.getproxies().get("https")
     plain = _through_proxy(proxy, url, deadline) if proxy else _direct(url, deadline)
     with plain:
-        plain.settimeout(deadline.left(limits.CONNECT_SECONDS))
+        plain.settimeout(deadline.left(transfer.CONNECT_SECONDS))
         with ssl.create_default_context().wrap_socket(plain, server_hostname=url.host.rstrip(".")) as secure:
             connection = http.client.HTTPConnection(url.host, url.port)
             connection.sock = _Bounded.of(secure, deadline)
@@ -71,7 +71,7 @@ def connected(url: Url, deadline: Deadline) -> Iterator[http.client.HTTPConnecti
 
 
 def _direct(url: Url, deadline: Deadline) -> socket.socket:
-    addresses = resolve(url.host, url.port, deadline.left(limits.CONNECT_SECONDS))
+    addresses = resolve(url.host, url.port, deadline.left(transfer.CONNECT_SECONDS))
     _refuse_private(url.host, addresses)
     return _connect(addresses, deadline)
 
@@ -80,7 +80,7 @@ def _refuse_private(host: str, addresses: list[SocketAddress]) -> None:
     for _, text, _ in addresses:
         problem = refusal(host, text)
         if problem is not None:
-            raise DownloadError(problem.code, problem.message, problem.hint)
+            raise DownloadError(problem)
 
 
 def _connect(addresses: list[SocketAddress], deadline: Deadline) -> socket.socket:
@@ -88,7 +88,7 @@ def _connect(addresses: list[SocketAddress], deadline: Deadline) -> socket.socke
     for family, _, place in addresses:
         plain = socket.socket(family, socket.SOCK_STREAM)
         try:
-            plain.settimeout(deadline.left(limits.CONNECT_SECONDS))
+            plain.settimeout(deadline.left(transfer.CONNECT_SECONDS))
             plain.connect(place)
             return plain
         except OSError as error:
@@ -104,16 +104,17 @@ def _through_proxy(proxy: str, url: Url, deadline: Deadline) -> socket.socket:
         parts = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         port = parts.port or 8080
     except ValueError as error:
-        raise DownloadError("url.proxy", f"https_proxy cannot be read: {error}", hint) from error
+        raise DownloadError(Problem("url.proxy", f"https_proxy cannot be read: {error}", hint=hint)) from error
     if parts.scheme != "http" or not parts.hostname:
-        raise DownloadError("url.proxy", f"found a proxy of the kind {parts.scheme}://, expected http://", hint)
+        message = f"found a proxy of the kind {parts.scheme}://, expected http://"
+        raise DownloadError(Problem("url.proxy", message, hint=hint))
     with suppress(socket.gaierror, TimeoutError):  # a name that only the proxy knows
-        _refuse_private(url.host, resolve(url.host, url.port, deadline.left(limits.CONNECT_SECONDS)))
+        _refuse_private(url.host, resolve(url.host, url.port, deadline.left(transfer.CONNECT_SECONDS)))
     try:
-        plain = _connect(resolve(parts.hostname, port, deadline.left(limits.CONNECT_SECONDS)), deadline)
+        plain = _connect(resolve(parts.hostname, port, deadline.left(transfer.CONNECT_SECONDS)), deadline)
     except OSError as error:
         message = f"the proxy {parts.hostname} cannot be reached: {error.strerror or error}"
-        raise DownloadError("missing.connection", message, hint, passing=True) from error
+        raise DownloadError(Problem("missing.connection", message, hint=hint), passing=True) from error
     try:
         host = f"[{url.host}]" if ":" in url.host else url.host
         lines = [f"CONNECT {host}:{url.port} HTTP/1.1", f"Host: {host}:{url.port}"]
@@ -126,7 +127,7 @@ def _through_proxy(proxy: str, url: Url, deadline: Deadline) -> socket.socket:
         response.begin()
         if response.status != 200:
             message = f"the proxy {parts.hostname} refused the connection: {response.status} {response.reason}"
-            raise DownloadError("missing.connection", message, "ask who runs the proxy", passing=True)
+            raise DownloadError(Problem("missing.connection", message, hint="ask who runs the proxy"), passing=True)
     except BaseException:
         plain.close()
         raise
@@ -134,7 +135,7 @@ def _through_proxy(proxy: str, url: Url, deadline: Deadline) -> socket.socket:
 
 
 class _Bounded:
-    """What http.client needs of a socket; each wait ends with the deadline. Closing is left to the real socket."""
+    """Socket for http.client, whose waits end with the deadline. Closing is left to the real socket."""
 
     def __init__(self, real: socket.socket, deadline: Deadline) -> None:
         self._real, self._deadline = real, deadline
@@ -144,7 +145,7 @@ class _Bounded:
         return cls(real, deadline)
 
     def sendall(self, data: bytes) -> None:
-        self._real.settimeout(self._deadline.left(limits.READ_SECONDS))
+        self._real.settimeout(self._deadline.left(transfer.READ_SECONDS))
         self._real.sendall(data)
 
     def makefile(self, mode: str) -> io.BufferedReader:
@@ -162,5 +163,5 @@ class _Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._real.settimeout(self._deadline.left(limits.READ_SECONDS))
+        self._real.settimeout(self._deadline.left(transfer.READ_SECONDS))
         return self._real.recv_into(buffer)

@@ -7,11 +7,12 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from graphflow import Problem, __version__
-from graphflow.nodes.web import limits
+from graphflow.nodes.web import transfer
 from graphflow.nodes.web.connection import Deadline, DownloadError, connected
-from graphflow.nodes.web.content import Download, Validators
+from graphflow.nodes.web.transfer import Download, Validators
 from graphflow.nodes.web.url import Url, parse_url
 
 __all__ = ["download"]
@@ -22,13 +23,13 @@ _TRY_AGAIN = "try again later, or give the path of a local copy"
 
 
 def download(url: Url, known: Validators | None = None) -> Download | None:
-    """The content at a URL, at most `limits.DOWNLOAD_BYTES` long; None where it is still what ``known`` says.
+    """Download a URL, at most `transfer.DOWNLOAD_BYTES`; None where its content is still that of ``known``.
 
     Every URL that it is redirected to is held to the same rules. Raises DownloadError.
     """
-    deadline = Deadline(limits.WHOLE_SECONDS)
+    deadline = Deadline(transfer.WHOLE_SECONDS)
     asked = url
-    for _ in range(limits.REDIRECTS + 1):
+    for _ in range(transfer.REDIRECTS + 1):
         with _told(asked), connected(asked, deadline) as connection:
             # the content of compressed answers would have no bound
             headers = {
@@ -50,8 +51,9 @@ def download(url: Url, known: Validators | None = None) -> Download | None:
             if response.status not in _REDIRECTS or not location:
                 raise _refused(asked, response)
             asked = _redirected(asked, location)
-    message = f"{url.shown} is redirected more than {limits.REDIRECTS} times"
-    raise DownloadError("url.redirects", message, "look at it in a browser, and give the URL of the picture itself")
+    message = f"{url.shown} is redirected more than {transfer.REDIRECTS} times"
+    hint = "look at it in a browser, and give the URL of the picture itself"
+    raise DownloadError(Problem("url.redirects", message, hint=hint))
 
 
 def _conditions(url: Url, known: Validators | None) -> dict[str, str]:
@@ -66,7 +68,7 @@ def _redirected(asked: Url, location: str) -> Url:
     found = parse_url(location.encode("latin-1", "replace").decode("utf-8", "replace"), asked)
     if isinstance(found, Problem):
         message = f"{asked.shown} is redirected to what is not read: {found.message}"
-        raise DownloadError(found.code, message, found.hint)
+        raise DownloadError(replace(found, message=message))
     return found
 
 
@@ -75,47 +77,51 @@ def _refused(url: Url, response: http.client.HTTPResponse) -> DownloadError:
     message = f"{url.shown} was answered with {response.status}{reason}, expected a picture"
     hint = "look at it in a browser; what needs a login is not read here"
     passing = response.status in (408, 429) or response.status >= 500
-    return DownloadError("missing.status", message, _TRY_AGAIN if passing else hint, passing=passing)
+    return DownloadError(Problem("missing.status", message, hint=_TRY_AGAIN if passing else hint), passing=passing)
 
 
 def _content(url: Url, response: http.client.HTTPResponse) -> bytes:
-    told = response.length
-    if told is not None and told > limits.DOWNLOAD_BYTES:
-        raise _too_large(url, f"{told} bytes")
+    length = response.length
+    if length is not None and length > transfer.DOWNLOAD_BYTES:
+        raise _too_large(url, f"{length} bytes")
     content = bytearray()
     while piece := response.read1(_PIECE):
         content += piece
-        if len(content) > limits.DOWNLOAD_BYTES:
-            raise _too_large(url, f"more than {limits.DOWNLOAD_BYTES} bytes")
-    if told is not None and len(content) < told:
-        message = f"{url.shown} broke off after {len(content)} of {told} bytes"
-        raise DownloadError("missing.connection", message, _TRY_AGAIN, passing=True)
+        if len(content) > transfer.DOWNLOAD_BYTES:
+            raise _too_large(url, f"more than {transfer.DOWNLOAD_BYTES} bytes")
+    if length is not None and len(content) < length:
+        message = f"{url.shown} broke off after {len(content)} of {length} bytes"
+        raise DownloadError(Problem("missing.connection", message, hint=_TRY_AGAIN), passing=True)
     return bytes(content)
 
 
 def _too_large(url: Url, found: str) -> DownloadError:
-    message = f"{url.shown} has {found}, expected at most {limits.DOWNLOAD_BYTES} ({limits.DOWNLOAD_BYTES >> 20} MiB)"
-    return DownloadError("url.too_large", message, "download it yourself, and give the path of the file")
+    message = (
+        f"{url.shown} has {found}, expected at most {transfer.DOWNLOAD_BYTES} ({transfer.DOWNLOAD_BYTES >> 20} MiB)"
+    )
+    hint = "download it yourself, and give the path of the file"
+    return DownloadError(Problem("url.too_large", message, hint=hint))
 
 
 @contextmanager
 def _told(url: Url) -> Iterator[None]:
-    """Turn what goes wrong on the way into a DownloadError."""
+    """Turn errors of the connection into a DownloadError."""
     try:
         yield
     except ssl.SSLCertVerificationError as error:
         message = f"the certificate of {url.authority} is not trusted: {error.verify_message or error}"
         hint = "the environment variable SSL_CERT_FILE may name a file with the authorities that are trusted"
-        raise DownloadError("url.certificate", message, hint) from error
+        raise DownloadError(Problem("url.certificate", message, hint=hint)) from error
     except TimeoutError as error:
-        connect, read, whole = limits.CONNECT_SECONDS, limits.READ_SECONDS, limits.WHOLE_SECONDS
+        connect, read, whole = transfer.CONNECT_SECONDS, transfer.READ_SECONDS, transfer.WHOLE_SECONDS
         allowed = f"{connect:g} s to connect, {read:g} s for the next bytes, {whole:g} s in all"
         message = f"{url.shown} did not answer in time: {allowed}"
-        raise DownloadError("missing.answer", message, _TRY_AGAIN, passing=True) from error
+        raise DownloadError(Problem("missing.answer", message, hint=_TRY_AGAIN), passing=True) from error
     except socket.gaierror as error:
         message = f"the name {url.host} was not found: {error.strerror or error}"
-        raise DownloadError("missing.host", message, "check its spelling and the connection", passing=True) from error
+        hint = "check its spelling and the connection"
+        raise DownloadError(Problem("missing.host", message, hint=hint), passing=True) from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
         message = f"{url.shown} could not be read: {reason or type(error).__name__}"
-        raise DownloadError("missing.connection", message, _TRY_AGAIN, passing=True) from error
+        raise DownloadError(Problem("missing.connection", message, hint=_TRY_AGAIN), passing=True) from error

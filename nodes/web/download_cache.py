@@ -3,7 +3,7 @@
 ::
 
     downloads/content/<SHA-256 of the content>
-    downloads/urls/<SHA-256 of the URL>.json       the content it gave last, and what tells whether that has changed
+    downloads/urls/<SHA-256 of the URL>.json       the content it gave last, and its validators
 
 Each URL has a file of its own: two processes never write one index against each other, and one that is broken costs
 one download. When a content was last used is the time of its file; what was used least recently goes first.
@@ -23,15 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from graphflow import cache_folder, write_atomically
-from graphflow.nodes.web import limits
-from graphflow.nodes.web.content import Download, Validators
+from graphflow.nodes.web import transfer
+from graphflow.nodes.web.transfer import Download, Validators
 from graphflow.nodes.web.url import Url
 
 __all__ = ["DownloadCache", "Kept", "downloads_folder"]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _HEADER = re.compile(r"[\x20-\x7e]{1,1000}")
-"""What may stand in a header; anything else there is no validator."""
+"""Characters of a header that is kept; with any other it is no validator."""
 
 
 def downloads_folder() -> Path:
@@ -48,17 +48,17 @@ class Kept:
     """SHA-256 (hex)."""
     validators: Validators
     checked: str
-    """When the URL was last asked: date and time (UTC, ISO 8601)."""
+    """Date and time (UTC, ISO 8601) when the URL was last asked."""
 
 
 class DownloadCache:
-    """What was downloaded. Reading it never raises: what cannot be read is not there."""
+    """Contents on the disk by URL. Reading never raises: an entry that cannot be read counts as absent."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def find(self, url: Url) -> Kept | None:
-        """The content that a URL gave last, if it is there and unharmed."""
+        """Find the content that a URL gave last, if it is there and unharmed."""
         try:
             entry = json.loads(self._entry(url).read_bytes())
             digest = entry["sha256"]
@@ -74,7 +74,7 @@ class DownloadCache:
             return None
 
     def keep(self, url: Url, got: Download) -> Kept:
-        """Write a content and what is known of its URL; what is too much is removed. Raises OSError."""
+        """Write a content and the entry of its URL, then remove what is too much. Raises OSError."""
         digest = hashlib.sha256(got.content).hexdigest()
         path = self._content(digest)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -117,10 +117,10 @@ class DownloadCache:
         """Remove what was used least recently until the rest is small enough; ``new`` stays in any case."""
         files = sorted(_files(self.folder / "content"), key=lambda file: file[1])
         total = sum(size for _, _, size in files)
-        if total <= limits.CACHE_BYTES:
+        if total <= transfer.CACHE_BYTES:
             return
         for path, _, size in files:
-            if total <= limits.CACHE_BYTES:
+            if total <= transfer.CACHE_BYTES:
                 break
             if path != new:
                 with contextlib.suppress(OSError):

@@ -24,7 +24,7 @@ class Picture:
 
 
 def check_url(text: str) -> Problem | None:
-    """What is wrong with a URL, as far as it can be seen without asking anyone."""
+    """Return the problem with a URL, as far as it shows without the network."""
     url = parse_url(text)
     if isinstance(url, Problem):
         return url
@@ -34,14 +34,14 @@ def check_url(text: str) -> Problem | None:
 
 
 def cached_picture(text: str) -> Picture | None:
-    """The picture that a URL gave last, if it is on the disk. The network is not touched."""
+    """Find the picture that a URL gave last, if it is on the disk. The network is not touched."""
     url = parse_url(text)
     kept = None if isinstance(url, Problem) else DownloadCache(downloads_folder()).find(url)
     return None if kept is None else Picture(kept.path, kept.digest)
 
 
 def fetch_picture(text: str, *, offline: bool) -> Picture | Problem:
-    """The picture at a URL, or why there is none.
+    """Fetch the picture at a URL, or return the problem with it.
 
     One that is on the disk is used where the server says that it is still the same, or, with a warning, where it does
     not answer. With ``offline`` nobody is asked. Only what begins and ends as a picture does is kept.

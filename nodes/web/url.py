@@ -43,12 +43,12 @@ class Url:
 
 
 def is_url(path: str) -> bool:
-    """Whether a path that a node was given is a URL."""
+    """Tell whether a path that a node was given is a URL."""
     return path[:6].lower() == "https:"
 
 
 def parse_url(text: str, base: Url | None = None) -> Url | Problem:
-    """An https URL, or what is wrong with it. ``base`` is where a relative one was found.
+    """Read an https URL, or return the problem with it. ``base`` is where a relative one was found.
 
     Characters outside of ASCII are quoted as UTF-8, in the host by IDNA. A fragment is dropped: it is never sent.
     """

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from graphflow.nodes.diffusion.loading.components import pool
-from tests.nodes.conftest import tiny_sd  # noqa: F401 - a fixture
+from tests.helpers import tiny
 
 DEVICE = os.environ.get("GRAPHFLOW_TEST_DEVICE")
 
@@ -27,6 +27,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def one_thread() -> None:
     """The accelerator computes here, and what is compared with it may have all processors."""
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as Stable Diffusion 1.x ships it, with tiny random weights."""
+    return tiny.stable_diffusion(tmp_path_factory.mktemp("tiny-sd"))
 
 
 @pytest.fixture

@@ -13,16 +13,16 @@ import graphflow as gf
 from graphflow.nodes import ControlNetDepth, EstimateDepth, Image2Image, SuperRes, Text2Image, Upscale
 from tests.helpers import tiny
 from tests.helpers.depth_models import KINDS, save_depth_model
-from tests.nodes.conftest import diffusers
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import picture, quietly
+from tests.helpers.drawing import PROMPT
+from tests.helpers.libraries import diffusers, quietly
+from tests.helpers.numerics import difference
+from tests.helpers.pictures import picture
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
-PROMPT = "a red ball and a blue cube on green grass"
 SAME = 1e-3
-"""What another order of summing may change of a pixel of [0, 1] in float32, over all steps of a chain."""
+"""The most that another order of summing changes a pixel of [0, 1] in float32, over all steps of a chain."""
 REDUCED = 0.1
-"""What 10 bits of mantissa may change of the worst pixel, and a fifth of that on average."""
+"""The most that 10 bits of mantissa change the worst pixel, and a fifth of that on average."""
 
 
 @pytest.fixture(scope="module")

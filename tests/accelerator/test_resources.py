@@ -17,9 +17,9 @@ from graphflow.cli import main
 from graphflow.machine.memory import device_memory, free_memory
 from graphflow.nodes import Image2Image, SaveImage, Text2Image
 from graphflow.nodes.diffusion.loading.components import pool
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference
+from tests.helpers.drawing import PROMPT
+from tests.helpers.numerics import difference
 
-PROMPT = "a red ball and a blue cube on green grass"
 MB = 10**6
 
 

@@ -8,19 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from graphflow import default_registry
 from graphflow.cli import main
 from tests.helpers import cli_pack as pack
-
-
-class Done(NamedTuple):
-    status: int
-    out: str
-    err: str
+from tests.helpers.command_line import Done
 
 
 @pytest.fixture

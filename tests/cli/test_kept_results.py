@@ -1,4 +1,4 @@
-"""What the command line keeps, and what it says of it: run, plan, cache, and sweeps."""
+"""Kept results on the command line: run, plan, cache, and sweeps."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from tests.cli.conftest import Done
-
-Command = Callable[..., Done]
+from tests.helpers.command_line import Command, Done
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from graphflow.nodes.diffusion.checkpoints.pocket_models import POCKET_FOLDER
-from tests.cli.conftest import Done
+from tests.helpers.command_line import Command, Done
 from tests.helpers.fake_hub import COMMIT, Hub, serving
+from tests.helpers.original_layout import save_header_only
+from tests.helpers.published import original
 
 PIPELINE: dict[str, bytes] = {
     str(path.relative_to(POCKET_FOLDER / "base")): path.read_bytes()
@@ -33,7 +35,7 @@ CLUTTER = {
     "safety_checker/config.json": b"{}",
     "README.md": b"read me",
 }
-"""What repositories hold besides, and nobody needs."""
+"""Other files of repositories, which are not fetched."""
 
 
 def halves(*components: str) -> dict[str, bytes]:
@@ -48,9 +50,6 @@ def halves(*components: str) -> dict[str, bytes]:
 def hub() -> Iterator[Hub]:
     with serving(Hub({"someone/painter": {**PIPELINE, **CLUTTER}})) as running:
         yield running
-
-
-Command = Callable[..., Done]
 
 
 @pytest.fixture
@@ -263,9 +262,6 @@ def test_the_prior_of_a_decoder_is_fetched_too(named: bool, models: Command, hub
 
 
 def test_one_file_brings_the_vocabulary_it_lacks(models: Command, hub: Hub, tmp_path: Path) -> None:
-    from tests.helpers.original_layout import save_header_only
-    from tests.nodes.diffusion.checkpoints.test_checkpoint_headers import original
-
     save_header_only(original("stable-diffusion-1"), tmp_path / "local.safetensors")
     words = json.dumps({f"w{number}": number for number in range(49408)}).encode()
     hub.repositories["openai/clip-vit-large-patch14"] = {

@@ -19,10 +19,9 @@ from graphflow.cli.main import COMMANDS
 from graphflow.cli.progress import duration
 from graphflow.cli.table import display_width, table
 from graphflow.schema import workflow_schema
-from tests.cli.conftest import Done
 from tests.helpers import cli_pack as pack
+from tests.helpers.command_line import Command
 
-Command = Callable[..., Done]
 Process = Callable[..., "subprocess.Popen[str]"]
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 HEAVY = ("torch", "diffusers", "transformers", "PIL", "numpy", "rich")

@@ -1,4 +1,4 @@
-"""What a run leaves of itself: the manifest while it goes, the workflow in pictures, and both replayed."""
+"""Records of a run: the manifest while it goes, the workflow in pictures, and both replayed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ from graphflow.record.manifest import ManifestWriter
 from graphflow.record.png_text import same_but_for_text, with_text
 from graphflow.record.record import record_in_png
 from graphflow.replay import differences, read_replay
-from tests.cli.conftest import Done
+from tests.helpers.command_line import Command
 
 EMPTY = {"record": 1, "workflow": {"graphflow": 1, "nodes": {}}, "called": {}, "inputs": {}}
 
-Command = Callable[..., Done]
 Process = Callable[..., "subprocess.Popen[str]"]
 Write = Callable[..., Path]
 

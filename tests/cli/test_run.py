@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Done
+from tests.helpers.command_line import Command
 
-Command = Callable[..., Done]
 Process = Callable[..., "subprocess.Popen[str]"]
 
 TEXT = {"type": "pack.Print", "text": "abc"}

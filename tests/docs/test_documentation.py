@@ -1,4 +1,4 @@
-"""What the pages say is done: code runs, files validate, commands succeed, links lead somewhere.
+"""The pages are executed: code runs, files validate, commands succeed, links lead somewhere.
 
 Blocks of one page run in order and share their names. ``<!-- not run: reason -->`` before a block excepts it.
 """
@@ -24,7 +24,7 @@ import graphflow as gf
 from graphflow.cli import main
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FEW = 6
 """Denoise steps of the workflows that are run: the least of which the smallest strength of the pages leaves one."""
 LINKED = [*PAGES, *ROOT.glob("[A-Z]*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("*/*/README.md")]

@@ -271,7 +271,7 @@ def test_what_a_node_needs_may_not_be_left_out(write: Write, node: dict[str, Any
 
 
 class MaybeImage(gf.Node, version=1):
-    """Whether there is an image."""
+    """Tell whether there is an image."""
 
     def run(self, *, image: gf.Image | None = None) -> bool:
         return image is not None

@@ -101,7 +101,7 @@ class Explode(Node, version=1):
 
 
 class Wait(Node, version=1):
-    """Count to ``steps``, telling each one."""
+    """Count to ``steps``, reporting each one."""
 
     steps: int = 5
 
@@ -131,7 +131,7 @@ class Write(Node, version=1, effect=True):
 
 
 class Block:
-    """A value that holds memory and tells how much."""
+    """A value that holds memory and reports how much."""
 
     alive = 0
     peak = 0

@@ -22,7 +22,7 @@ class Hub:
     cards: dict[str, dict[str, object]] = field(default_factory=dict)
     gated: tuple[str, ...] = ()
     asked: list[str] = field(default_factory=list)
-    """What was downloaded, in order, as ``repository/file``."""
+    """Downloads in order, as ``repository/file``."""
     tokens: list[str] = field(default_factory=list)
     endpoint: str = ""
 
@@ -42,7 +42,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
         def _answer(self, *, body: bool) -> None:
             words = unquote(urlsplit(self.path).path).strip("/").split("/")
             if words[:2] == ["api", "models"]:
-                self._told("/".join(words[2:4]), words[5] if "revision" in words else "main")
+                self._describe("/".join(words[2:4]), words[5] if "revision" in words else "main")
             elif "resolve" in words:
                 self._file("/".join(words[:2]), words[3], "/".join(words[4:]), body=body)
             else:
@@ -68,7 +68,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
                 return True
             return False
 
-        def _told(self, repository: str, revision: str) -> None:
+        def _describe(self, repository: str, revision: str) -> None:
             if not self._known(repository, revision):
                 return
             files = hub.repositories[repository]

@@ -1,6 +1,6 @@
 """Checkpoints of the real sizes without their numbers: configurations, and safetensors files of a header and a hole.
 
-What a network needs is told by its configuration and by the shapes of its weights, so nothing else is there to read.
+The memory that a network needs follows from its configuration and the shapes of its weights: nothing else is read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from graphflow.nodes.diffusion.loading.components import quiet
 from graphflow.nodes.diffusion.models.model_info import require_model
-from tests.nodes.conftest import diffusers, transformers
+from tests.helpers.libraries import diffusers, transformers
 
 _NAMES = {torch.float32: "F32", torch.int64: "I64"}
 

@@ -9,6 +9,14 @@ import torch
 
 from graphflow import Compute, Image, Node, Workflow, execute, plan
 
+LOWEST, HIGHEST = 0.7, 2.0
+"""Limits of an estimate, as shares of the measured peak."""
+
+
+def check_estimate(estimate: int, real: int) -> None:
+    """Check that an estimate of memory, in bytes, is near the measured peak."""
+    assert LOWEST <= estimate / real <= HIGHEST, f"estimate {estimate / 1e6:.2f} MB, measured {real / 1e6:.2f} MB"
+
 
 def peak_of(work: Callable[[], Any]) -> int:
     """Bytes that ``work`` has allocated at its peak beyond what there was before."""

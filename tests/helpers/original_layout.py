@@ -157,7 +157,7 @@ _ENDS_FLUX_SINGLE = {
 
 
 def _swapped(value: torch.Tensor) -> torch.Tensor:
-    """Where diffusers has scale and shift, the originals have shift and scale."""
+    """Swap the halves: diffusers has scale and shift, the originals have shift and scale."""
     return torch.cat(value.chunk(2)[::-1])
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers.pre_tokenizers import ByteLevel
 
 from graphflow.nodes.diffusion.loading.components import quiet
 from graphflow.nodes.diffusion.models.model_info import require_model
-from tests.nodes.conftest import diffusers, transformers
+from tests.helpers.libraries import diffusers, transformers
 
 WIDTH = 32
 """Width of the first CLIP text encoder."""
@@ -58,6 +59,27 @@ def unet(width: int, **config: Any) -> Any:
             "attention_head_dim": 4, **config,
         }
     )  # fmt: skip
+
+
+def stable_diffusion(folder: Path) -> Path:
+    """Stable Diffusion 1.x: cells of 8 pixels, PNDM, epsilon."""
+    library = diffusers()
+
+    def build() -> Any:
+        return library.StableDiffusionPipeline(
+            vae=autoencoder(),
+            unet=unet(WIDTH),
+            text_encoder=text_encoder(),
+            tokenizer=tokenizer(),
+            scheduler=library.PNDMScheduler(
+                beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
+            ),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+
+    return save(folder, build)
 
 
 SDXL_UNET: dict[str, Any] = {
@@ -261,6 +283,58 @@ def flux(folder: Path, *, schnell: bool = False, seed: int = 0) -> Path:
     return save(folder, build, seed)
 
 
+QWEN = 24
+"""Width of the Qwen3 text encoder."""
+
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def qwen_tokenizer() -> Any:
+    """A true tokenizer of Qwen with a letter a token, and its chat template as far as one question goes."""
+    special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    letters = sorted(ByteLevel.alphabet())
+    vocabulary = {letter: number for number, letter in enumerate([*letters, *special])}
+    return transformers().Qwen2Tokenizer(
+        vocab=vocabulary, merges=[], extra_special_tokens=list(special), eos_token="<|im_end|>", chat_template=CHAT,
+        model_max_length=131072,
+    )  # fmt: skip
+
+
+def qwen_encoder(width: int = QWEN) -> Any:
+    library = transformers()
+    config = library.Qwen3Config(
+        vocab_size=len(qwen_tokenizer()), hidden_size=width, intermediate_size=40, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=1024,
+    )  # fmt: skip
+    return library.Qwen3Model(config).eval()
+
+
+def z_image(folder: Path, *, turbo: bool = True, seed: int = 0) -> Path:
+    """Z-Image-Turbo, or the model that is not distilled, whose schedule is shifted twice as far."""
+    library = diffusers()
+
+    def build() -> Any:
+        transformer = library.ZImageTransformer2DModel(
+            dim=32, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=QWEN, axes_dims=[4, 6, 6],
+            axes_lens=[1024, 64, 64],
+        )  # fmt: skip
+        return library.ZImagePipeline(
+            vae=autoencoder(
+                latent_channels=16, scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False,
+                use_post_quant_conv=False,
+            ),
+            text_encoder=qwen_encoder(),
+            tokenizer=qwen_tokenizer(),
+            transformer=randomised(transformer),
+            scheduler=library.FlowMatchEulerDiscreteScheduler(shift=3.0 if turbo else 6.0),
+        )  # fmt: skip
+
+    return save(folder, build, seed)
+
+
 def controlnet(folder: Path, model: Path) -> Path:
     """A depth ControlNet for the UNet of ``model``, whose answers are not zero as they are before any training."""
     library = diffusers()
@@ -306,7 +380,7 @@ def latent_upscaler(folder: Path, model: Path) -> Path:
 
 
 def upscaler(folder: Path) -> Path:
-    """An x4 upscaler: a UNet that sees noise and the small picture, told its noise level; latent cells of 4 pixels."""
+    """An x4 upscaler: a UNet that is given noise, the small picture and its noise level; latent cells of 4 pixels."""
     library = diffusers()
 
     def build() -> Any:
@@ -336,5 +410,7 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "sd3": sd3,
     "flux": flux,
     "flux-schnell": lambda folder: flux(folder, schnell=True),
+    "z-image": lambda folder: z_image(folder, turbo=False),
+    "z-image-turbo": z_image,
 }
-"""What makes a model of each family that draws, besides the first Stable Diffusion."""
+"""Makers of a model of each family that draws, besides the first Stable Diffusion."""

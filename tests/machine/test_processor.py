@@ -1,17 +1,26 @@
-"""What a process may use of its machine, told by files as Linux writes them, and what `auto` makes of it."""
+"""The share of a machine that a process may use, from files as Linux writes them, and the choice of `auto`."""
 
 from __future__ import annotations
 
 import os
+import platform
+import sys
 from pathlib import Path
 
 import pytest
 
 import graphflow as gf
+from graphflow.machine import processor
 from graphflow.machine.compute import LARGE
 from graphflow.machine.memory import machine_memory
-from graphflow.machine.processor import computes_in_bfloat16, usable_processors
+from graphflow.machine.processor import (
+    computes_in_bfloat16,
+    convolves_with_onednn,
+    instruction_sets,
+    usable_processors,
+)
 from graphflow.machine.switches import Switches
+from tests.helpers.instruction_sets import further_sets
 
 
 def machine(folder: Path, groups: str, **files: str) -> Path:
@@ -91,6 +100,92 @@ def test_instructions_for_bfloat16_are_found(text: str, able: bool, tmp_path: Pa
     (tmp_path / "proc/cpuinfo").write_text(text)
     assert computes_in_bfloat16(tmp_path) is able
     assert computes_in_bfloat16(tmp_path / "another system") is False
+
+
+AVX2 = "flags : sse4_1 avx f16c avx2"
+AVX512 = f"{AVX2} avx512f avx512dq avx512bw avx512vl avx512_vnni"
+FLOAT16 = f"{AVX512} avx_vnni avx512_bf16 avx512_fp16 amx_bf16 amx_tile amx_int8"
+
+
+@pytest.mark.parametrize(
+    ("flags", "limit", "sets", "bfloat16", "float16"),
+    [
+        ("flags : sse4_1", "", ["SSE41"], False, False),
+        (AVX2, "", ["AVX", "AVX2"], False, False),
+        (AVX2, "AVX512_CORE_BF16", ["AVX", "AVX2"], False, False),
+        (f"{AVX2} avx_vnni", "", ["AVX", "AVX2", "AVX2_VNNI_2"], True, True),
+        (f"{AVX2} avx_vnni", "AVX2_VNNI", ["AVX", "AVX2"], False, False),
+        (f"{AVX2} avx_vnni", "avx2_vnni_2", ["AVX", "AVX2", "AVX2_VNNI_2"], True, True),
+        (f"{AVX2} avx512f", "", ["AVX", "AVX2"], False, False),
+        (AVX512, "", ["AVX2", "AVX512_CORE"], True, False),
+        (AVX512, "AVX2", ["AVX", "AVX2"], False, False),
+        (AVX512, "AVX", ["SSE41", "AVX"], False, False),
+        (f"{AVX512} avx512_bf16", "", ["AVX512_CORE", "AVX512_CORE_BF16"], True, False),
+        (f"{AVX512} avx512_bf16", "avx512_core_vnni", ["AVX2", "AVX512_CORE"], True, False),
+        (FLOAT16, "", ["AVX512_CORE", "AVX512_CORE_BF16", "AVX512_CORE_FP16"], True, True),
+        (FLOAT16, "ALL", ["AVX512_CORE", "AVX512_CORE_BF16", "AVX512_CORE_FP16"], True, True),
+        (FLOAT16, "AVX512_CORE_AMX", ["AVX512_CORE", "AVX512_CORE_BF16", "AVX512_CORE_FP16"], True, True),
+        (FLOAT16, "AVX512_CORE_BF16", ["AVX2", "AVX512_CORE", "AVX512_CORE_BF16"], True, False),
+        (FLOAT16, "AVX2", ["AVX", "AVX2"], False, False),
+        ("Features : fp asimd i8mm bf16", "", [], True, False),
+        ("Features : fp asimd i8mm bf16", "AVX2", [], True, False),
+        ("Features : fp asimd fphp asimdhp", "", [], False, False),
+        ("", "", [], False, False),
+    ],
+)
+@pytest.mark.parametrize("variable", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
+def test_instruction_sets_of_onednn(
+    flags: str,
+    limit: str,
+    sets: list[str],
+    bfloat16: bool,
+    float16: bool,
+    variable: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(f"processor : 0\n{flags}\n")
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    monkeypatch.setenv(variable, limit)
+    monkeypatch.setattr(processor, "_converts_bfloat16", lambda: "avx512f" not in flags)
+    assert instruction_sets(tmp_path)[-len(sets) :] == sets
+    assert convolves_with_onednn("bfloat16", tmp_path) is bfloat16
+    assert convolves_with_onednn("float16", tmp_path) is float16
+
+
+@pytest.mark.parametrize(
+    ("available", "further"),
+    [
+        ([], []),
+        (["SSE41", "AVX"], []),
+        (["SSE41", "AVX", "AVX2"], []),
+        (["SSE41", "AVX", "AVX2", "AVX2_VNNI_2"], ["AVX2"]),
+        (["SSE41", "AVX", "AVX2", "AVX512_CORE"], ["AVX2"]),
+        (["AVX", "AVX2", "AVX512_CORE", "AVX512_CORE_BF16"], ["AVX2", "AVX512_CORE"]),
+        (
+            ["AVX", "AVX2", "AVX512_CORE", "AVX512_CORE_BF16", "AVX512_CORE_FP16"],
+            ["AVX2", "AVX512_CORE", "AVX512_CORE_BF16"],
+        ),
+    ],
+)
+def test_numeric_tests_run_again_with_every_other_set(available: list[str], further: list[str]) -> None:
+    assert further_sets(available) == further
+
+
+@pytest.mark.numeric
+@pytest.mark.skipif(sys.platform != "linux", reason="the processor is known on Linux only")
+def test_torch_convolves_with_onednn_where_we_say_so() -> None:
+    import torch
+
+    assert convolves_with_onednn("bfloat16") is torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert convolves_with_onednn("float16") is torch.ops.mkldnn._is_mkldnn_fp16_supported()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="an instruction of x86")
+def test_glibc_is_asked_without_harm() -> None:
+    assert processor._converts_bfloat16() in (True, False)
 
 
 @pytest.mark.parametrize(

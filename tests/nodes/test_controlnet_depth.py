@@ -1,4 +1,4 @@
-"""What ControlNetDepth, Upscale and SuperRes tell before they run, and how they expand."""
+"""ControlNetDepth, Upscale and SuperRes before they run: types, problems, expansion."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from graphflow.nodes.diffusion.loading.components import load_component, pool
 from graphflow.nodes.diffusion.loading.tiling import in_tiles, starts
 from graphflow.nodes.diffusion.models.model_info import require_model
 from graphflow.nodes.diffusion.models.network_info import check_controlnet, require_network
-from tests.nodes.conftest import Recorder
+from tests.helpers.recorder import Recorder
 
 
 def problems(node: Node, inputs: Mapping[str, PortType]) -> dict[str, Problem]:
@@ -52,7 +52,7 @@ def test_from_text_the_size_is_the_depth_maps() -> None:
     assert (made.width, made.height) == (32, 48)
 
 
-def test_a_depth_map_of_another_size_is_fitted_and_told() -> None:
+def test_a_depth_map_of_another_size_is_fitted_and_reported() -> None:
     assert "FitDepthMap" not in steps_of(ControlNetDepth(steps=1), depth_map=depth(), prompt="")
     assert "FitDepthMap" in steps_of(ControlNetDepth(steps=1), depth_map=depth(70, 64), prompt="")
     inputs = {
@@ -96,7 +96,7 @@ def test_a_depth_map_that_does_not_fit_is_refused_before_the_first_step(context:
     assert context.progress == []
 
 
-def test_a_controlnet_for_another_model_is_told(tiny_sd: Path) -> None:
+def test_a_controlnet_for_another_model_is_reported(tiny_sd: Path) -> None:
     problem = check_controlnet(require_network("pocket-controlnet-depth", "controlnet"), require_model(str(tiny_sd)))
     assert problem is not None
     assert (problem.code, problem.field) == ("model.controlnet", "controlnet")

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from graphflow import DepthMap, PortType
 from graphflow.nodes import LoadDepthMap, LoadImage, SaveDepthMap
 from graphflow.registry import Registry
-from tests.nodes.conftest import Recorder
-from tests.nodes.files.test_image_header import exif
-from tests.nodes.test_save_image import names, opened
+from tests.helpers.image_files import exif, names, opened
+from tests.helpers.recorder import Recorder
 
 
 def ramp(height: int = 3, width: int = 5) -> torch.Tensor:
@@ -79,7 +78,7 @@ def test_bad_names_are_refused(name: str, code: str, context: Recorder) -> None:
     assert names(context.output_folder) == []
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     (problem,) = LoadDepthMap(path=str(tmp_path / "nothing.png")).check({})
     assert (problem.code, problem.field) == ("missing.file", "path")
 
@@ -197,7 +196,7 @@ def test_the_file_that_is_claimed_is_the_one_that_is_written(name: str, file: st
     assert opened(context.output_folder / file).mode == "I;16"
 
 
-def test_a_file_that_is_cut_short_is_told(tmp_path: Path, context: Recorder) -> None:
+def test_a_file_that_is_cut_short_is_reported(tmp_path: Path, context: Recorder) -> None:
     SaveDepthMap().run(depth_map=DepthMap(ramp(20, 30)), context=context)
     (tmp_path / "short.png").write_bytes(context.files[0].read_bytes()[:-20])
     node = LoadDepthMap(path=str(tmp_path / "short.png"))

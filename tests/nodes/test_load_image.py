@@ -11,9 +11,8 @@ import torch
 
 from graphflow import PortType
 from graphflow.nodes import LoadImage
-from tests.nodes.conftest import Recorder
-from tests.nodes.files.test_image_header import encoded, exif, picture
-from tests.nodes.test_save_image import opened
+from tests.helpers.image_files import as_tensor, encoded, exif, opened, picture
+from tests.helpers.recorder import Recorder
 
 
 def load(path: Path, context: Recorder, background: str = "#ffffff") -> torch.Tensor:
@@ -25,10 +24,6 @@ def load(path: Path, context: Recorder, background: str = "#ffffff") -> torch.Te
     assert image.pixels.dtype == torch.float32
     assert image.pixels.shape[1] == 3
     return image.pixels[0]
-
-
-def as_tensor(image: PIL.Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1).float() / 255
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "BMP", "JPEG"])

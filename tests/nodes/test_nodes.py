@@ -1,4 +1,4 @@
-"""What the nodes tell before they run, and the faults they refuse."""
+"""The nodes before they run: types, and the faults that they refuse."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from graphflow.nodes.diffusion.families.family import cut_steps as denoise_steps
 from graphflow.nodes.diffusion.models.model_info import require_model
 from graphflow.nodes.diffusion.sampling.samplers import SAMPLERS
 from graphflow.nodes.diffusion.shared.checks import check_strength
-from tests.nodes.conftest import Recorder
+from tests.helpers.image_files import as_tensor, encoded, picture
+from tests.helpers.recorder import Recorder
 
 CONDITIONING = PortType(Conditioning, require_model("pocket").text_space)
 
@@ -129,7 +130,7 @@ def test_strength_that_runs_nothing() -> None:
     assert problems(guided(steps=5, strength=0.2), INPUTS) == {}
 
 
-def test_a_step_that_is_lost_is_told() -> None:
+def test_a_step_that_is_lost_is_reported() -> None:
     (warning,) = check_strength(require_model("pocket"), 100, 0.29)
     assert (warning.code, warning.severity) == ("value.strength_share", "warning")
     assert warning.message == "strength 0.29 of 100 steps runs 28 denoise steps, one less than asked for"
@@ -255,9 +256,6 @@ def test_resizing(node: ResizeImage, before: tuple[int, int], after: tuple[int, 
 def test_resizing_is_pillows_but_for_its_rounding(context: Recorder) -> None:
     import PIL.Image
 
-    from tests.nodes.files.test_image_header import picture
-    from tests.nodes.test_load_image import as_tensor
-
     original = picture(40, 30)
     # Between its two passes Pillow clips what the last two overshoot; floating point keeps it.
     for method, allowed in {"nearest": 0.0, "box": 1.5, "bilinear": 1.5, "bicubic": 25.0, "lanczos": 25.0}.items():
@@ -288,8 +286,6 @@ def test_without_guidance_the_negative_prompt_is_not_encoded() -> None:
 
 
 def test_an_image_of_any_size_is_resized_in_the_plan(tmp_path: Path) -> None:
-    from tests.nodes.files.test_image_header import encoded
-
     (tmp_path / "start.png").write_bytes(encoded(43, 30, "PNG"))
     workflow = gf.Workflow()
     image = workflow.input("image", "image")

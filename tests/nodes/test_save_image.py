@@ -4,27 +4,18 @@ import os
 import threading
 from pathlib import Path
 
-import PIL.Image
 import pytest
 import torch
 
 from graphflow import Image
 from graphflow.nodes import SaveImage
 from graphflow.nodes.files.image_header import ImageHeader, inspect_image
-from tests.nodes.conftest import Recorder
+from tests.helpers.image_files import names, opened
+from tests.helpers.recorder import Recorder
 
 
 def image(value: float = 0.5, batch: int = 1) -> Image:
     return Image(torch.full((batch, 3, 8, 8), value))
-
-
-def opened(path: Path) -> PIL.Image.Image:
-    with PIL.Image.open(path) as file:
-        return file.copy()
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def test_formats(context: Recorder) -> None:

@@ -1,4 +1,4 @@
-"""What a step needs, what there is, and how a step that does not fit is refused. Settings of a run that cannot be."""
+"""Memory that a step needs and that there is; what does not fit is refused, as are settings that cannot be."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def contracted(steps: list[Any], order: list[int], together: Batches) -> list[in
 
 
 def switches(models: list[tuple[str, ...]]) -> int:
-    """How often models are needed that the last step with models did not need."""
+    """Count the models of each step that the last step with models did not need."""
     count = 0
     current: tuple[str, ...] = ()
     for needed in models:

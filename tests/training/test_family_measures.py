@@ -1,4 +1,4 @@
-"""What the judges of the family measure with: on known inputs, and on true renders, which must be read as right."""
+"""Measures of the family's judges: on known inputs, and on true renders, which must be read as right."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the family is trained and judged on: scenes at any place, loose captions, and what is kept out of training."""
+"""Scenes that the family is trained and judged on: any place, loose captions, and those kept out of training."""
 
 from itertools import pairwise
 from pathlib import Path

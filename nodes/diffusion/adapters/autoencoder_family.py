@@ -9,16 +9,18 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from graphflow import Compute
-from graphflow.nodes.diffusion.adapters.denoising import generators, step_callback
+from graphflow.nodes.diffusion.adapters.denoising import step_callback
+from graphflow.nodes.diffusion.adapters.noise import generators_from
 from graphflow.nodes.diffusion.loading.components import load_component, quiet
 from graphflow.nodes.diffusion.loading.tiling import in_tiles
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
-from graphflow.nodes.diffusion.shared.adapters import Encoded, Progress, Prompts, Sampling, seeds_from
+from graphflow.nodes.diffusion.sampling.noise import seeds_from
+from graphflow.nodes.diffusion.shared.adapters import Encoded, Progress, Prompts, Sampling
 
 with quiet():
     from diffusers.image_processor import VaeImageProcessor
@@ -56,6 +58,14 @@ def _needed(cls: Any) -> tuple[str, ...]:
     return tuple(each.name for each in parameters if each.default is each.empty and each.name != "self")
 
 
+class Rows(NamedTuple):
+    """The parts of an encoded prompt as a denoiser takes them: see `Encoded`."""
+
+    embeds: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+
+
 class AutoencoderFamily:
     """Runs one model on one device: all of `adapters.Adapter` but `encode_prompt`."""
 
@@ -77,7 +87,7 @@ class AutoencoderFamily:
             )
         autoencoder = self._load(self.info.family.autoencoder)
         values = (2 * pixels.to(self.device) - 1).to(autoencoder.dtype)
-        draws = generators(seeds_from(seed, len(values))) if seed is not None else []
+        generators = generators_from(seeds_from(seed, len(values))) if seed is not None else []
         cells = max(tile // cell, 8)
 
         def encoded(item: torch.Tensor, rows: slice, columns: slice) -> torch.Tensor:
@@ -90,7 +100,7 @@ class AutoencoderFamily:
                 functools.partial(encoded, values[index : index + 1]),
                 height // cell, width // cell, tile=cells, overlap=cells // 4,
             )  # fmt: skip
-            items.append(self._drawn(autoencoder, moments, draws[index] if draws else None))
+            items.append(self._latents_of(autoencoder, moments, generators[index] if generators else None))
         return torch.cat(items)
 
     @torch.no_grad()
@@ -114,10 +124,10 @@ class AutoencoderFamily:
         moments: torch.Tensor = autoencoder.encode(pixels).latent_dist.parameters
         return moments
 
-    def _drawn(self, autoencoder: Any, moments: torch.Tensor, draw: torch.Generator | None) -> torch.Tensor:
+    def _latents_of(self, autoencoder: Any, moments: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         """Latents of what `_encoded` gave."""
         posterior = DiagonalGaussianDistribution(moments)
-        return scaled(posterior.sample(draw) if draw else posterior.mode(), autoencoder.config)
+        return scaled(posterior.sample(generator) if generator else posterior.mode(), autoencoder.config)
 
     def _decoded(self, autoencoder: Any, latents: torch.Tensor) -> torch.Tensor:
         """Pixels in [-1, 1] of a tile of latents."""
@@ -139,36 +149,35 @@ class AutoencoderFamily:
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
-    def _sampled(
-        self, sampling: Sampling, draws: list[torch.Generator], progress: Progress, total: int | None = None
+    def _sampling_arguments(
+        self, sampling: Sampling, generators: list[torch.Generator], progress: Progress, total: int | None = None
     ) -> dict[str, Any]:
         """What every pipeline is told of sampling; ``total`` is as in `step_callback`. It answers with latents."""
         return {
             "num_inference_steps": sampling.steps,
             "guidance_scale": sampling.guidance_scale,
-            "generator": draws,
+            "generator": generators,
             "output_type": "latent",
             "callback_on_step_end": step_callback(progress, total),
         }
 
-    def _size(self, shape: Sequence[int]) -> dict[str, int]:
+    def _size_arguments(self, shape: Sequence[int]) -> dict[str, int]:
         """The width and height in pixels of latents of a shape."""
         cell = self.info.pixels_per_cell
         return {"width": shape[-1] * cell, "height": shape[-2] * cell}
 
-    def _guided(self, prompts: Prompts, batch: int) -> dict[str, Any]:
-        """Both prompts, and what is pooled of them, as the pipelines of most families take them."""
-        embeds, pooled = self._rows(prompts.positive, batch)
-        unwanted, unwanted_pooled = self._rows(prompts.negative, batch)
+    def _prompt_arguments(self, prompts: Prompts, batch: int) -> dict[str, Any]:
+        """Return both prompts, and what is pooled of them, as the pipelines of most families take them."""
+        positive, negative = self._rows(prompts.positive, batch), self._rows(prompts.negative, batch)
         return {
-            "prompt_embeds": embeds,
-            "pooled_prompt_embeds": pooled,
-            "negative_prompt_embeds": unwanted,
-            "negative_pooled_prompt_embeds": unwanted_pooled,
+            "prompt_embeds": positive.embeds,
+            "pooled_prompt_embeds": positive.pooled,
+            "negative_prompt_embeds": negative.embeds,
+            "negative_pooled_prompt_embeds": negative.pooled,
         }
 
-    def _rows(self, prompt: Encoded | None, batch: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """A prompt's embeddings and what is pooled of it, a row for each picture, as the denoiser takes them."""
+    def _rows(self, prompt: Encoded | None, batch: int) -> Rows:
+        """Return a prompt with a row for each picture, as the denoiser takes them; nothing where there is none."""
 
         def rows(values: torch.Tensor | None) -> torch.Tensor | None:
             if values is None:
@@ -177,4 +186,4 @@ class AutoencoderFamily:
                 raise ValueError(f"found {len(values)} encoded prompts for a batch of {batch}, expected 1 or {batch}")
             return values.expand(batch, *values.shape[1:]).to(self.device, getattr(torch, self.dtype))
 
-        return (rows(prompt.embeds), rows(prompt.pooled)) if prompt else (None, None)
+        return Rows(*map(rows, prompt)) if prompt else Rows()

@@ -45,22 +45,24 @@ class ClipFamily(AutoencoderFamily):
 
     def _window_encoder(self, name: str, states: Callable[[Any], torch.Tensor]) -> WindowEncoder:
         """The text encoder ``name`` as prompts are read with it; ``states`` picks embeddings from what it answers."""
-        tokenizer = load_tokenizer(self.info, self.info.family.tokenizers[name])
+        tokenizer = load_tokenizer(self.info, self.info.family.text_encoders[name].tokenizer)
         window = min(self.info.prompt_window, tokenizer.model_max_length)
         return WindowEncoder(self._load(name), tokenizer, window, self.device, states)
 
-    def _steered(self, plain: Any, controlled: Any, control: Control | None, parts: dict[str, Any]) -> Any:
+    def _pipeline_with_control(
+        self, plain: Any, controlled: Any, control: Control | None, parts: dict[str, Any]
+    ) -> Any:
         """A pipeline of class ``plain``, or with a ControlNet of class ``controlled``."""
         if control is None:
             return self._pipeline(plain, **parts)
-        network = load_network(control.network.component, control.network.cls, self.compute)
+        network = load_network(control.network.component, control.network.cls, self.compute, denoises=True)
         pipeline = self._pipeline(controlled, controlnet=network, **parts)
         pipeline.control_image_processor = VaeImageProcessor(
             vae_scale_factor=self.info.pixels_per_cell, do_convert_rgb=True, do_normalize=False
         )
         return pipeline
 
-    def _control(self, control: Control | None, batch: int, name: str) -> dict[str, Any]:
+    def _control_arguments(self, control: Control | None, batch: int, name: str) -> dict[str, Any]:
         """The arguments that a pipeline takes for a ControlNet: one control picture for all, or one for each."""
         if control is None:
             return {}

@@ -1,9 +1,9 @@
-"""What pipelines are given to denoise: noise for each item, a callback, descriptions of parts that they do not run."""
+"""Arguments that pipelines are given to denoise: a callback, descriptions of parts that they do not run."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,28 +16,12 @@ __all__ = [
     "Described",
     "DescribedVae",
     "check_cells",
-    "generators",
-    "generators_for",
+    "image_to_image_steps",
     "step_callback",
-    "steps_of_redrawing",
 ]
 
 
-def generators(seeds: Iterable[int]) -> list[torch.Generator]:
-    """A fresh CPU generator for each item of a batch."""
-    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-
-
-def generators_for(latents: torch.Tensor, sampling: Sampling) -> list[torch.Generator]:
-    """Generators for noise on latents, past what ``encode_image`` drew from the same seeds to sample them."""
-    draws = generators(sampling.seeds)
-    if sampling.after_encoding:
-        for draw in draws:
-            torch.randn((1, *latents.shape[1:]), generator=draw)
-    return draws
-
-
-def steps_of_redrawing(info: ModelInfo, sampling: Sampling) -> int:
+def image_to_image_steps(info: ModelInfo, sampling: Sampling) -> int:
     """The steps that image-to-image runs.
 
     Raises ValueError where there is none: a pipeline gives back an empty batch without a word.

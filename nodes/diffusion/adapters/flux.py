@@ -27,25 +27,27 @@ __all__ = ["Flux"]
 
 
 class Flux(TransformerFamily):
-    """Runs one model of the family on one device. Satisfies `adapters.Draws`."""
+    """Runs one model on one device: a `TextToImageAdapter`."""
 
-    draws, redraws = FluxPipeline, FluxImg2ImgPipeline
+    text_pipeline, image_pipeline = FluxPipeline, FluxImg2ImgPipeline
 
     @torch.no_grad()
     def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
         """T5's embeddings (1, tokens, width), and CLIP's pooled one (1, width)."""
         tokenizers = tokenizers_for(self.info, text, warn)
-        encoders = {name: self._load(name) for name in self.info.family.tokenizers}
+        encoders = {name: self._load(name) for name in self.info.family.text_encoders}
         pipeline = self._pipeline(FluxPipeline, **tokenizers, **encoders)
         with quiet():  # what CLIP does not read was told
             embeds, pooled, _ = pipeline.encode_prompt(
-                prompt=text, device=self.device, max_sequence_length=self.info.family.t5_window
+                prompt=text,
+                device=self.device,
+                max_sequence_length=self.info.family.text_encoders["text_encoder_2"].window,
             )
         return Encoded(embeds, pooled)
 
-    def _guided(self, prompts: Prompts, batch: int) -> dict[str, Any]:
-        embeds, pooled = self._rows(prompts.positive, batch)
-        return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+    def _prompt_arguments(self, prompts: Prompts, batch: int) -> dict[str, Any]:
+        rows = self._rows(prompts.positive, batch)
+        return {"prompt_embeds": rows.embeds, "pooled_prompt_embeds": rows.pooled}
 
     def _unpacked(self, pipeline: Any, answer: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         latents: torch.Tensor = pipeline._unpack_latents(answer, shape[-2], shape[-1], vae_scale_factor=1)

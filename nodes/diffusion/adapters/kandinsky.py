@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from graphflow.nodes.diffusion.adapters.clip_family import ClipFamily
-from graphflow.nodes.diffusion.adapters.denoising import DescribedVae, generators, step_callback, steps_of_redrawing
+from graphflow.nodes.diffusion.adapters.denoising import DescribedVae, image_to_image_steps, step_callback
+from graphflow.nodes.diffusion.adapters.noise import generators_from
 from graphflow.nodes.diffusion.loading.components import make_scheduler, quiet
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT
 from graphflow.nodes.diffusion.shared.adapters import Control, Encoded, Progress, Prompts, Sampling
@@ -25,7 +26,7 @@ __all__ = ["Kandinsky"]
 
 
 class Kandinsky(ClipFamily):
-    """Runs one model of the family on one device. Satisfies `adapters.Draws` and `adapters.Imagines`."""
+    """Runs one model on one device: a `TextToImageAdapter` and a `PriorAdapter`."""
 
     def imagine(self, text: str, negative_text: str, sampling: Sampling, progress: Progress) -> tuple[Encoded, Encoded]:
         """Embeddings (seeds, width) of pictures that show ``text``, and of what to be guided away from."""
@@ -41,7 +42,7 @@ class Kandinsky(ClipFamily):
         )
         positive, negative = [], []
         total = sampling.steps * len(sampling.seeds)
-        for index, generator in enumerate(generators(sampling.seeds)):
+        for index, generator in enumerate(generators_from(sampling.seeds)):
             # One by one: a batch of one prompt draws all of its noise from the first generator.
             ended = step_callback(_after(progress, index * sampling.steps, total), sampling.steps)
             wanted, unwanted = pipeline(
@@ -69,9 +70,9 @@ class Kandinsky(ClipFamily):
             movq=DescribedVae(self.info),
         )
         latents: torch.Tensor = pipeline(
-            **self._size(shape),
-            **self._sampled(sampling, generators(sampling.seeds), progress, sampling.steps),
-            **self._guided(prompts, batch),
+            **self._size_arguments(shape),
+            **self._sampling_arguments(sampling, generators_from(sampling.seeds), progress, sampling.steps),
+            **self._prompt_arguments(prompts, batch),
         ).images
         return latents
 
@@ -79,7 +80,7 @@ class Kandinsky(ClipFamily):
         self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
         """Clean latents, from ``latents`` with noise added."""
-        count = steps_of_redrawing(self.info, sampling)
+        count = image_to_image_steps(self.info, sampling)
         unet, batch = self._load("unet"), len(latents)
         pipeline = self._pipeline(
             KandinskyV22Img2ImgPipeline,
@@ -90,8 +91,8 @@ class Kandinsky(ClipFamily):
         result: torch.Tensor = pipeline(
             image=latents.to(self.device, unet.dtype),
             strength=sampling.strength,
-            **self._sampled(sampling, generators(sampling.seeds), progress, count),
-            **self._guided(prompts, batch),
+            **self._sampling_arguments(sampling, generators_from(sampling.seeds), progress, count),
+            **self._prompt_arguments(prompts, batch),
         ).images
         return result
 
@@ -100,17 +101,17 @@ class Kandinsky(ClipFamily):
         latents: torch.Tensor = autoencoder.encode(pixels).latents
         return latents
 
-    def _drawn(self, autoencoder: Any, moments: torch.Tensor, draw: torch.Generator | None) -> torch.Tensor:
+    def _latents_of(self, autoencoder: Any, moments: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         return moments
 
     def _decoded(self, autoencoder: Any, latents: torch.Tensor) -> torch.Tensor:
         pixels: torch.Tensor = autoencoder.decode(latents, force_not_quantize=True).sample
         return pixels
 
-    def _guided(self, prompts: Prompts, batch: int) -> dict[str, Any]:
-        embeds = self._rows(prompts.positive, batch)[0]
+    def _prompt_arguments(self, prompts: Prompts, batch: int) -> dict[str, Any]:
+        embeds = self._rows(prompts.positive, batch).embeds
         # Without guidance the pipelines look at the first only, but want both.
-        unwanted = self._rows(prompts.negative, batch)[0] if prompts.negative else embeds
+        unwanted = self._rows(prompts.negative, batch).embeds if prompts.negative else embeds
         return {"image_embeds": embeds, "negative_image_embeds": unwanted}
 
 

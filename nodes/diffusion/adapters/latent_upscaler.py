@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from graphflow.nodes.diffusion.adapters.clip_family import ClipFamily
-from graphflow.nodes.diffusion.adapters.denoising import DescribedVae, generators_for
+from graphflow.nodes.diffusion.adapters.denoising import DescribedVae
+from graphflow.nodes.diffusion.adapters.noise import generators_for
 from graphflow.nodes.diffusion.loading.components import make_scheduler, quiet
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT
 from graphflow.nodes.diffusion.shared.adapters import Encoded, Progress, Prompts, Sampling, Warn
@@ -17,7 +18,7 @@ __all__ = ["LatentUpscaler"]
 
 
 class LatentUpscaler(ClipFamily):
-    """Runs one model of the family on one device. Satisfies `adapters.Upscales`."""
+    """Runs one model on one device: a `UpscaleAdapter`."""
 
     @torch.no_grad()
     def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
@@ -52,6 +53,6 @@ class LatentUpscaler(ClipFamily):
             generator=generators_for(latents, sampling),
             output_type="latent",
             callback=lambda index, timestep, values: progress(index + 1, steps),
-            **self._guided(prompts, batch),
+            **self._prompt_arguments(prompts, batch),
         ).images
         return result

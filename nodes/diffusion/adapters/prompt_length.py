@@ -9,7 +9,7 @@ from graphflow.nodes.diffusion.loading.components import load_tokenizer, quiet
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 from graphflow.nodes.diffusion.shared.adapters import Warn
 
-__all__ = ["Reading", "reading", "shown", "tokenizers_for", "too_long"]
+__all__ = ["Reading", "chat_tokenizer", "reading", "shown", "tokenizers_for", "too_long"]
 
 
 class Reading(NamedTuple):
@@ -31,7 +31,7 @@ def reading(info: ModelInfo, text: str, tokenizer: str, window: int) -> Reading:
 
 def too_long(info: ModelInfo, text: str, found: Reading) -> ValueError:
     """What to raise for a text of which nothing would read the end."""
-    way = ', or set long_prompts to "chunk"' if "long_prompts" in info.family.takes else ""
+    way = ', or set long_prompts to "chunk"' if "long_prompts" in info.family.accepted_parameters else ""
     return ValueError(
         f'found a prompt of {found.tokens} tokens, expected at most {found.window} for the model "{info.reference}": '
         f'"{shown(text)}"; shorten it, for its end would be cut off{way}'
@@ -44,10 +44,9 @@ def tokenizers_for(info: ModelInfo, text: str, warn: Warn) -> Mapping[str, Any]:
     Those with shorter windows read the beginning only, which is told to ``warn``. Raises ValueError.
     """
     readings = {}
-    for encoder, tokenizer in info.family.tokenizers.items():
-        if tokenizer in info.tokenizers:
-            window = info.configs[encoder].get("max_position_embeddings", info.family.t5_window)
-            readings[encoder] = reading(info, text, tokenizer, int(window))
+    for name, encoder in info.family.text_encoders.items():
+        if encoder.tokenizer in info.tokenizers:
+            readings[name] = reading(info, text, encoder.tokenizer, encoder.window_of(info.configs[name]))
     longest = max(readings.values(), key=lambda found: found.window)
     if longest.tokens > longest.window:
         raise too_long(info, text, longest)
@@ -59,7 +58,27 @@ def tokenizers_for(info: ModelInfo, text: str, warn: Warn) -> Mapping[str, Any]:
             f"{' and '.join(cut)} read{'' if len(cut) > 1 else 's'} only the first {first.window} of the "
             f'{first.tokens} tokens of a prompt, {" and ".join(whole)} the whole of it: "{shown(text)}"'
         )
-    return {info.family.tokenizers[encoder]: found.tokenizer for encoder, found in readings.items()}
+    return {info.family.text_encoders[name].tokenizer: found.tokenizer for name, found in readings.items()}
+
+
+def chat_tokenizer(info: ModelInfo, text: str, encoder: str = "text_encoder", **template: Any) -> Any:
+    """Return the tokenizer of a language model that reads a prompt as what a user says in a chat.
+
+    ``template`` are arguments of the chat template, which adds tokens of its own. Raises ValueError for a prompt that
+    does not fit beside them.
+    """
+    told = info.family.text_encoders[encoder]
+    tokenizer = load_tokenizer(info, told.tokenizer)
+
+    def asked(words: str) -> Reading:
+        said = [{"role": "user", "content": words}]
+        whole = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True, **template)
+        return reading(info, whole, told.tokenizer, told.window_of(info.configs[encoder]))
+
+    found, around = asked(text), asked("").tokens
+    if found.tokens > found.window:
+        raise too_long(info, text, found._replace(tokens=found.tokens - around, window=found.window - around))
+    return tokenizer
 
 
 def shown(text: str) -> str:

@@ -21,15 +21,15 @@ __all__ = ["StableDiffusion3"]
 
 
 class StableDiffusion3(TransformerFamily):
-    """Runs one model of the family on one device. Satisfies `adapters.Draws`."""
+    """Runs one model on one device: a `TextToImageAdapter`."""
 
-    draws, redraws = StableDiffusion3Pipeline, StableDiffusion3Img2ImgPipeline
+    text_pipeline, image_pipeline = StableDiffusion3Pipeline, StableDiffusion3Img2ImgPipeline
 
     @torch.no_grad()
     def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
         """Embeddings (1, tokens of CLIP + tokens of T5, width), and CLIP's pooled ones side by side (1, width)."""
         tokenizers = tokenizers_for(self.info, text, warn)
-        encoders = {name: self._load(name) for name in self.info.family.tokenizers if name in self.info.components}
+        encoders = {name: self._load(name) for name in self.info.family.text_encoders if name in self.info.components}
         pipeline = self._pipeline(
             StableDiffusion3Pipeline, transformer=Described(**self.info.denoiser), **tokenizers, **encoders
         )
@@ -40,6 +40,6 @@ class StableDiffusion3(TransformerFamily):
                 prompt_3=None,
                 device=self.device,
                 do_classifier_free_guidance=False,
-                max_sequence_length=self.info.family.t5_window,
+                max_sequence_length=self.info.family.text_encoders["text_encoder_3"].window,
             )
         return Encoded(embeds, pooled)

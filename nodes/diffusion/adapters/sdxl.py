@@ -13,12 +13,8 @@ from typing import Any
 import torch
 
 from graphflow.nodes.diffusion.adapters.clip_family import ClipFamily
-from graphflow.nodes.diffusion.adapters.denoising import (
-    DescribedVae,
-    generators,
-    generators_for,
-    steps_of_redrawing,
-)
+from graphflow.nodes.diffusion.adapters.denoising import DescribedVae, image_to_image_steps
+from graphflow.nodes.diffusion.adapters.noise import generators_for, generators_from
 from graphflow.nodes.diffusion.adapters.prompt_reading import encode_windows, pooled_text
 from graphflow.nodes.diffusion.loading.components import make_scheduler, quiet
 from graphflow.nodes.diffusion.sampling.prompts import PromptReading
@@ -36,7 +32,7 @@ __all__ = ["StableDiffusionXL"]
 
 
 class StableDiffusionXL(ClipFamily):
-    """Runs one model of the family on one device. Satisfies `adapters.Draws` and `adapters.ReadsPrompts`."""
+    """Runs one model on one device: a `TextToImageAdapter` and a `PromptAdapter`."""
 
     @torch.no_grad()
     def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
@@ -44,7 +40,7 @@ class StableDiffusionXL(ClipFamily):
 
         An empty negative prompt is zeros where the model was trained so, as the pipelines take one that is not given.
         """
-        parts = {name: self._load(name) for name in self.info.family.tokenizers}
+        parts = {name: self._load(name) for name in self.info.family.text_encoders}
         parts |= {name: self._tokenizer_for(text, name) for name in self.info.tokenizers}
         pipeline = self._pipeline(StableDiffusionXLPipeline, add_watermarker=False, **parts)
         embeds, _, pooled, _ = pipeline.encode_prompt(text, device=self.device, do_classifier_free_guidance=False)
@@ -58,7 +54,7 @@ class StableDiffusionXL(ClipFamily):
         layer = -2 - (reading.clip_skip or 0)  # as in `StableDiffusionXLPipeline.encode_prompt`
         encoders = [
             self._window_encoder(name, lambda output: output.hidden_states[layer])
-            for name in self.info.family.tokenizers
+            for name in self.info.family.text_encoders
         ]
         embeds = encode_windows(encoders, text, beside, reading, self.info)
         pooled = encoders[-1].pooled(pooled_text(text, reading))
@@ -72,13 +68,15 @@ class StableDiffusionXL(ClipFamily):
         """Latents of ``shape``, from pure noise: clean, or noisy where the schedule stops early."""
         batch = shape[0]
         ending = {} if control else {"denoising_end": sampling.denoising_end}
-        pipeline = self._drawing(StableDiffusionXLPipeline, StableDiffusionXLControlNetPipeline, sampling, control)
+        pipeline = self._denoising_pipeline(
+            StableDiffusionXLPipeline, StableDiffusionXLControlNetPipeline, sampling, control
+        )
         latents: torch.Tensor = pipeline(
-            **self._size(shape),
-            **self._sampled(sampling, generators(sampling.seeds), progress),
+            **self._size_arguments(shape),
+            **self._sampling_arguments(sampling, generators_from(sampling.seeds), progress),
             **ending,
-            **self._guided(prompts, batch),
-            **self._control(control, batch, "image"),
+            **self._prompt_arguments(prompts, batch),
+            **self._control_arguments(control, batch, "image"),
         ).images
         return latents
 
@@ -87,27 +85,27 @@ class StableDiffusionXL(ClipFamily):
     ) -> torch.Tensor:
         """Latents, from ``latents`` with noise added, or from noisy ones that another model left."""
         if sampling.denoising_start is None:
-            steps_of_redrawing(self.info, sampling)
+            image_to_image_steps(self.info, sampling)
         batch = len(latents)
-        pipeline = self._drawing(
+        pipeline = self._denoising_pipeline(
             StableDiffusionXLImg2ImgPipeline, StableDiffusionXLControlNetImg2ImgPipeline, sampling, control
         )
         dtype = pipeline.unet.dtype
-        draws = generators_for(latents, sampling)
+        generators = generators_for(latents, sampling)
         shares = {} if control else {
             "denoising_start": sampling.denoising_start, "denoising_end": sampling.denoising_end,
         }  # fmt: skip
         result: torch.Tensor = pipeline(
             image=latents.to(self.device, dtype),
             strength=sampling.strength,
-            **self._sampled(sampling, draws, progress),
+            **self._sampling_arguments(sampling, generators, progress),
             **shares,
-            **self._guided(prompts, batch),
-            **self._control(control, batch, "control_image"),
+            **self._prompt_arguments(prompts, batch),
+            **self._control_arguments(control, batch, "control_image"),
         ).images
         return result
 
-    def _drawing(self, plain: Any, controlled: Any, sampling: Sampling, control: Control | None) -> Any:
+    def _denoising_pipeline(self, plain: Any, controlled: Any, sampling: Sampling, control: Control | None) -> Any:
         """The pipeline of class ``plain``, or with a ControlNet of class ``controlled``."""
         parts = {
             "unet": self._load("unet"),
@@ -118,4 +116,4 @@ class StableDiffusionXL(ClipFamily):
         # Which sizes and scores the UNet is told beside the prompt; only the image-to-image pipelines know both kinds.
         if "requires_aesthetics_score" in self.info.configs["pipeline"] and plain is StableDiffusionXLImg2ImgPipeline:
             parts["requires_aesthetics_score"] = self.info.configs["pipeline"]["requires_aesthetics_score"]
-        return self._steered(plain, controlled, control, parts)
+        return self._pipeline_with_control(plain, controlled, control, parts)

@@ -67,7 +67,7 @@ def _load(file: UpscalerFile, compute: Compute) -> Any:
         network = _described(file)
         able = {"float16": network.supports_half, "bfloat16": network.supports_bfloat16}.get(compute.dtype, True)
         network = network.to(getattr(torch, compute.dtype if able else "float32")).eval()
-        placed(network.model.requires_grad_(False), type(network.model).__name__, compute)
+        placed(network.model.requires_grad_(False), compute)
         return network
 
     held_on = compute.device if compute.offload == "none" else "cpu"

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from graphflow.nodes.diffusion.adapters.clip_family import ClipFamily
-from graphflow.nodes.diffusion.adapters.denoising import generators, generators_for, steps_of_redrawing
+from graphflow.nodes.diffusion.adapters.denoising import image_to_image_steps
+from graphflow.nodes.diffusion.adapters.noise import generators_for, generators_from
 from graphflow.nodes.diffusion.adapters.prompt_reading import encode_windows
 from graphflow.nodes.diffusion.loading.components import make_scheduler, quiet
 from graphflow.nodes.diffusion.sampling.prompts import PromptReading
@@ -35,7 +36,7 @@ __all__ = ["StableDiffusion"]
 
 
 class StableDiffusion(ClipFamily):
-    """Runs one model of the family on one device. Satisfies `adapters.Draws` and `adapters.ReadsPrompts`."""
+    """Runs one model on one device: a `TextToImageAdapter` and a `PromptAdapter`."""
 
     @torch.no_grad()
     def read_prompt(self, text: str, reading: PromptReading, *, beside: str | None, negative: bool) -> Encoded:
@@ -59,12 +60,14 @@ class StableDiffusion(ClipFamily):
     ) -> torch.Tensor:
         """Clean latents of ``shape``, from pure noise."""
         batch = shape[0]
-        pipeline = self._drawing(StableDiffusionPipeline, StableDiffusionControlNetPipeline, sampling, control)
+        pipeline = self._denoising_pipeline(
+            StableDiffusionPipeline, StableDiffusionControlNetPipeline, sampling, control
+        )
         latents: torch.Tensor = pipeline(
-            **self._size(shape),
-            **self._sampled(sampling, generators(sampling.seeds), progress, sampling.steps),
-            **self._guided(prompts, batch),
-            **self._control(control, batch, "image"),
+            **self._size_arguments(shape),
+            **self._sampling_arguments(sampling, generators_from(sampling.seeds), progress, sampling.steps),
+            **self._prompt_arguments(prompts, batch),
+            **self._control_arguments(control, batch, "image"),
         ).images
         return latents
 
@@ -72,33 +75,33 @@ class StableDiffusion(ClipFamily):
         self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
         """Clean latents, from ``latents`` with noise added. See the module for ``after_encoding``."""
-        count = steps_of_redrawing(self.info, sampling)
+        count = image_to_image_steps(self.info, sampling)
         batch = len(latents)
-        pipeline = self._drawing(
+        pipeline = self._denoising_pipeline(
             StableDiffusionImg2ImgPipeline, StableDiffusionControlNetImg2ImgPipeline, sampling, control
         )
         dtype = pipeline.unet.dtype
-        draws = generators_for(latents, sampling)
+        generators = generators_for(latents, sampling)
         result: torch.Tensor = pipeline(
             image=latents.to(self.device, dtype),
             strength=sampling.strength,
-            **self._sampled(sampling, draws, progress, count),
-            **self._guided(prompts, batch),
-            **self._control(control, batch, "control_image"),
+            **self._sampling_arguments(sampling, generators, progress, count),
+            **self._prompt_arguments(prompts, batch),
+            **self._control_arguments(control, batch, "control_image"),
         ).images
         return result
 
-    def _guided(self, prompts: Prompts, batch: int) -> dict[str, Any]:
+    def _prompt_arguments(self, prompts: Prompts, batch: int) -> dict[str, Any]:
         return {
-            "prompt_embeds": self._rows(prompts.positive, batch)[0],
-            "negative_prompt_embeds": self._rows(prompts.negative, batch)[0],
+            "prompt_embeds": self._rows(prompts.positive, batch).embeds,
+            "negative_prompt_embeds": self._rows(prompts.negative, batch).embeds,
         }
 
-    def _drawing(self, plain: Any, controlled: Any, sampling: Sampling, control: Control | None) -> Any:
+    def _denoising_pipeline(self, plain: Any, controlled: Any, sampling: Sampling, control: Control | None) -> Any:
         """The pipeline of class ``plain``, or with a ControlNet of class ``controlled``."""
         parts = {
             "unet": self._load("unet"),
             "scheduler": make_scheduler(self.info, sampling.sampler, seeds=sampling.seeds),
             "requires_safety_checker": False,
         }
-        return self._steered(plain, controlled, control, parts)
+        return self._pipeline_with_control(plain, controlled, control, parts)

@@ -12,13 +12,8 @@ from typing import Any, ClassVar
 import torch
 
 from graphflow.nodes.diffusion.adapters.autoencoder_family import AutoencoderFamily
-from graphflow.nodes.diffusion.adapters.denoising import (
-    DescribedVae,
-    check_cells,
-    generators,
-    generators_for,
-    steps_of_redrawing,
-)
+from graphflow.nodes.diffusion.adapters.denoising import DescribedVae, check_cells, image_to_image_steps
+from graphflow.nodes.diffusion.adapters.noise import generators_for, generators_from
 from graphflow.nodes.diffusion.loading.components import make_scheduler
 from graphflow.nodes.diffusion.shared.adapters import Control, Progress, Prompts, Sampling
 
@@ -26,22 +21,22 @@ __all__ = ["TransformerFamily"]
 
 
 class TransformerFamily(AutoencoderFamily):
-    """Runs one model on one device: all of `adapters.Draws` but `encode_prompt`."""
+    """Runs one model on one device: all of `adapters.TextToImageAdapter` but `encode_prompt`."""
 
-    draws: ClassVar[Any]
+    text_pipeline: ClassVar[Any]
     """The text-to-image pipeline of diffusers."""
-    redraws: ClassVar[Any]
+    image_pipeline: ClassVar[Any]
     """The image-to-image pipeline of diffusers."""
 
     def text_to_image(
         self, shape: Sequence[int], prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
         """Clean latents of ``shape``, from pure noise."""
-        pipeline = self._drawing(self.draws, sampling)
+        pipeline = self._denoising_pipeline(self.text_pipeline, sampling)
         answer = pipeline(
-            **self._size(shape),
-            **self._sampled(sampling, generators(sampling.seeds), progress, sampling.steps),
-            **self._guided(prompts, shape[0]),
+            **self._size_arguments(shape),
+            **self._sampling_arguments(sampling, generators_from(sampling.seeds), progress, sampling.steps),
+            **self._prompt_arguments(prompts, shape[0]),
         ).images
         return self._unpacked(pipeline, answer, shape)
 
@@ -49,16 +44,16 @@ class TransformerFamily(AutoencoderFamily):
         self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
         """Clean latents, from ``latents`` with noise added. See `stable_diffusion` for ``after_encoding``."""
-        count = steps_of_redrawing(self.info, sampling)
+        count = image_to_image_steps(self.info, sampling)
         check_cells(latents, self.info)
-        pipeline = self._drawing(self.redraws, sampling)
+        pipeline = self._denoising_pipeline(self.image_pipeline, sampling)
         dtype = pipeline.transformer.dtype
         answer = pipeline(
             image=latents.to(self.device, dtype),
             strength=sampling.strength,
-            **self._size(latents.shape),
-            **self._sampled(sampling, generators_for(latents, sampling), progress, count),
-            **self._guided(prompts, len(latents)),
+            **self._size_arguments(latents.shape),
+            **self._sampling_arguments(sampling, generators_for(latents, sampling), progress, count),
+            **self._prompt_arguments(prompts, len(latents)),
         ).images
         return self._unpacked(pipeline, answer, latents.shape)
 
@@ -66,7 +61,7 @@ class TransformerFamily(AutoencoderFamily):
         """Latents of ``shape``, of what the pipeline answers."""
         return answer
 
-    def _drawing(self, cls: Any, sampling: Sampling) -> Any:
+    def _denoising_pipeline(self, cls: Any, sampling: Sampling) -> Any:
         return self._pipeline(
             cls,
             transformer=self._load("transformer"),

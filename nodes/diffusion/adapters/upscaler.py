@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from graphflow.nodes.diffusion.adapters.clip_family import ClipFamily
-from graphflow.nodes.diffusion.adapters.denoising import DescribedVae, generators
+from graphflow.nodes.diffusion.adapters.denoising import DescribedVae
+from graphflow.nodes.diffusion.adapters.noise import generators_from
 from graphflow.nodes.diffusion.loading.components import make_scheduler, quiet
 from graphflow.nodes.diffusion.loading.tiling import in_tiles
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT
@@ -24,7 +25,7 @@ SCALING_FACTOR = 0.08333
 
 
 class Upscaler(ClipFamily):
-    """Runs one model of the family on one device. Satisfies `adapters.SuperResolves`."""
+    """Runs one model on one device: a `SuperResolutionAdapter`."""
 
     def super_resolve(
         self,
@@ -54,9 +55,9 @@ class Upscaler(ClipFamily):
             num_inference_steps=steps,
             guidance_scale=sampling.guidance_scale,
             noise_level=noise_level,
-            generator=generators(sampling.seeds),
-            prompt_embeds=self._rows(prompts.positive, batch)[0],
-            negative_prompt_embeds=self._rows(prompts.negative, batch)[0],
+            generator=generators_from(sampling.seeds),
+            prompt_embeds=self._rows(prompts.positive, batch).embeds,
+            negative_prompt_embeds=self._rows(prompts.negative, batch).embeds,
             output_type="latent",
             callback=lambda index, timestep, values: progress(min(index + 1, steps), steps),
         ).images

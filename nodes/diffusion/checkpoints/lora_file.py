@@ -18,6 +18,7 @@ from graphflow import Problem
 from graphflow.nodes.diffusion.checkpoints.location import locate, model_problem, pickle_problem
 from graphflow.nodes.diffusion.checkpoints.model_files import Component, UnusableError, check_whole
 from graphflow.nodes.diffusion.checkpoints.safetensors_header import Header, Shape
+from graphflow.nodes.diffusion.families import Family, LoraLayout
 
 __all__ = ["LoraFile", "open_lora"]
 
@@ -68,7 +69,7 @@ class LoraFile:
         """Whether it changes a component; "unet" and "transformer" are one to it."""
         return _part(name) in self.modules
 
-    def misfit(self, model: str, classes: Mapping[str, str], components: Mapping[str, Component],
+    def misfit(self, model: str, family: Family, classes: Mapping[str, str], components: Mapping[str, Component],
                configs: Mapping[str, Mapping[str, Any]]) -> Problem | None:  # fmt: skip
         """What keeps it from being laid over a model; ``model`` is what messages call that."""
         names = {_part(name): name for name in classes}
@@ -77,7 +78,7 @@ class LoraFile:
                 return self._problem(model, f"changes for a {part}", f"only {', '.join(sorted(classes))}")
         for part, modules in self.modules.items():
             name = names[part]
-            for found, expected in _differences(modules, classes[name], components[name], configs[name]):
+            for found, expected in _differences(modules, name, family, classes[name], components[name], configs[name]):
                 return self._problem(model, found, expected)
         return None
 
@@ -162,7 +163,7 @@ def _flattened(name: str) -> str:
     return re.sub(r"_to_out$", "_to_out_0", flat)
 
 
-def _differences(modules: Mapping[str, tuple[int, int]], cls: str, component: Component,
+def _differences(modules: Mapping[str, tuple[int, int]], name: str, family: Family, cls: str, component: Component,
                  config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # fmt: skip
     """(found, expected) for each matrix of another size than the component's own."""
     for module, (_, width) in modules.items():
@@ -177,20 +178,13 @@ def _differences(modules: Mapping[str, tuple[int, int]], cls: str, component: Co
             yield f"{module} of {size[0]} x {size[1]}", f"{own[module][0]} x {own[module][1]}"
     if known:
         return
+    layout = family.lora if name == family.denoiser else None
     for module, (_, width) in modules.items():
-        inner = _inner_width(module, cls, config)
+        inner = _inner_width(module, layout, cls, config)
         if inner is not None and width != inner:
             yield f"{module} of width {width}", f"{inner}"
-    if cls in _FOREIGN and any(re.search(_FOREIGN[cls], module) for module in modules):
+    if layout and layout.foreign and any(re.search(layout.foreign, module) for module in modules):
         yield f"{next(iter(modules))}", f"a part of {cls}"
-
-
-_FOREIGN = {
-    "UNet2DConditionModel": r"double_blocks|single_blocks|joint_blocks|^transformer_blocks|single_transformer",
-    "FluxTransformer2DModel": r"down_blocks|input_blocks|joint_blocks|context_block",
-    "SD3Transformer2DModel": r"down_blocks|input_blocks|double_blocks|single_blocks|single_transformer",
-}
-"""Names that the network of another family has."""
 
 
 def _text_width(module: str, cls: str, config: Mapping[str, Any]) -> int | None:
@@ -199,11 +193,11 @@ def _text_width(module: str, cls: str, config: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _inner_width(module: str, cls: str, config: Mapping[str, Any]) -> int | None:
+def _inner_width(module: str, layout: LoraLayout | None, cls: str, config: Mapping[str, Any]) -> int | None:
     if cls.startswith("CLIPText") and re.search(r"self_attn_[qkv]_proj$", module):
         return int(config["hidden_size"])
-    if cls in ("FluxTransformer2DModel", "SD3Transformer2DModel") and re.search(r"(attn_qkv|to_[qkv])$", module):
-        return int(config["num_attention_heads"]) * int(config["attention_head_dim"])
+    if layout and layout.width and re.search(layout.attention, module):
+        return layout.width(config)
     return None
 
 

@@ -13,16 +13,17 @@ from typing import Any
 from graphflow import Problem
 from graphflow.nodes.diffusion.checkpoints.location import model_problem, pickle_problem, pull_command
 from graphflow.nodes.diffusion.checkpoints.safetensors_header import DamagedError, Header, read_header
+from graphflow.nodes.diffusion.families import LoraLayout
 from graphflow.nodes.files.file_digest import file_digest
 
 __all__ = [
     "AppliedLora",
     "Component",
     "UnusableError",
-    "changed",
     "check_whole",
     "component_dtype",
     "component_in",
+    "mtime_ns",
     "read_json",
     "variant_warning",
 ]
@@ -37,11 +38,11 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AppliedLora:
-    """A LoRA with keys for a component, how strongly it counts, and the pipeline of diffusers that reads it."""
+    """A LoRA with keys for a component, how strongly it counts, and how LoRAs of the family are read."""
 
     path: Path
     weight: float
-    pipeline: str
+    layout: LoraLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def component_dtype(config: Mapping[str, Any], dtype: str) -> str:
     return "float32" if dtype == "float16" and config.get("force_upcast") is True else dtype
 
 
-def changed(path: Path | os.DirEntry[str]) -> int:
+def mtime_ns(path: Path | os.DirEntry[str]) -> int:
     """When a file was written (ns), 0 where there is none: what was read from it is remembered as long."""
     try:
         return path.stat().st_mtime_ns

@@ -20,6 +20,7 @@ from graphflow.nodes.diffusion.checkpoints.model_files import (
 )
 from graphflow.nodes.diffusion.checkpoints.model_reference import LoraReference, ModelReference, parse_reference
 from graphflow.nodes.diffusion.checkpoints.single_file import vae_of_file
+from graphflow.nodes.diffusion.families import Family
 
 __all__ = [
     "part_files",
@@ -30,19 +31,6 @@ __all__ = [
     "with_loras",
     "with_vae",
 ]
-
-_READERS = {
-    "StableDiffusionPipeline": "StableDiffusionPipeline",
-    "StableDiffusionImg2ImgPipeline": "StableDiffusionPipeline",
-    "StableDiffusionUpscalePipeline": "StableDiffusionPipeline",
-    "StableDiffusionXLPipeline": "StableDiffusionXLPipeline",
-    "StableDiffusionXLImg2ImgPipeline": "StableDiffusionXLPipeline",
-    "StableDiffusion3Pipeline": "StableDiffusion3Pipeline",
-    "StableDiffusion3Img2ImgPipeline": "StableDiffusion3Pipeline",
-    "FluxPipeline": "FluxPipeline",
-    "FluxImg2ImgPipeline": "FluxPipeline",
-}
-"""The pipeline of diffusers that reads LoRAs, by the one that a model is made for."""
 
 
 def with_vae(
@@ -90,6 +78,7 @@ def _kind_of(config: Mapping[str, Any]) -> tuple[float, float, float, float]:
 def with_loras(
     model: str,
     loras: tuple[LoraReference, ...],
+    family: Family,
     pipeline: str,
     classes: Mapping[str, str],
     components: Mapping[str, Component],
@@ -99,13 +88,14 @@ def with_loras(
 
     One with weight 0 is checked like any other and then left out, so that it shares everything with the base.
     """
-    if pipeline not in _READERS:
+    layout = family.lora
+    if layout is None:
         message = f'the model "{model}" is made for {pipeline}, for which there are no LoRAs'
         raise UnusableError(model_problem("model.lora", message, "leave the part lora: out"))
     changed = dict(components)
     for lora in loras:
         file: LoraFile = open_lora(lora.reference)
-        problem = file.misfit(model, classes, components, configs)
+        problem = file.misfit(model, family, classes, components, configs)
         if problem:
             raise UnusableError(problem)
         if lora.weight == 0:
@@ -113,7 +103,7 @@ def with_loras(
         if not peft_is_installed():
             message = f'the LoRA "{lora.reference}" needs the package peft, which is not installed'
             raise UnusableError(model_problem("missing.peft", message, 'pip install "graphflow-diffusion[lora]"'))
-        applied = AppliedLora(file.path, lora.weight, _READERS[pipeline])
+        applied = AppliedLora(file.path, lora.weight, layout)
         for name, component in changed.items():
             if file.changes(name):
                 changed[name] = replace(component, loras=(*component.loras, applied))

@@ -67,7 +67,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
 
 def tokenizer_record(folder: Path, settings: Mapping[str, Any]) -> list[Any]:
     """Everything about a tokenizer that determines a result, as JSON."""
-    files = [path for path in sorted(folder.glob("*")) if path.suffix in (".json", ".txt", ".model")]
+    files = [path for path in sorted(folder.glob("*")) if path.suffix in (".json", ".txt", ".model", ".jinja")]
     record: list[Any] = [[file.name, file_digest(file)] for file in files]
     return [*record, dict(settings)] if settings else record
 

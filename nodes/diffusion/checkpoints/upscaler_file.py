@@ -16,9 +16,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from graphflow import Problem, WorkflowError
-from graphflow.nodes.diffusion.checkpoints.kinds import kind_of
+from graphflow.nodes.diffusion.checkpoints.kinds import configuration_of
 from graphflow.nodes.diffusion.checkpoints.location import HubReference, in_hub_cache, model_problem
-from graphflow.nodes.diffusion.checkpoints.model_files import changed
+from graphflow.nodes.diffusion.checkpoints.model_files import mtime_ns
 from graphflow.nodes.diffusion.checkpoints.safetensors_header import DamagedError, read_header
 from graphflow.nodes.diffusion.checkpoints.upscaler_header import Recognised, recognise
 from graphflow.nodes.files.file_digest import file_digest
@@ -62,13 +62,13 @@ def is_upscaler_file(reference: str) -> bool:
     if not isinstance(path, Path):
         return True
     configured = (path.with_suffix("") / "model_index.json").is_file()
-    return not (configured or _is_checkpoint(path, changed(path)))
+    return not (configured or _is_checkpoint(path, mtime_ns(path)))
 
 
 @lru_cache(maxsize=256)
 def _is_checkpoint(path: Path, written: int) -> bool:
     try:
-        return kind_of(read_header(path)) is not None
+        return configuration_of(read_header(path)) is not None
     except (OSError, DamagedError):
         return False
 
@@ -86,7 +86,7 @@ def find_upscaler(reference: str) -> UpscalerFile | Problem:
     path = _locate(reference)
     if isinstance(path, Problem):
         return path
-    found = _read(reference, path, (changed(path), path.stat().st_size))
+    found = _read(reference, path, (mtime_ns(path), path.stat().st_size))
     if isinstance(found, UpscalerFile):
         for package in PACKAGES:
             if importlib.util.find_spec(package) is None:

@@ -1,231 +1,169 @@
-"""The families of pipelines that GraphFlow runs, and what is known of each without its code.
+"""The families of pipelines that GraphFlow runs, and everything that is known of each without its code.
 
-A family is one entry in `FAMILIES` and one module in the package `adapters`. The module imports torch and diffusers and
-has a class named by ``adapter``, which satisfies `Adapter` and the protocols of the family's tasks; it is imported when
-a step runs, never to validate a workflow.
+A family is one `Family` in a module of this package and one adapter, a class that satisfies `Adapter` and the protocols
+of the family's tasks. The adapter imports torch and diffusers; it is imported when a step runs, never to validate a
+workflow. A distribution offers families of its own with::
+
+    [project.entry-points."graphflow.families"]
+    my_pack = "my_package.my_families"
+
+Every `Family` that is an attribute of that module is one of them. They come before the built-in ones, so that a pack
+may run a pipeline in its own way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from graphflow.nodes.diffusion.families.family import READING, Defaults, Family, Task, begun_steps
-
-__all__ = ["FAMILIES", "Defaults", "Family", "Task", "class_of", "families_for", "family_of"]
-
-_CLIP = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
-_CLIP_2 = {"text_encoder_2": "CLIPTextModelWithProjection"}
-_SD = {(0.18215, 4, 8): "sd"}
-_SDXL = {(0.13025, 4, 8): "sdxl"}
-_FLUX = Family(
-    name="flux",
-    pipelines=("FluxPipeline", "FluxImg2ImgPipeline"),
-    classes={
-        "transformer": "FluxTransformer2DModel",
-        "vae": "AutoencoderKL",
-        "text_encoder": "CLIPTextModel",
-        "text_encoder_2": "T5EncoderModel",
-    },
-    denoiser="transformer",
-    denoiser_says={"guidance_embeds": True},
-    tokenizers={"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"},
-    t5_window=512,
-    spaces={(0.3611, 16, 8): "flux"},
-    tasks={
-        "text-to-image": Defaults(steps=28, guidance_scale=3.5),
-        "image-to-image": Defaults(steps=28, guidance_scale=7.0, strength=0.6),
-    },
-    size_multiple=16,
-    image_multiple=16,
-    sample_size=128,
-    adapter="flux:Flux",
-    text_states="flux",
-    text_width=("transformer", "joint_attention_dim"),
-    channels=lambda latent_channels: 4 * latent_channels,
-    channels_are="squares of 2 x 2 latent cells",
-    denoise_steps=begun_steps,
-    guidance="distilled",
-    # Its pipelines give a sampler arguments that the others do not take.
-    samplers=frozenset(),
+from graphflow import NodeDefinitionError
+from graphflow.nodes.diffusion.families.family import (
+    PROMPT_PARAMETERS,
+    Config,
+    Defaults,
+    Family,
+    LoraLayout,
+    Shapes,
+    SingleFileLayout,
+    Task,
+    Tasks,
+    TextEncoder,
+    TokenMemory,
+    begun_steps,
+    cut_steps,
 )
+from graphflow.nodes.diffusion.families.flux import FLUX, FLUX_SCHNELL
+from graphflow.nodes.diffusion.families.kandinsky import KANDINSKY
+from graphflow.nodes.diffusion.families.sd3 import SD3
+from graphflow.nodes.diffusion.families.sdxl import SDXL, SDXL_REFINER
+from graphflow.nodes.diffusion.families.stable_diffusion import STABLE_DIFFUSION
+from graphflow.nodes.diffusion.families.upscalers import LATENT_UPSCALER, UPSCALER
+from graphflow.nodes.diffusion.families.z_image import Z_IMAGE, Z_IMAGE_TURBO
 
-FAMILIES: tuple[Family, ...] = (
-    Family(
-        name="stable-diffusion",
-        pipelines=("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"),
-        classes=_CLIP,
-        spaces=_SD,
-        tasks={
-            "text-to-image": Defaults(steps=50, guidance_scale=7.5),
-            "image-to-image": Defaults(steps=50, guidance_scale=7.5, strength=0.8),
-        },
-        size_multiple=8,
-        controlnet=True,
-        takes=READING,
-        adapter="stable_diffusion:StableDiffusion",
-    ),
-    Family(
-        name="sdxl",
-        pipelines=("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"),
-        classes={**_CLIP, **_CLIP_2},
-        tokenizers={"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"},
-        spaces=_SDXL,
-        tasks={
-            "text-to-image": Defaults(steps=50, guidance_scale=5.0),
-            "image-to-image": Defaults(steps=50, guidance_scale=5.0, strength=0.3),
-        },
-        size_multiple=8,
-        sample_size=128,
-        hands_over=True,
-        controlnet=True,
-        adapter="sdxl:StableDiffusionXL",
-        text_states="sdxl",
-        layers_above=1,
-        takes=READING,
-        text_width=("unet", "cross_attention_dim"),
-    ),
-    Family(
-        name="sdxl-refiner",
-        pipelines=("StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLPipeline"),
-        classes={name: cls for name, cls in {**_CLIP, **_CLIP_2}.items() if name != "text_encoder"},
-        tokenizers={"text_encoder_2": "tokenizer_2"},
-        spaces=_SDXL,
-        tasks={"image-to-image": Defaults(steps=50, guidance_scale=5.0, strength=0.3)},
-        size_multiple=8,
-        sample_size=128,
-        hands_over=True,
-        adapter="sdxl:StableDiffusionXL",
-        text_states="sdxl-refiner",
-        layers_above=1,
-        takes=READING,
-        text_width=("unet", "cross_attention_dim"),
-    ),
-    Family(
-        name="kandinsky-2.2",
-        pipelines=("KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline"),
-        classes={
-            "unet": "UNet2DConditionModel",
-            "movq": "VQModel",
-            "prior": "PriorTransformer",
-            "text_encoder": "CLIPTextModelWithProjection",
-            "image_encoder": "CLIPVisionModelWithProjection",
-        },
-        schedulers=("scheduler", "prior_scheduler"),
-        prior={name: name for name in ("prior", "text_encoder", "image_encoder", "tokenizer")}
-        | {"prior_scheduler": "scheduler"},
-        autoencoder="movq",
-        # The pipelines apply no factor, although the configuration of the autoencoder tells one.
-        spaces="movq",
-        tasks={
-            "text-to-image": Defaults(steps=100, guidance_scale=4.0),
-            "image-to-image": Defaults(steps=100, guidance_scale=4.0, strength=0.3),
-        },
-        size_multiple=64,
-        samples_encoding=False,
-        adapter="kandinsky:Kandinsky",
-        text_states="kandinsky-2.2",
-        text_width=("unet", "encoder_hid_dim"),
-        # Its pipelines do not scale what goes into the UNet, as Euler wants it, and give each step a generator.
-        samplers=frozenset({"ddim", "ddpm", "dpm++_2m", "dpm++_2m_sde", "dpm++_2s"}),
-    ),
-    Family(
-        name="sd3",
-        pipelines=("StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline"),
-        classes={
-            "transformer": "SD3Transformer2DModel",
-            "vae": "AutoencoderKL",
-            "text_encoder": "CLIPTextModelWithProjection",
-            "text_encoder_2": "CLIPTextModelWithProjection",
-        },
-        optional={"text_encoder_3": "T5EncoderModel"},
-        denoiser="transformer",
-        tokenizers={
-            "text_encoder": "tokenizer",
-            "text_encoder_2": "tokenizer_2",
-            "text_encoder_3": "tokenizer_3",
-        },
-        t5_window=256,
-        spaces={(1.5305, 16, 8): "sd3"},
-        tasks={
-            "text-to-image": Defaults(steps=28, guidance_scale=7.0),
-            "image-to-image": Defaults(steps=50, guidance_scale=7.0, strength=0.6),
-        },
-        size_multiple=16,
-        image_multiple=16,
-        sample_size=128,
-        adapter="sd3:StableDiffusion3",
-        text_states="sd3",
-        text_width=("transformer", "joint_attention_dim"),
-        denoise_steps=begun_steps,
-        # The others solve another equation than that of a flow: DDIM draws nonsense without a word.
-        samplers=frozenset(),
-    ),
-    _FLUX,
-    # FLUX.1 schnell: as dev, but it takes no guidance and few steps.
-    replace(
-        _FLUX,
-        name="flux-schnell",
-        denoiser_says={"guidance_embeds": False},
-        t5_window=256,
-        tasks={
-            "text-to-image": Defaults(steps=4, guidance_scale=0.0),
-            "image-to-image": Defaults(steps=4, guidance_scale=0.0, strength=0.6),
-        },
-        guidance="none",
-    ),
-    Family(
-        name="latent-upscaler",
-        pipelines=("StableDiffusionLatentUpscalePipeline",),
-        classes=_CLIP,
-        spaces=_SD,
-        tasks={"upscale": Defaults(steps=75, guidance_scale=9.0)},
-        size_multiple=1,
-        adapter="latent_upscaler:LatentUpscaler",
-        text_states="clip-before-norm",
-        channels=lambda latent_channels: 2 * latent_channels,
-        channels_are="noisy and small latents",
-    ),
-    Family(
-        name="upscaler",
-        pipelines=("StableDiffusionUpscalePipeline",),
-        classes=_CLIP,
-        schedulers=("scheduler", "low_res_scheduler"),
-        spaces={(0.08333, 4, 4): "sd-x4"},
-        tasks={"super-resolution": Defaults(steps=75, guidance_scale=9.0, noise_level=20)},
-        size_multiple=1,
-        adapter="upscaler:Upscaler",
-        channels=lambda latent_channels: latent_channels + 3,
-        channels_are="noisy latents and a small picture",
-    ),
+__all__ = [
+    "BUILT_IN",
+    "ENTRY_POINT_GROUP",
+    "PROMPT_PARAMETERS",
+    "Config",
+    "Defaults",
+    "Family",
+    "LoraLayout",
+    "Shapes",
+    "SingleFileLayout",
+    "Task",
+    "Tasks",
+    "TextEncoder",
+    "TokenMemory",
+    "adapter_record",
+    "all_families",
+    "begun_steps",
+    "class_of",
+    "cut_steps",
+    "families_for",
+    "family_of",
+]
+
+ENTRY_POINT_GROUP = "graphflow.families"
+
+BUILT_IN: tuple[Family, ...] = (
+    STABLE_DIFFUSION,
+    SDXL,
+    SDXL_REFINER,
+    KANDINSKY,
+    SD3,
+    FLUX,
+    FLUX_SCHNELL,
+    Z_IMAGE,
+    Z_IMAGE_TURBO,
+    LATENT_UPSCALER,
+    UPSCALER,
 )
 
 
-def family_of(index: Mapping[str, Any], config_of: Callable[[str], Mapping[str, Any]] | None = None) -> Family | None:
-    """The family that a ``model_index.json`` belongs to: of those with its pipeline the first with its components.
+@cache
+def all_families() -> tuple[Family, ...]:
+    """Return the families of packs and then the built-in ones, read once per process.
 
-    Where no family has just its components, the first with its pipeline; None for a pipeline that no family has.
+    Raises NodeDefinitionError for a pack that cannot be imported, and for two families of one name.
+    """
+    families = (*_families_of_packs(), *BUILT_IN)
+    names: dict[str, Family] = {}
+    for family in families:
+        known = names.setdefault(family.name, family)
+        if known is not family:
+            raise NodeDefinitionError(
+                f"two families are called '{family.name}', run by {known.adapter} and {family.adapter}; give one of "
+                "them another name"
+            )
+    return families
+
+
+def _families_of_packs() -> Iterator[Family]:
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            module = importlib.import_module(entry.module)
+        except ImportError as error:
+            owner = entry.dist.name if entry.dist else "an unknown distribution"
+            raise NodeDefinitionError(
+                f"the families '{entry.name}' of {owner} cannot be imported from {entry.module}: {error}; mend it or "
+                f"uninstall {owner}"
+            ) from error
+        found = {id(value): value for value in vars(module).values() if isinstance(value, Family)}
+        yield from (family for family in found.values() if not any(family is each for each in BUILT_IN))
+
+
+def family_of(index: Mapping[str, Any], config_of: Callable[[str], Config] | None = None) -> Family | None:
+    """Find the family that a ``model_index.json`` belongs to: of those with its pipeline the first with its components.
+
+    Where no family has just its components, it is the first with its pipeline; None for a pipeline that no family has.
     ``config_of`` gives the configuration of a component; without it families that only a configuration tells apart,
     which have equal files, are the first of them.
     """
     pipeline = str(index.get("_class_name"))
-    candidates = [family for family in FAMILIES if pipeline in family.pipelines]
+    candidates = [family for family in all_families() if pipeline in family.pipelines]
     for family in candidates:
-        if all(class_of(index, name) for name in family.classes):
-            config = config_of(family.denoiser) if family.denoiser_says and config_of else family.denoiser_says
-            # what a configuration leaves out is off
-            if all(config.get(key, False) == value for key, value in family.denoiser_says.items()):
-                return family
+        if all(class_of(index, name) for name in family.classes) and (
+            config_of is None or all(_says(config_of(name), told) for name, told in family.distinguished_by.items())
+        ):
+            return family
     return candidates[0] if candidates else None
 
 
+def _says(config: Config, values: Config) -> bool:
+    """Tell whether a configuration has some values; a switch that it leaves out is off."""
+    return all(config.get(key, False) == value for key, value in values.items())
+
+
 def class_of(index: Mapping[str, Any], component: str) -> str | None:
-    """The class that a ``model_index.json`` gives a component, None where it has none."""
+    """Return the class that a ``model_index.json`` gives a component, None where it has none."""
     found = index.get(component)
     return str(found[-1]) if isinstance(found, list) and found and found[-1] is not None else None
 
 
-def families_for(task: Task | None) -> tuple[str, ...]:
-    """The names of the families that can do a task; for None all that are supported."""
-    return tuple(family.name for family in FAMILIES if not task or task in family.tasks)
+@cache
+def _digest_of_module(name: str) -> str | None:
+    """Return the SHA-256 (hex) of the file of a module, which is found and not imported; None where it has none."""
+    spec = importlib.util.find_spec(name)
+    file = Path(spec.origin) if spec and spec.origin else None
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file and file.is_file() else None
+
+
+def adapter_record(family: Family) -> dict[str, Any]:
+    """Return what the keys of results hold of the code that runs a family: nothing of one of ours.
+
+    A built-in adapter changes together with the versions of the nodes; one of a pack does not, so its file counts.
+    """
+    if any(family is each for each in BUILT_IN):
+        return {}
+    return {"adapter": [family.name, family.adapter, _digest_of_module(family.adapter.partition(":")[0])]}
+
+
+def families_for(*tasks: Task) -> tuple[str, ...]:
+    """Return the names of the families that can do one of some tasks; without a task all that are supported."""
+    return tuple(family.name for family in all_families() if family.does_any(tasks))

@@ -86,11 +86,11 @@ def fuse_loras(module: Any, name: str, loras: tuple[AppliedLora, ...]) -> None:
 
 
 def _add_adapter(module: Any, name: str, lora: AppliedLora, adapter: str) -> None:
-    reader: Any = getattr(diffusers, lora.pipeline)
+    reader: Any = getattr(diffusers, lora.layout.pipeline)
     options: dict[str, Any] = {}
-    if lora.pipeline == "FluxPipeline":
+    if "return_alphas" in lora.layout.options:
         options["return_alphas"] = True
-    elif lora.pipeline == "StableDiffusionXLPipeline":
+    if "unet_config" in lora.layout.options:
         # Files of kohya's scripts count the blocks as the original code does; the mapping needs this one number.
         options["unet_config"] = module.config if name == "unet" else SimpleNamespace(layers_per_block=2)
     state, *alphas, metadata = reader.lora_state_dict(

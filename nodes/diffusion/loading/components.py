@@ -24,18 +24,17 @@ import transformers
 
 from graphflow import Compute, Memory
 from graphflow.machine.memory import free_memory
-from graphflow.nodes.diffusion.checkpoints.model_files import Component, changed, component_dtype
+from graphflow.nodes.diffusion.checkpoints.model_files import Component, component_dtype, mtime_ns
 from graphflow.nodes.diffusion.families import class_of
 from graphflow.nodes.diffusion.loading.checkpoint_loading import from_checkpoint, fuse_loras
 from graphflow.nodes.diffusion.loading.conversion import converted_in_parts
-from graphflow.nodes.diffusion.loading.heap import give_back
-from graphflow.nodes.diffusion.loading.noise import draw_noise_in_float32
+from graphflow.nodes.diffusion.loading.noise_in_float32 import draw_noise_in_float32
 from graphflow.nodes.diffusion.loading.pool import Pool
+from graphflow.nodes.diffusion.loading.process import give_back, limit_threads
 from graphflow.nodes.diffusion.loading.switches import copied, placed, release
-from graphflow.nodes.diffusion.loading.threads import limit_threads
 from graphflow.nodes.diffusion.memory.networks import weight_bytes
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
-from graphflow.nodes.diffusion.models.network_info import DEPTH_ESTIMATORS, IMAGE_PROCESSOR
+from graphflow.nodes.diffusion.models.network_info import IMAGE_PROCESSOR
 from graphflow.nodes.diffusion.sampling.samplers import DEFAULT, SAMPLERS
 
 __all__ = [
@@ -88,10 +87,6 @@ def quiet() -> Iterator[None]:
                 library.enable_progress_bar()
 
 
-_FROM_TRANSFORMERS = ("CLIP", "T5", *DEPTH_ESTIMATORS)
-"""How the names of the classes begin that are those of transformers; the others are diffusers'."""
-
-
 def adapter(info: ModelInfo, compute: Compute, need: Memory | None = None) -> Any:
     """The adapter that runs a model for one step, which ``need`` is made room for."""
     made = _adapter_class(info.family.adapter)(info, compute)
@@ -102,9 +97,7 @@ def adapter(info: ModelInfo, compute: Compute, need: Memory | None = None) -> An
 @cache
 def _adapter_class(name: str) -> Callable[[ModelInfo, Compute], Any]:
     module, _, cls = name.partition(":")
-    found: Callable[[ModelInfo, Compute], Any] = getattr(
-        importlib.import_module(f"graphflow.nodes.diffusion.adapters.{module}"), cls
-    )
+    found: Callable[[ModelInfo, Compute], Any] = getattr(importlib.import_module(module), cls)
     return found
 
 
@@ -120,13 +113,15 @@ def load_component(info: ModelInfo, name: str, compute: Compute) -> Any:
     cls = class_of(info.configs["pipeline"], name)
     assert cls is not None
     kind = component_dtype(info.configs[name], compute.dtype)
-    return load_network(info.components[name], cls, replace(compute, dtype=kind), name)
+    denoises = name == info.family.denoiser
+    return load_network(info.components[name], cls, replace(compute, dtype=kind), name, denoises=denoises)
 
 
-def load_network(component: Component, cls: str, compute: Compute, name: str = "") -> Any:
-    """A network of a class of diffusers or transformers, in evaluation mode and ready to compute, from the pool.
+def load_network(component: Component, cls: str, compute: Compute, name: str = "", *, denoises: bool = False) -> Any:
+    """Load a network of a class of diffusers or transformers, in evaluation mode and ready to compute, from the pool.
 
-    ``name`` is what it is called in its pipeline; LoRAs are laid over it by that name.
+    ``name`` is its name in its pipeline; LoRAs are laid over it by that name. One that ``denoises`` runs at each step
+    of a schedule, and is compiled where that is asked for.
     """
 
     def load() -> torch.nn.Module:
@@ -134,7 +129,7 @@ def load_network(component: Component, cls: str, compute: Compute, name: str = "
             module = _read_weights(component, cls, compute)
             if component.loras:
                 fuse_loras(module, name, component.loras)
-        ready = placed(module.eval().requires_grad_(False), cls, compute)
+        ready = placed(module.eval().requires_grad_(False), compute, compiled=compute.compile and denoises)
         give_back()
         return ready
 
@@ -147,7 +142,7 @@ def load_network(component: Component, cls: str, compute: Compute, name: str = "
 
 
 def _of_transformers(name: str) -> bool:
-    return name.startswith(_FROM_TRANSFORMERS)
+    return not hasattr(diffusers, name)
 
 
 def _class(name: str) -> Any:
@@ -184,9 +179,10 @@ def _module_bytes(module: torch.nn.Module) -> int:
 def load_tokenizer(info: ModelInfo, name: str = "tokenizer") -> Any:
     """A tokenizer of a model, from the pool."""
     folder, settings = str(info.tokenizers[name]), info.tokenizer_settings.get(name, {})
-    cls = transformers.T5TokenizerFast if "T5" in (class_of(info.configs["pipeline"], name) or "") else (
-        transformers.CLIPTokenizer
-    )  # fmt: skip
+    named = class_of(info.configs["pipeline"], name) or ""
+    known = {"T5": transformers.T5TokenizerFast, "CLIP": transformers.CLIPTokenizer}
+    # the other one is told by its own configuration which class it is; it runs no code of its folder
+    cls: Any = next((cls for word, cls in known.items() if word in named), transformers.AutoTokenizer)
 
     def load() -> Any:
         with quiet():
@@ -208,7 +204,7 @@ def load_image_processor(folder: Path) -> Any:
                 str(folder), backend="pil", local_files_only=True, trust_remote_code=False
             )
 
-    key = (str(folder), changed(folder / IMAGE_PROCESSOR), "image processor")
+    key = (str(folder), mtime_ns(folder / IMAGE_PROCESSOR), "image processor")
     return pool.get("cpu", key, load, lambda _: 1 << 20)
 
 
@@ -218,12 +214,7 @@ def make_scheduler(info: ModelInfo, sampler: str, name: str = "scheduler", *, se
     One that draws noise by itself, not from the generators of the pipeline, draws it for item i from ``seeds[i]``.
     """
     config = dict(info.configs[name])
-    if info.family.name == "stable-diffusion":
-        # What its pipelines set right, with a warning, in configurations from before these two were fixed.
-        if config.get("steps_offset", 1) != 1:
-            config["steps_offset"] = 1
-        if config.get("clip_sample") is True:
-            config["clip_sample"] = False
+    config.update({key: value for key, value in info.family.scheduler_config.items() if key in config})
     if sampler == DEFAULT:
         class_name = str(config["_class_name"])
     else:

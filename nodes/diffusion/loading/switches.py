@@ -10,12 +10,9 @@ import torch
 from accelerate import cpu_offload, cpu_offload_with_hook
 
 from graphflow import Compute
-from graphflow.nodes.diffusion.loading.heap import give_back
+from graphflow.nodes.diffusion.loading.process import give_back
 
-__all__ = ["COMPILED", "copied", "placed", "release"]
-
-COMPILED = frozenset({"ControlNetModel", "FluxTransformer2DModel", "SD3Transformer2DModel", "UNet2DConditionModel"})
-"""Classes that are compiled: what runs once a denoise step. A VAE or a text encoder runs once, which never pays."""
+__all__ = ["copied", "placed", "release"]
 
 PART = 64 << 20
 """Bytes of weights after which what laying them out left free is given back."""
@@ -24,8 +21,11 @@ _offloaded: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
 """Networks that come to their device by themselves when they are called, and leave it when `release` says so."""
 
 
-def placed(network: torch.nn.Module, cls: str, compute: Compute) -> torch.nn.Module:
-    """A network of class ``cls``, just loaded, set up and put where the settings say. It is changed in place."""
+def placed(network: torch.nn.Module, compute: Compute, *, compiled: bool = False) -> torch.nn.Module:
+    """Set a network up that was just loaded, and put it where the settings say. It is changed in place.
+
+    Worth being ``compiled`` is what runs once a denoise step; a VAE or a text encoder runs once, which never pays.
+    """
     if compute.attention == "eager":
         _write_scores_out(network)
     elif compute.attention == "xformers" and hasattr(network, "enable_xformers_memory_efficient_attention"):
@@ -33,7 +33,7 @@ def placed(network: torch.nn.Module, cls: str, compute: Compute) -> torch.nn.Mod
         known_to_diffusers.enable_xformers_memory_efficient_attention()
     if compute.channels_last:
         _lay_side_by_side(network)
-    if compute.compile and cls in COMPILED:
+    if compiled:
         # as an attribute, so that the hooks of accelerate stay outside of what is compiled
         network.__dict__["forward"] = torch.compile(network.forward)
     device = torch.device(compute.device)

@@ -1,4 +1,4 @@
-"""What memory networks need, from their configurations and the headers of their weights. Imports no torch.
+"""Memory that networks need, from their configurations and the headers of their weights. Imports no torch.
 
 A network that infers keeps two kinds of tensors: those that wait for a later layer (a UNet's skip connections), and
 those of the layer that computes. So a network is walked through block by block as diffusers computes it, adding up
@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from graphflow import Compute
-from graphflow.nodes.diffusion.checkpoints.model_files import Component, changed, component_dtype
+from graphflow.machine.processor import convolves_with_onednn
+from graphflow.nodes.diffusion.checkpoints.model_files import Component, component_dtype, mtime_ns
 from graphflow.nodes.diffusion.checkpoints.safetensors_header import BITS, DamagedError, read_header
 
 __all__ = [
@@ -50,7 +51,7 @@ def weight_bytes(component: Component, config: Mapping[str, Any], compute: Compu
     """
     files = tuple(file for file in component.files if file.suffix == ".safetensors")
     prefixes = [component.prefix if file == component.checkpoint else "" for file in files]
-    counted = [_counted(file, prefix, changed(file)) for file, prefix in zip(files, prefixes, strict=True)]
+    counted = [_counted(file, prefix, mtime_ns(file)) for file, prefix in zip(files, prefixes, strict=True)]
     width = WIDTH[component_dtype(config, compute.dtype)]
     sizes = [floats * width + rest for tensors in counted if tensors for floats, rest in tensors]
     if None in counted or not sizes:
@@ -62,7 +63,7 @@ def weight_bytes(component: Component, config: Mapping[str, Any], compute: Compu
 def _counted(file: Path, prefix: str, written: int) -> tuple[tuple[int, int], ...] | None:
     """Of each tensor with a prefix in a safetensors file: how many floating-point numbers, and bytes of anything else.
 
-    Floating-point numbers are converted when they are read. ``written`` is not read: see `changed`.
+    Floating-point numbers are converted when they are read. ``written`` is not read: see `mtime_ns`.
     """
     try:
         header = read_header(file)
@@ -132,7 +133,8 @@ class _Walk:
 
     def __init__(self, config: Mapping[str, Any], items: int, compute: Compute, dtype: str | None = None) -> None:
         self.config, self.items, self.compute = config, items, compute
-        self.width = WIDTH[dtype or compute.dtype]
+        self.dtype = dtype or compute.dtype
+        self.width = WIDTH[self.dtype]
 
     def down(self, rows: int, columns: int) -> tuple[list[list[int]], int, int]:
         """The way down of a UNet: the skips by the level that uses them on the way up, their sum, and the peak."""
@@ -169,13 +171,13 @@ class _Walk:
     def conv(self, before: int, out: int, size: int) -> int:
         """A convolution of 3 x 3 at ``size`` pixels: its input, the same in the layout it is computed in, its output.
 
-        On the CPU its weights are laid out anew as well; in half precision, which only some CPUs compute with, the
-        surroundings of each pixel are written out.
+        On the CPU its weights are laid out anew as well; in a half precision that the processor has no instructions
+        for, the surroundings of each pixel are written out instead.
         """
         numbers = (2 * before + out) * size
         if not self.compute.on_cpu:
             return numbers
-        if self.width == WIDTH["float32"]:
+        if self.dtype == "float32" or convolves_with_onednn(self.dtype):
             return numbers + 9 * before * out
         return numbers + 9 * before * size
 

@@ -19,8 +19,8 @@ from graphflow.nodes.diffusion.memory.networks import (
     weight_bytes,
 )
 from graphflow.nodes.diffusion.memory.transformers import (
-    DENOISERS,
     denoiser_activations,
+    language_model_activations,
     prior_activations,
     t5_activations,
 )
@@ -51,11 +51,16 @@ def prior_memory(info: ModelInfo, compute: Compute, *, guided: bool) -> Memory |
 
 
 def _text_need(info: ModelInfo, name: str, compute: Compute) -> int | None:
+    encoder = info.family.text_encoders.get(name)
+    if encoder is None or name not in info.components:
+        return None
+    config = info.configs[name]
+    tokens = encoder.window_of(config)
     if _known(info, name, "CLIPTextModel", "CLIPTextModelWithProjection"):
-        return text_activations(info.configs[name], info.prompt_window, compute)
+        return text_activations(config, tokens, compute)
     if _known(info, name, "T5EncoderModel"):
-        return t5_activations(info.configs[name], info.family.t5_window or info.prompt_window, compute)
-    return None
+        return t5_activations(config, tokens, compute)
+    return language_model_activations(config, tokens, compute) if "intermediate_size" in config else None
 
 
 def denoising_memory(
@@ -70,17 +75,18 @@ def denoising_memory(
     """To denoise latents of the size of ``latent``; the UNet sees at most ``tile`` x ``tile`` cells at once."""
     cells = _cells(info, latent)
     name = info.family.denoiser
-    if cells is None or latent.batch is None or not _known(info, name, "UNet2DConditionModel", *DENOISERS):
+    if cells is None or latent.batch is None:
         return None
     rows, columns = cells
     config = info.denoiser
     items = latent.batch * (2 if guided else 1)
-    cls = class_of(info.configs["pipeline"], name)
-    if cls in DENOISERS:
-        # SD3 reads the tokens of CLIP and T5, FLUX those of T5
-        text = (info.family.t5_window or 0) + (info.prompt_window if cls == "SD3Transformer2DModel" else 0)
-        need = denoiser_activations(cls, config, rows, columns, text, items, compute)
+    tokens = info.family.denoiser_memory
+    if tokens is not None:
+        text = sum(_window(info, encoder) for encoder in tokens.encoders)
+        need = denoiser_activations(tokens, config, rows, columns, text, items, compute)
         return _with_weights(info, [name], need, compute)
+    if not _known(info, name, "UNet2DConditionModel"):
+        return None
     seen = min(rows, tile or rows), min(columns, tile or columns)
     need = unet_activations(config, seen[0], seen[1], items, compute, controlled=controlnet is not None)
     if seen != cells:
@@ -90,6 +96,12 @@ def denoising_memory(
         pixels = 3 * rows * columns * info.pixels_per_cell**2 * items * WIDTH[compute.dtype]
         need = pixels + max(need, controlnet_activations(controlnet.config, rows, columns, items, compute))
     return _with_weights(info, [name], need, compute, controlnet)
+
+
+def _window(info: ModelInfo, encoder: str) -> int:
+    """Return the tokens of a prompt that a denoiser gets from a text encoder; zeros stand for one that is not there."""
+    told = info.family.text_encoders[encoder]
+    return told.window_of(info.configs.get(encoder, {}))
 
 
 def decoding_memory(info: ModelInfo, latent: PortType, tile: int, compute: Compute) -> Memory | None:

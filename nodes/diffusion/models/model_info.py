@@ -21,8 +21,8 @@ from graphflow.nodes.diffusion.checkpoints.location import locate, model_problem
 from graphflow.nodes.diffusion.checkpoints.model_files import (
     Component,
     UnusableError,
-    changed,
     component_in,
+    mtime_ns,
     read_json,
     variant_warning,
 )
@@ -38,7 +38,16 @@ from graphflow.nodes.diffusion.checkpoints.pocket_models import POCKET, POCKET_F
 from graphflow.nodes.diffusion.checkpoints.prior import with_prior
 from graphflow.nodes.diffusion.checkpoints.single_file import open_single_file
 from graphflow.nodes.diffusion.checkpoints.tokenizer_files import find_tokenizer, settings_of, tokenizer_record
-from graphflow.nodes.diffusion.families import Defaults, Family, Task, class_of, families_for, family_of
+from graphflow.nodes.diffusion.families import (
+    Defaults,
+    Family,
+    Task,
+    Tasks,
+    adapter_record,
+    class_of,
+    families_for,
+    family_of,
+)
 from graphflow.nodes.files.file_digest import file_digest
 
 __all__ = ["ModelInfo", "find_model", "find_problems", "model_digest", "require_model"]
@@ -116,43 +125,44 @@ class ModelInfo:
         for name, folder in self.tokenizers.items():
             record[name] = tokenizer_record(folder, self.tokenizer_settings.get(name, {}))
         record |= {name: dict(self.configs[name]) for name in self.family.schedulers}
+        record |= adapter_record(self.family)
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def require_model(reference: str, task: Task | None = None) -> ModelInfo:
+def require_model(reference: str, tasks: Tasks = ()) -> ModelInfo:
     """What is known of a model. Raises WorkflowError (MissingError where it is only absent) if it cannot be used."""
-    found = find_model(reference, task)
+    found = find_model(reference, tasks)
     if isinstance(found, Problem):
         raise WorkflowError.of([found])
     return found
 
 
 @file_answer
-def model_digest(reference: str, task: Task | None = None) -> str:
+def model_digest(reference: str, tasks: Tasks = ()) -> str:
     """`ModelInfo.digest` of a model. Raises as `require_model`."""
-    return require_model(reference, task).digest
+    return require_model(reference, tasks).digest
 
 
-def find_model(reference: str, task: Task | None = None) -> ModelInfo | Problem:
-    """What is known of a model, or why it cannot be used, for a task if one is given.
+def find_model(reference: str, tasks: Tasks = ()) -> ModelInfo | Problem:
+    """Return what is known of a model that can do one of some tasks, or the problem that keeps it from being used.
 
     Folders are read once, until they change.
     """
     try:
-        return _found(reference, task)
+        return _found(reference, tasks)
     except UnusableError as unusable:
         return unusable.problem
 
 
-def find_problems(reference: str, task: Task | None = None) -> tuple[Problem, ...]:
-    """Everything that keeps a model from being used, and what is surprising about it."""
+def find_problems(reference: str, tasks: Tasks = ()) -> tuple[Problem, ...]:
+    """Return everything that keeps a model from being used, and what is surprising about it."""
     parsed = parse_reference(reference)
     if not isinstance(parsed, ModelReference):
         return parsed
-    base = find_model(parsed.base, task)
+    base = find_model(parsed.base, tasks)
     problems = [base] if isinstance(base, Problem) else []
     for part in single_parts(parsed):
-        found = part_problem(part) if isinstance(base, Problem) else find_model(part, task)
+        found = part_problem(part) if isinstance(base, Problem) else find_model(part, tasks)
         problems += [found] if isinstance(found, Problem) else []
     if isinstance(base, ModelInfo):
         warning = variant_warning(parsed.base, base.components)
@@ -161,7 +171,7 @@ def find_problems(reference: str, task: Task | None = None) -> tuple[Problem, ..
 
 
 @file_answer
-def _found(reference: str, task: Task | None) -> ModelInfo:
+def _found(reference: str, tasks: Tasks) -> ModelInfo:
     """What is known of a model with all of its parts. Raises UnusableError."""
     parsed = parse_reference(reference)
     if not isinstance(parsed, ModelReference):
@@ -172,7 +182,7 @@ def _found(reference: str, task: Task | None) -> ModelInfo:
     # What has to be as it was for the memory to hold: the configuration, and files that are named by themselves.
     folder = place.with_suffix("") if place.is_file() else place
     named = folder / "model_index.json", place, *part_files(parsed)
-    return _read(reference, parsed, place, task, (*_configurations(folder), *map(changed, named)))
+    return _read(reference, parsed, place, tasks, (*_configurations(folder), *map(mtime_ns, named)))
 
 
 def _configurations(folder: Path) -> list[tuple[str, int]]:
@@ -184,7 +194,7 @@ def _configurations(folder: Path) -> list[tuple[str, int]]:
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(OSError), os.scandir(entry) as files:
-                found += [(file.path, changed(file)) for file in files if file.name.endswith(".json")]
+                found += [(file.path, mtime_ns(file)) for file in files if file.name.endswith(".json")]
     return sorted(found)
 
 
@@ -205,15 +215,13 @@ def _without_index(reference: str, folder: Path) -> Problem:
 
 
 @lru_cache(maxsize=256)
-def _read(
-    reference: str, parsed: ModelReference, place: Path, task: Task | None, written: tuple[Any, ...]
-) -> ModelInfo:
+def _read(reference: str, parsed: ModelReference, place: Path, tasks: Tasks, written: tuple[Any, ...]) -> ModelInfo:
     """Raises UnusableError, which is not remembered: a model may be mended or fetched at any time.
 
     ``written`` is not read: it makes the memory forget a model that was written again.
     """
     try:
-        return _laid_over(replace(_model_info(parsed.base, place, task), reference=reference), parsed)
+        return _laid_over(replace(_model_info(parsed.base, place, tasks), reference=reference), parsed)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         problem = model_problem(
             "model.not_diffusers",
@@ -223,35 +231,34 @@ def _read(
         raise UnusableError(problem) from error
 
 
-def _model_info(reference: str, place: Path, task: Task | None) -> ModelInfo:
+def _model_info(reference: str, place: Path, tasks: Tasks) -> ModelInfo:
     """What is known of a model in a folder, or in a checkpoint of one file. Raises UnusableError."""
     single = open_single_file(reference, place) if place.is_file() else None
     folder = single.folder if single else place
     if not (folder / "model_index.json").is_file():
         raise UnusableError(_without_index(reference, folder))
     index = read_json(reference, folder / "model_index.json")
-    family = family_of(index, lambda name: read_json(reference, folder / name / "config.json"))
-    if family is None or (task and task not in family.tasks):
+    family = family_of(index, lambda name: read_json(reference, folder / name / _config_file(name)))
+    if family is None or not family.does_any(tasks):
         made_for = f"of the family {family.name}" if family else f"made for {index.get('_class_name')}"
-        expected = ", ".join(families_for(task))
+        expected = ", ".join(families_for(*tasks))
         message = f'the model "{reference}" is {made_for}, expected one of the families {expected}'
         hint = "choose another model; `graphflow nodes` shows the default of each node"
         raise UnusableError(model_problem("model.unsupported", message, hint))
     if single:
-        index = single.index(index, family.optional)
+        index = single.index(index, family)
     prior: dict[str, Path] = {}
     if family.prior:
         index, prior = with_prior(reference, folder, family, index)
     weights = _classes(reference, family, index)
-    encoders = {name: encoder for encoder, name in family.tokenizers.items() if encoder in weights}
+    encoders = {told.tokenizer: name for name, told in family.text_encoders.items() if name in weights}
     pocket = POCKET.get(reference)
     parts = {name: folder / name for name in (*weights, *encoders, *family.schedulers)} | prior
     if pocket:
         parts |= {name: POCKET_FOLDER / owner / name for name, owner in pocket.shared.items()}
-    configs = {name: read_json(reference, parts[name] / "config.json") for name in weights}
-    configs |= {name: read_json(reference, parts[name] / "scheduler_config.json") for name in family.schedulers}
+    configs = {name: read_json(reference, parts[name] / _config_file(name)) for name in (*weights, *family.schedulers)}
     components = {
-        name: single.component(name, cls, configs[name]) if single else component_in(reference, parts[name])
+        name: single.component(name, cls, family, configs[name]) if single else component_in(reference, parts[name])
         for name, cls in weights.items()
     }
     tokenizers = {name: parts[name] for name in encoders}
@@ -262,14 +269,14 @@ def _model_info(reference: str, place: Path, task: Task | None) -> ModelInfo:
         tokenizers = {name: find_tokenizer(reference, path, words[name]) for name, path in tokenizers.items()}
     autoencoder, denoiser = configs[family.autoencoder], configs[family.denoiser]
     channels = int(autoencoder.get("latent_channels", 4))
-    wanted = family.channels(channels)
+    wanted = family.denoiser_channels(channels)
     if denoiser["in_channels"] != wanted:
         message = (
             f'the {family.denoiser} of the model "{reference}" takes {denoiser["in_channels"]} channels, expected the '
-            f"{wanted} of {family.channels_are}"
+            f"{wanted} of {family.channels_text}"
         )
         raise UnusableError(model_problem("model.unsupported", message, "it is a model for something else"))
-    cell = 2 ** (len(autoencoder["block_out_channels"]) - 1)
+    cell = family.pixels_per_cell(autoencoder)
     sample = denoiser.get("sample_size") or family.sample_size
     rows, columns = sample if isinstance(sample, list) else (sample, sample)
     component, key = family.text_width
@@ -283,10 +290,9 @@ def _model_info(reference: str, place: Path, task: Task | None) -> ModelInfo:
         pixels_per_cell=cell,
         native_width=int(columns) * cell,
         native_height=int(rows) * cell,
-        text_space=f"{family.text_states}-{configs[component][key]}",
+        text_space=f"{family.encoder_kind}-{configs[component][key]}",
         prompt_window=min(
-            int(configs[name]["max_position_embeddings"]) for name in family.tokenizers
-            if "max_position_embeddings" in configs.get(name, ())
+            told.window_of(configs[name]) for name, told in family.text_encoders.items() if name in configs
         ),
         configs={**configs, "pipeline": index},
         components=components,
@@ -294,6 +300,11 @@ def _model_info(reference: str, place: Path, task: Task | None) -> ModelInfo:
         tokenizer_settings=settings,
         defaults=pocket.defaults if pocket else family.tasks,
     )  # fmt: skip
+
+
+def _config_file(component: str) -> str:
+    """Return the name of the JSON file in the folder of a component."""
+    return "scheduler_config.json" if component.endswith("scheduler") else "config.json"
 
 
 def _laid_over(info: ModelInfo, parsed: ModelReference) -> ModelInfo:
@@ -306,7 +317,9 @@ def _laid_over(info: ModelInfo, parsed: ModelReference) -> ModelInfo:
         own = components[name]
         components[name], configs[name] = with_vae(parsed.base, parsed.vae, own, classes[name], configs[name])
     if parsed.loras:
-        components = with_loras(parsed.base, parsed.loras, str(index["_class_name"]), classes, components, configs)
+        components = with_loras(
+            parsed.base, parsed.loras, info.family, str(index["_class_name"]), classes, components, configs
+        )
     return replace(info, components=components, configs=configs)
 
 

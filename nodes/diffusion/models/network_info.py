@@ -15,7 +15,13 @@ from typing import Any, Literal
 
 from graphflow import Problem, WorkflowError
 from graphflow.nodes.diffusion.checkpoints.location import locate, model_problem
-from graphflow.nodes.diffusion.checkpoints.model_files import Component, UnusableError, changed, component_in, read_json
+from graphflow.nodes.diffusion.checkpoints.model_files import (
+    Component,
+    UnusableError,
+    component_in,
+    mtime_ns,
+    read_json,
+)
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
 
 __all__ = [
@@ -79,7 +85,7 @@ def find_network(reference: str, purpose: Purpose, field: str = "model") -> Netw
     found: NetworkInfo | Problem | Path = locate(reference, _NAMES[purpose].partition(" ")[2])
     if isinstance(found, Path):
         found = _read(
-            reference, found, purpose, tuple(changed(found / name) for name in ("config.json", IMAGE_PROCESSOR))
+            reference, found, purpose, tuple(mtime_ns(found / name) for name in ("config.json", IMAGE_PROCESSOR))
         )
     return replace(found, field=field) if isinstance(found, Problem) else found
 

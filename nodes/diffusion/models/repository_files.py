@@ -32,7 +32,7 @@ def component_names(index: Mapping[str, Any], wanted: Iterable[str] = ()) -> lis
     named = {name for name, value in index.items() if isinstance(value, list) and len(value) == 2 and all(value)}
     family = family_of(index)
     if family and not wanted:
-        whole = {*family.classes, *family.optional, *family.tokenizers.values(), *family.schedulers}
+        whole = {*family.classes, *family.optional, *family.tokenizers, *family.schedulers}
         wanted = whole - set(family.prior)
     return sorted(named & set(wanted) if wanted else named)
 
@@ -68,7 +68,9 @@ def only_lora(reference: str, names: Iterable[str]) -> str:
 
 def _folder_files(reference: str, what: str, names: set[str], variant: str | None) -> list[str]:
     names = {name for name in names if "/" not in name}
-    configuration = {name for name in names if name.endswith((".json", ".txt", ".model")) and ".index." not in name}
+    configuration = {
+        name for name in names if name.endswith((".json", ".txt", ".model", ".jinja")) and ".index." not in name
+    }
     for wanted in dict.fromkeys((variant, None, "fp16")):
         for stem in _STEMS:
             weights = _weights(names, stem, wanted)

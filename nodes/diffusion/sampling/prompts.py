@@ -39,7 +39,7 @@ LongPrompts = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptReading:
-    """How a prompt is read, where a model gives the choice (`Family.takes`)."""
+    """How a prompt is read, where a model gives the choice (`Family.accepted_parameters`)."""
 
     clip_skip: int | None = None
     prompt_syntax: Literal["plain", "compel", "a1111"] = "plain"
@@ -67,9 +67,9 @@ def reading_of(node: _Reads) -> PromptReading:
 
 def check_reading(info: ModelInfo, node: _Reads) -> Iterator[Problem]:
     """Layers that the text encoders do not have, and a syntax whose package is not installed."""
-    if node.clip_skip is not None and "clip_skip" in info.family.takes:
-        configs = [info.configs[name] for name in info.family.tokenizers if name in info.configs]
-        most = min(int(config.get("num_hidden_layers", CLIP_LAYERS)) for config in configs) - info.family.layers_above
+    if node.clip_skip is not None and "clip_skip" in info.family.accepted_parameters:
+        configs = [info.configs[name] for name in info.family.text_encoders if name in info.configs]
+        most = min(int(config.get("num_hidden_layers", CLIP_LAYERS)) for config in configs) - info.family.skipped_layers
         if node.clip_skip > most:
             message = f'found clip_skip {node.clip_skip}, expected at most {most} for the model "{info.reference}"'
             yield Problem("value.clip_skip", message, "clip_skip", "its text encoder has no more layers")

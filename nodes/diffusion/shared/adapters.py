@@ -16,17 +16,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Adapter",
     "Control",
-    "Draws",
     "Encoded",
-    "Imagines",
+    "PriorAdapter",
     "Progress",
+    "PromptAdapter",
     "Prompts",
-    "ReadsPrompts",
     "Sampling",
-    "SuperResolves",
-    "Upscales",
+    "SuperResolutionAdapter",
+    "TextToImageAdapter",
+    "UpscaleAdapter",
     "Warn",
-    "seeds_from",
 ]
 
 Progress = Callable[[int, int], None]
@@ -39,11 +38,14 @@ Warn = Callable[[str], None]
 class Encoded(NamedTuple):
     """A prompt as the text encoders give it: embeddings (1 or batch, tokens, width), pooled (1 or batch, width).
 
-    Kandinsky's are embeddings of an imagined picture, (1 or batch, width), and nothing pooled.
+    ``mask`` (1 or batch, tokens) is 1 for tokens of the prompt and 0 for those that only fill it up; None where the
+    denoiser attends to all of them. Kandinsky's are embeddings of an imagined picture, (1 or batch, width), and nothing
+    else.
     """
 
     embeds: torch.Tensor
     pooled: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
 
 
 class Prompts(NamedTuple):
@@ -51,11 +53,6 @@ class Prompts(NamedTuple):
 
     positive: Encoded
     negative: Encoded | None = None
-
-
-def seeds_from(seed: int, count: int) -> tuple[int, ...]:
-    """The seed of each item of a batch, ``seed + i`` (modulo 2**64)."""
-    return tuple((seed + index) % 2**64 for index in range(count))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,14 +112,14 @@ class Adapter(Protocol):
         """Pixels in [0, 1], float32 on the CPU; in tiles where the picture is larger than ``tile`` pixels."""
 
 
-class ReadsPrompts(Adapter, Protocol):
-    """What a family can do besides whose prompts may be read in several ways (`Family.takes`)."""
+class PromptAdapter(Adapter, Protocol):
+    """What a family can do besides whose prompts may be read in several ways (`Family.accepted_parameters`)."""
 
     def read_prompt(self, text: str, reading: PromptReading, *, beside: str | None, negative: bool) -> Encoded:
         """A prompt encoded, in as many windows as ``beside`` fills or more. Raises ValueError as `encode_prompt`."""
 
 
-class Draws(Adapter, Protocol):
+class TextToImageAdapter(Adapter, Protocol):
     """The tasks "text-to-image" and "image-to-image", with a ControlNet if one is given and the family has any."""
 
     def text_to_image(
@@ -136,21 +133,21 @@ class Draws(Adapter, Protocol):
         """Latents, from ``latents`` with the noise of the last steps added, or in them already."""
 
 
-class Imagines(Adapter, Protocol):
+class PriorAdapter(Adapter, Protocol):
     """What a family with a prior can do besides: make of a prompt the embedding of a picture that shows it."""
 
     def imagine(self, text: str, negative_text: str, sampling: Sampling, progress: Progress) -> tuple[Encoded, Encoded]:
         """For each seed the embedding of a picture that shows ``text``, and one of what to be guided away from."""
 
 
-class Upscales(Adapter, Protocol):
+class UpscaleAdapter(Adapter, Protocol):
     """The task "upscale"."""
 
     def upscale(self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, progress: Progress) -> torch.Tensor:
         """Latents of the same pictures with twice the height and width."""
 
 
-class SuperResolves(Adapter, Protocol):
+class SuperResolutionAdapter(Adapter, Protocol):
     """The task "super-resolution"."""
 
     def super_resolve(

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 from graphflow import Context, Latent, PortType
 from graphflow.nodes.diffusion.loading.together import TogetherContext, alike, taken_apart, together
-from graphflow.nodes.diffusion.shared.adapters import seeds_from
+from graphflow.nodes.diffusion.sampling.noise import seeds_from
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
 
 __all__ = ["BatchedNode"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Protocol, TypeVar
 
-from graphflow import Latent, PortType, Problem
+from graphflow import Latent, Node, PortType, Problem
 from graphflow.nodes.diffusion.families.family import cut_steps
 from graphflow.nodes.diffusion.models.model_info import ModelInfo
+from graphflow.nodes.diffusion.models.network_info import check_controlnet, find_network
 
 __all__ = [
+    "check_control",
     "check_guidance",
     "check_negative",
     "check_redrawing",
@@ -20,6 +23,7 @@ __all__ = [
     "cut_down",
     "cut_size",
     "floored",
+    "with_smaller_tiles",
 ]
 
 MOST_STEPS = 1000
@@ -58,12 +62,12 @@ def check_redrawing(
 
     ``strength`` is None where it was not given; ``end`` is the share of the noise schedule after which to stop.
     """
-    if end is not None and not info.family.hands_over:
+    if end is not None and not info.family.supports_denoising_end:
         yield _no_hand_over(info, "denoising_end")
     if not source.partly_noisy or source.noise is None:
         return
     start = 1 - source.noise
-    if not info.family.hands_over:
+    if not info.family.supports_denoising_end:
         yield _no_hand_over(info, None)
     if strength is not None:
         message = f"found strength {strength:g} for latents that are noisy at {source.noise:g} already"
@@ -87,11 +91,12 @@ def _no_hand_over(info: ModelInfo, field: str | None) -> Problem:
 
 def check_negative(info: ModelInfo, guidance_scale: float, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
     """An error for guidance away from a prompt that is not connected."""
-    if info.family.guides_away(guidance_scale) and "negative" not in inputs:
+    if info.family.uses_negative_prompt(guidance_scale) and "negative" not in inputs:
+        off = info.family.guidance_threshold
         yield Problem(
             "port.missing",
             f"the port 'negative' is not connected, but guidance_scale {guidance_scale:g} needs it",
-            hint="connect an EncodePrompt with an empty text, or set guidance_scale to 1",
+            hint=f"connect an EncodePrompt with an empty text, or set guidance_scale to {off:g}",
         )
 
 
@@ -154,3 +159,41 @@ def cut_down(info: ModelInfo, source: PortType, size: tuple[int, int]) -> Proble
 def comes_in_pixels(info: ModelInfo, source: PortType) -> bool:
     """Whether a picture comes as pixels, or in another latent space and so through pixels."""
     return source.kind is not Latent or source.space not in (None, info.space)
+
+
+class _Controlled(Protocol):
+    @property
+    def controlnet(self) -> str: ...
+    @property
+    def control_guidance_start(self) -> float: ...
+    @property
+    def control_guidance_end(self) -> float: ...
+
+
+def check_control(node: _Controlled, info: ModelInfo) -> Iterator[Problem]:
+    """A ControlNet that is missing or not made for the model; a stretch of steps that ends before it starts."""
+    if not info.family.controlnet:
+        message = f'the model "{info.reference}" is of the family {info.family.name}, which works with no ControlNet'
+        yield Problem("model.controlnet", message, "model", "choose a Stable Diffusion 1.x, 2.x or XL model")
+        return
+    network = find_network(node.controlnet, "controlnet", "controlnet")
+    problem = network if isinstance(network, Problem) else check_controlnet(network, info)
+    if problem:
+        yield problem
+    if node.control_guidance_start >= node.control_guidance_end:
+        message = (
+            f"found control_guidance_start {node.control_guidance_start:g} and control_guidance_end "
+            f"{node.control_guidance_end:g}, expected a start before the end"
+        )
+        yield Problem("value.control_range", message, "control_guidance_start", "0 and 1 steer through all steps")
+
+
+NodeType = TypeVar("NodeType", bound=Node)
+
+
+def with_smaller_tiles(node: NodeType, *sizes: int) -> Iterator[NodeType]:
+    """The node, which has a parameter ``tile_size``, with those of the sizes (pixels) that are smaller than its own."""
+    given = node.model_dump()
+    for size in sizes:
+        if size < given["tile_size"]:
+            yield type(node)(**{**given, "tile_size": size})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from graphflow import Context, Field, Latent, ModelRef, Node, PortType, Problem
-from graphflow.nodes.diffusion.families import Task
+from graphflow.nodes.diffusion.families import Task, Tasks
 from graphflow.nodes.diffusion.models.model_info import (
     ModelInfo,
     find_model,
@@ -26,8 +26,8 @@ class ModelNode(Node, abstract=True):
     rather than fail: `known` is None then, and `check` tells what is wrong.
     """
 
-    task: ClassVar[Task | None] = None
-    """What the model must be able to do; None: any that has a text encoder and a VAE will do."""
+    tasks: ClassVar[Tasks] = ()
+    """The model must be able to do one of these; none: any that has a text encoder and a VAE will do."""
 
     model: ModelRef = Field(
         "pocket",
@@ -37,17 +37,17 @@ class ModelNode(Node, abstract=True):
     @property
     def known(self) -> ModelInfo | None:
         """What is known of the model, None if it cannot be used."""
-        found = find_model(self.model, self.task)
+        found = find_model(self.model, self.tasks)
         return found if isinstance(found, ModelInfo) else None
 
     @property
     def required(self) -> ModelInfo:
         """What is known of the model. Raises WorkflowError if it cannot be used."""
-        return require_model(self.model, self.task)
+        return require_model(self.model, self.tasks)
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
         """What is wrong with the model, what its family ignores; then what `check_with` finds."""
-        yield from find_problems(self.model, self.task)
+        yield from find_problems(self.model, self.tasks)
         if self.known:
             yield from self._ignored(self.known, inputs)
             yield from self.check_with(self.known, inputs)
@@ -68,7 +68,7 @@ class ModelNode(Node, abstract=True):
 
     def identity(self) -> str:
         """The digest of the model's files."""
-        return model_digest(self.model, self.task)
+        return model_digest(self.model, self.tasks)
 
     def models(self) -> tuple[str, ...]:
         """The model."""
@@ -84,11 +84,13 @@ class ModelNode(Node, abstract=True):
         return [file for name in self.networks(info) for file in info.components[name].weight_files] if info else []
 
     def setting(self, info: ModelInfo, name: str, task: Task | None = None) -> Any:
-        """The parameter ``name``, or where it is not given the model's own for a task, by default the node's."""
+        """Return the parameter ``name``, or the model's own where it is not given.
+
+        It is the one for ``task``, by default the first of the node's tasks that the model can do.
+        """
         value = getattr(self, name)
-        wanted = task or self.task
-        assert wanted is not None
-        return getattr(info.defaults[wanted], name) if value is None else value
+        own: Task = next(each for each in self.tasks if each in info.tasks) if task is None else task
+        return getattr(info.defaults[own], name) if value is None else value
 
     def latent_type(self, source: PortType | None = None) -> PortType:
         """Clean latents of this model, with the size and batch of ``source``."""

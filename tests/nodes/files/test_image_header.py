@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import struct
 from pathlib import Path
 from typing import Any
@@ -12,24 +11,9 @@ from hypothesis import strategies as st
 
 from graphflow import Problem
 from graphflow.nodes.files.image_header import MAXIMUM_PIXELS, ImageHeader, inspect_image, parse_image
+from tests.helpers.image_files import encoded, exif
 
 FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP"]
-
-
-def picture(width: int, height: int, mode: str = "RGB") -> PIL.Image.Image:
-    grey = PIL.Image.effect_mandelbrot((width, height), (-2, -1.5, 1, 1.5), 20)
-    return grey.convert(mode)
-
-
-def encoded(width: int, height: int, format: str, mode: str = "RGB", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    picture(width, height, mode).save(buffer, format, **options)
-    return buffer.getvalue()
-
-
-def exif(orientation: int, order: str = "<") -> bytes:
-    start = b"II*\0" if order == "<" else b"MM\0*"
-    return b"Exif\0\0" + start + struct.pack(order + "IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -69,7 +53,7 @@ def test_variants(format: str, options: dict[str, Any]) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(VARIANTS), st.data())
-def test_a_file_cut_anywhere_is_told(variant: tuple[str, dict[str, Any]], data: st.DataObject) -> None:
+def test_a_file_cut_anywhere_is_reported(variant: tuple[str, dict[str, Any]], data: st.DataObject) -> None:
     kind, options = variant
     whole = encoded(30, 20, kind, **options)
     end = data.draw(st.integers(0, len(whole) - 1))

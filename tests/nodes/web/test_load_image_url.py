@@ -15,10 +15,10 @@ import torch
 import graphflow as gf
 from graphflow.cli import main
 from graphflow.nodes import LoadDepthMap, LoadImage, ResizeImage
-from graphflow.nodes.web import limits
+from graphflow.nodes.web import transfer
+from tests.helpers.image_files import encoded
 from tests.helpers.picture_server import CERTIFICATE, Handler, PictureServer, serving, tunnelling
-from tests.nodes.conftest import Recorder
-from tests.nodes.files.test_image_header import encoded
+from tests.helpers.recorder import Recorder
 
 PNG = encoded(30, 20, "PNG")
 OTHER = encoded(24, 16, "PNG")
@@ -171,7 +171,7 @@ def test_chunked_answers_are_read(server: PictureServer, graphflow: Commands, ca
     assert contents(cache) == [PNG]
 
 
-def test_the_size_is_known_once_the_picture_is_there_and_faults_of_it_are_told_before_the_run(
+def test_the_size_is_known_once_the_picture_is_there_and_faults_of_it_are_reported_before_the_run(
     server: PictureServer, graphflow: Commands, tmp_path: Path
 ) -> None:
     url = server.gives("/odd.png", encoded(31, 21, "PNG"))
@@ -324,7 +324,7 @@ def test_what_was_used_least_recently_is_removed_first(
     server: PictureServer, graphflow: Commands, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pictures = [encoded(20 + index, 20, "BMP") for index in range(4)]
-    monkeypatch.setattr(limits, "CACHE_BYTES", sum(map(len, pictures[:3])) + 10)
+    monkeypatch.setattr(transfer, "CACHE_BYTES", sum(map(len, pictures[:3])) + 10)
     urls = [server.gives(f"/{index}.bmp", content) for index, content in enumerate(pictures)]
     for url in urls[:3]:
         assert graphflow("plan", url).status == 0
@@ -333,7 +333,7 @@ def test_what_was_used_least_recently_is_removed_first(
     assert graphflow("plan", urls[3]).status == 0
     kept = [graphflow("plan", url, "--offline").status for url in urls]
     assert kept[0] == kept[3] == 0 and kept[1] == 3
-    assert sum(map(len, contents(cache))) <= limits.CACHE_BYTES
+    assert sum(map(len, contents(cache))) <= transfer.CACHE_BYTES
     assert len(list((cache / "urls").iterdir())) == len(contents(cache)), "what is known of removed ones goes too"
 
 
@@ -352,7 +352,7 @@ def test_the_cache_lies_where_the_user_keeps_caches(
     assert (tmp_path / "home/.cache/graphflow/downloads").stat().st_mode & 0o077 == 0, "nobody else's business"
 
 
-def test_a_cache_that_cannot_be_written_is_told(
+def test_a_cache_that_cannot_be_written_is_reported(
     server: PictureServer, graphflow: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -367,7 +367,7 @@ def test_a_cache_that_cannot_be_written_is_told(
 
 @pytest.mark.parametrize("way", ["--offline", "GRAPHFLOW_OFFLINE"])
 @pytest.mark.parametrize("command", ["run", "plan", "validate"])
-def test_offline_nobody_is_asked_and_what_is_missing_is_told(
+def test_offline_nobody_is_asked_and_what_is_missing_is_reported(
     command: str, way: str, server: PictureServer, graphflow: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = server.gives("/cat.png", PNG)
@@ -424,7 +424,7 @@ def test_validate_touches_no_network_and_a_broken_workflow_neither(
 # What fails -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_picture_that_cannot_be_had_is_told_at_its_place(
+def test_every_picture_that_cannot_be_had_is_reported_at_its_place(
     server: PictureServer, graphflow: Commands, tmp_path: Path
 ) -> None:
     paths = [_missing(server), server.gives("/page.png", b"<html>hello</html>"), server.gives("/good.png", PNG)]
@@ -444,7 +444,7 @@ def test_http_status(server: PictureServer, graphflow: Commands, cache: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("content", "code", "told"),
+    ("content", "code", "reported"),
     [
         (b"<!doctype html><title>Log in</title>", "file.not_an_image", "/cat.png is an HTML page"),
         (b"", "file.not_an_image", "/cat.png"),
@@ -453,11 +453,11 @@ def test_http_status(server: PictureServer, graphflow: Commands, cache: Path) ->
     ],
 )
 def test_only_pictures_are_kept(
-    content: bytes, code: str, told: str, server: PictureServer, graphflow: Commands, cache: Path
+    content: bytes, code: str, reported: str, server: PictureServer, graphflow: Commands, cache: Path
 ) -> None:
     done = graphflow("plan", server.gives("/cat.png", content, {"Content-Type": "image/png"}))
     assert (done.status, done.codes) == (2, [code])
-    assert told in done.err
+    assert reported in done.err
     assert contents(cache) == []
 
 
@@ -473,7 +473,7 @@ def test_redirects_in_a_circle_and_too_many(server: PictureServer, graphflow: Co
     server.redirects("/a", "/b")
     done = graphflow("plan", server.redirects("/b", "/a"))
     assert (done.status, done.codes) == (2, ["url.redirects"])
-    assert len(server.requests) == 1 + limits.REDIRECTS
+    assert len(server.requests) == 1 + transfer.REDIRECTS
 
 
 @pytest.mark.parametrize(
@@ -491,7 +491,7 @@ def test_a_redirect_to_what_is_not_read(target: str, code: str, server: PictureS
 
 
 def test_what_is_said_to_be_too_large_is_not_read(server: PictureServer, graphflow: Commands, cache: Path) -> None:
-    server.answers["/cat.png"] = lambda handler: handler.give(200, PNG, length=limits.DOWNLOAD_BYTES + 1)
+    server.answers["/cat.png"] = lambda handler: handler.give(200, PNG, length=transfer.DOWNLOAD_BYTES + 1)
     done = graphflow("plan", server.url("/cat.png"))
     assert (done.status, done.codes) == (2, ["url.too_large"])
     assert "has 67108865 bytes, expected at most 67108864 (64 MiB)" in done.err
@@ -501,7 +501,7 @@ def test_what_is_said_to_be_too_large_is_not_read(server: PictureServer, graphfl
 def test_what_turns_out_to_be_too_large_is_left(
     chunked: bool, server: PictureServer, graphflow: Commands, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
-    monkeypatch.setattr(limits, "DOWNLOAD_BYTES", 1 << 20)
+    monkeypatch.setattr(transfer, "DOWNLOAD_BYTES", 1 << 20)
     sent = [0]
 
     def answer(handler: Handler) -> None:
@@ -522,7 +522,7 @@ def test_what_turns_out_to_be_too_large_is_left(
 def test_a_server_that_does_not_go_on(
     part: str, server: PictureServer, graphflow: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(transfer, "READ_SECONDS", 0.3)
 
     def answer(handler: Handler) -> None:
         if part == "headers":
@@ -542,7 +542,7 @@ def test_a_server_that_does_not_go_on(
 def test_a_server_that_goes_on_forever_byte_by_byte(
     part: str, server: PictureServer, graphflow: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "WHOLE_SECONDS", 0.8)
+    monkeypatch.setattr(transfer, "WHOLE_SECONDS", 0.8)
 
     def answer(handler: Handler) -> None:
         if part == "headers":
@@ -559,7 +559,7 @@ def test_a_server_that_goes_on_forever_byte_by_byte(
 
 
 def test_a_name_that_is_not_resolved_in_time(graphflow: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(transfer, "CONNECT_SECONDS", 0.2)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(3))
     assert graphflow("plan", "https://pictures.example/cat.png").codes == ["missing.answer"]
 

@@ -22,19 +22,14 @@ from graphflow.nodes import (
 )
 from graphflow.nodes.diffusion.loading.components import make_scheduler
 from graphflow.nodes.diffusion.models.model_info import require_model
-from tests.nodes.conftest import Recorder, diffusers
+from tests.helpers.drawing import PROMPT
+from tests.helpers.libraries import diffusers
+from tests.helpers.numerics import difference, generators
+from tests.helpers.recorder import Recorder
 
-PROMPT = "a red ball and a blue cube on green grass"
+pytestmark = pytest.mark.numeric
+
 SKETCH = "pencil sketch of a red ball and a blue cube"
-
-
-def generators(seed: int, count: int) -> list[torch.Generator]:
-    return [torch.Generator("cpu").manual_seed((seed + index) % 2**64) for index in range(count)]
-
-
-def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    assert ours.shape == theirs.shape
-    return float((ours - theirs).abs().max())
 
 
 def run_latent(

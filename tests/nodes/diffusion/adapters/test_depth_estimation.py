@@ -20,7 +20,9 @@ from graphflow.nodes import ControlNetDepth, EstimateDepth
 from graphflow.nodes.diffusion.loading.components import quiet
 from graphflow.nodes.diffusion.models.network_info import DEPTH_ESTIMATORS, find_network, require_network
 from tests.helpers.depth_models import KINDS, save_depth_model
-from tests.nodes.conftest import Recorder
+from tests.helpers.recorder import Recorder
+
+pytestmark = pytest.mark.numeric
 
 DISTANCE = ("dpt-dinov2", "depth-anything-metric", "glpn", "zoedepth")
 SIZES = [(64, 48), (97, 61), (33, 50)]
@@ -80,10 +82,10 @@ def test_the_depth_is_what_the_pipeline_predicts_made_inverse_and_stretched(
     folder, photo = folder_of(kind), picture(*size)
     direct = pipeline(folder, monkeypatch)
     with quiet():
-        told = direct(photo)
+        theirs = direct(photo)
         prepared = direct.image_processor(images=photo, return_tensors="pt")
         raw = direct.model(**prepared).predicted_depth.detach()
-    depth = told["predicted_depth"]
+    depth = theirs["predicted_depth"]
     if kind in DISTANCE:
         depth = 1 / depth.clamp(min=max(1e-3, float(raw.min())))
     expected = (depth - depth.min()) / (depth.max() - depth.min())
@@ -94,7 +96,7 @@ def test_the_depth_is_what_the_pipeline_predicts_made_inverse_and_stretched(
     assert (ours[0, 0] - expected).abs().max() <= 1e-4
     assert (float(ours.min()), float(ours.max())) == (0, 1)
     if kind not in DISTANCE:
-        shown = torch.from_numpy(np.asarray(told["depth"]).copy()) / 255
+        shown = torch.from_numpy(np.asarray(theirs["depth"]).copy()) / 255
         assert (ours[0, 0] - shown).abs().max() <= 1.01 / 255, "the pipeline's own picture, which it cuts to 8 bits"
 
 
@@ -135,7 +137,7 @@ def test_a_picture_without_anything_nearer_gives_zeros_not_nan(
     assert torch.equal(depth, torch.zeros(1, 1, 32, 32))
 
 
-def test_a_picture_too_small_for_the_model_is_told_with_its_size(
+def test_a_picture_too_small_for_the_model_is_reported_with_its_size(
     folder_of: Callable[[str], Path], context: Recorder
 ) -> None:
     with pytest.raises(ValueError, match="GLPNForDepthEstimation cannot prepare a picture of 20 x 40 pixels"):
@@ -162,7 +164,7 @@ def test_a_model_without_its_image_processor_is_incomplete(folder_of: Callable[[
     assert "preprocessor_config.json" in found.message
 
 
-def test_a_hub_id_that_is_not_there_is_told_with_what_fetches_it(
+def test_a_hub_id_that_is_not_there_is_reported_with_what_fetches_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))

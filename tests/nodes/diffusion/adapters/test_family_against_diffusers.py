@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,70 +12,24 @@ from graphflow.nodes import (
     ControlNetDepth,
     EncodeImage,
     EstimateDepth,
-    Image2Image,
     SuperRes,
-    Text2Image,
     Upscale,
 )
 from graphflow.nodes.diffusion.checkpoints.pocket_models import POCKET_FOLDER
 from graphflow.nodes.diffusion.loading.components import make_scheduler
 from graphflow.nodes.diffusion.models.model_info import require_model
-from tests.nodes.conftest import Recorder, diffusers
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference, generators
+from tests.helpers.drawing import PROMPT, drawn
+from tests.helpers.libraries import diffusers, quietly
+from tests.helpers.numerics import difference, generators
+from tests.helpers.pictures import depth, picture
+from tests.helpers.recorder import Recorder
 
-PROMPT = "a red ball and a blue cube on green grass"
-
-
-def picture(batch: int, height: int = 64, width: int = 64) -> torch.Tensor:
-    """Smooth colours, with an edge in them."""
-    rows, columns = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None, :]
-    planes = torch.stack([rows.expand(height, width), columns.expand(height, width), ((rows - columns) > 0).float()])
-    return torch.stack([(planes * (1 - 0.2 * index)) for index in range(batch)])
-
-
-def depth(batch: int, height: int = 64, width: int = 64) -> torch.Tensor:
-    return picture(batch, height, width).mean(1, keepdim=True)
-
-
-KINDS = {gf.Image: "image", gf.Latent: "latent", gf.DepthMap: "depth_map"}
-
-
-def drawn(node: gf.Node, **values: Any) -> Any:
-    """What a node gives through the engine, as a picture where it gives latents."""
-    workflow, given, fields = gf.Workflow(), {}, {}
-    for name, value in values.items():
-        fields[name] = value
-        if not isinstance(value, str):
-            fields[name] = workflow.input(name, KINDS[type(value)])
-            given[name] = value
-    workflow.output("out", workflow.add("node", node, **fields))
-    return workflow.run(**given)["out"]
-
-
-def quietly(pipeline: Any) -> Any:
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def goes_through_pixels(model: Path, other: Path, steps: int) -> gf.Problem:
-    """Checks that ``model`` redraws latents of ``other`` from their picture, as the plan shows; the one warning."""
-    workflow = gf.Workflow()
-    first = workflow.add("first", Text2Image(model=str(other), width=64, height=64, steps=2, seed=1), prompt=PROMPT)
-    second = workflow.add("second", Image2Image(model=str(model), steps=steps, seed=2), image=first, prompt=PROMPT)
-    workflow.output("out", second)
-    planned = workflow.plan()
-    names = [step.node.type_id for step in planned.steps]
-    assert names.index("DecodeLatent") < names.index("EncodeImage")
-    assert [problem.code for problem in planned.warnings] == ["type.hop"]
-    pixels = drawn(Text2Image(model=str(other), width=64, height=64, steps=2, seed=1), prompt=PROMPT)
-    again = drawn(Image2Image(model=str(model), steps=steps, seed=2), image=pixels, prompt=PROMPT)
-    assert difference(workflow.run()["out"].pixels, again.pixels) <= 1e-5
-    return planned.warnings[0]
+pytestmark = pytest.mark.numeric
 
 
 @pytest.fixture(scope="module")
 def parts(direct: Any) -> dict[str, Any]:
-    """What the pocket models share."""
+    """Components that the pocket models share."""
     return {name: getattr(direct, name) for name in ("vae", "text_encoder", "tokenizer")}
 
 

@@ -26,11 +26,14 @@ from graphflow.nodes import (
 from graphflow.nodes.diffusion.families import Defaults
 from graphflow.nodes.diffusion.models.model_info import find_model, require_model
 from tests.helpers import tiny
-from tests.nodes.conftest import Recorder, diffusers
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference, generators
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import drawn, goes_through_pixels, picture, quietly
+from tests.helpers.drawing import PROMPT, drawn, goes_through_pixels
+from tests.helpers.libraries import diffusers, quietly
+from tests.helpers.numerics import difference, generators
+from tests.helpers.pictures import picture
+from tests.helpers.recorder import Recorder
 
-PROMPT = "a red ball and a blue cube on green grass"
+pytestmark = pytest.mark.numeric
+
 BETWEEN = f"{PROMPT}, a red cone on green grass and a blue ball on a cube, a red ball and a blue cube"
 """Longer than the window of CLIP, shorter than T5's."""
 
@@ -52,8 +55,16 @@ def direct(cls: str, folder: Path) -> Any:
 
 def test_dev_and_schnell_are_told_apart_by_whether_they_take_guidance(dev: Path, schnell: Path, tmp_path: Path) -> None:
     one, two = require_model(str(dev)), require_model(str(schnell))
-    assert (one.family.name, one.family.guidance, one.family.t5_window) == ("flux", "distilled", 512)
-    assert (two.family.name, two.family.guidance, two.family.t5_window) == ("flux-schnell", "none", 256)
+    assert (one.family.name, one.family.guidance, one.family.text_encoders["text_encoder_2"].window) == (
+        "flux",
+        "distilled",
+        512,
+    )
+    assert (two.family.name, two.family.guidance, two.family.text_encoders["text_encoder_2"].window) == (
+        "flux-schnell",
+        "none",
+        256,
+    )
     assert one.defaults["text-to-image"] == Defaults(steps=28, guidance_scale=3.5)
     assert one.defaults["image-to-image"] == Defaults(steps=28, guidance_scale=7.0, strength=0.6)
     assert two.defaults["text-to-image"].steps == two.defaults["image-to-image"].steps == 4
@@ -183,39 +194,39 @@ def validated(tmp_path: Path, nodes: dict[str, Any]) -> tuple[int, str]:
 def test_a_negative_prompt_is_refused(dev: Path, schnell: Path, tmp_path: Path) -> None:
     draw = {"type": "Text2Image", "prompt": PROMPT, "negative_prompt": "a cone"}
     for model in (dev, schnell):
-        status, told = validated(tmp_path, {"draw": {**draw, "model": str(model)}})
+        status, reported = validated(tmp_path, {"draw": {**draw, "model": str(model)}})
         assert status == 2
-        assert "node 'draw', field 'negative_prompt': found a negative prompt, but the model" in told
-        assert told.count("[value.ignored]") == 1
+        assert "node 'draw', field 'negative_prompt': found a negative prompt, but the model" in reported
+        assert reported.count("[value.ignored]") == 1
     text = {"type": "EncodePrompt", "model": str(dev), "text": PROMPT}
     latent = {"type": "EmptyLatent", "model": str(dev)}
     fine = {"type": "Denoise", "model": str(dev), "latent": {"from": "latent"}, "positive": {"from": "text"}}
     assert validated(tmp_path, {"text": text, "latent": latent, "denoise": fine})[0] == 0
     led = {**fine, "negative": {"from": "text"}}
-    status, told = validated(tmp_path, {"text": text, "latent": latent, "denoise": led})
+    status, reported = validated(tmp_path, {"text": text, "latent": latent, "denoise": led})
     assert status == 2
-    assert "field 'negative': found a negative prompt" in told
+    assert "field 'negative': found a negative prompt" in reported
 
 
 def test_a_guidance_scale_is_refused_where_none_is_taken(dev: Path, schnell: Path, tmp_path: Path) -> None:
     first = {"type": "Text2Image", "prompt": PROMPT, "guidance_scale": 3.5}
     again = {"type": "Image2Image", "prompt": PROMPT, "guidance_scale": 7.0, "image": {"from": "first"}}
     nodes = {"first": {**first, "model": str(schnell)}, "again": {**again, "model": str(schnell)}}
-    status, told = validated(tmp_path, nodes)
+    status, reported = validated(tmp_path, nodes)
     assert status == 2
-    assert told.count("takes no guidance [value.ignored]") == 2
+    assert reported.count("takes no guidance [value.ignored]") == 2
     off = {name: {**node, "guidance_scale": 0.0} for name, node in nodes.items()}
     assert validated(tmp_path, off)[0] == 0
     assert validated(tmp_path, {name: {**node, "model": str(dev)} for name, node in nodes.items()})[0] == 0
 
 
-def test_a_prompt_that_only_t5_reads_to_its_end_is_told_of_once(dev: Path, context: Recorder) -> None:
+def test_a_prompt_that_only_t5_reads_to_its_end_is_reported_once(dev: Path, context: Recorder) -> None:
     encode = EncodePrompt(model=str(dev))
     encode.run(text=PROMPT, context=context)
     assert context.warnings == []
     ours = encode.run(text=BETWEEN, context=context)
-    (told,) = context.warnings
-    assert told.startswith("text_encoder reads only the first 30 of the ")
+    (reported,) = context.warnings
+    assert reported.startswith("text_encoder reads only the first 30 of the ")
     with torch.no_grad():
         theirs, pooled, _ = direct("FluxPipeline", dev).encode_prompt(BETWEEN)
     assert difference(ours.embeds, theirs) <= 1e-4

@@ -19,12 +19,13 @@ import torch
 import graphflow as gf
 from graphflow.nodes.diffusion.checkpoints.pocket_models import POCKET_FOLDER
 from tests.helpers import tiny
-from tests.nodes.conftest import diffusers
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import quietly
+from tests.helpers.drawing import PROMPT
+from tests.helpers.libraries import diffusers, quietly
+from tests.helpers.numerics import difference
+
+pytestmark = pytest.mark.numeric
 
 WORKFLOWS = Path(__file__).parents[4] / "workflows"
-PROMPT = "a red ball and a blue cube on green grass"
 SECOND, THIRD = "a yellow cone on sand", "pixel art of a pink cylinder"
 NEGATIVE = "blurry, low quality"
 STEPS = 10
@@ -232,7 +233,7 @@ def test_two_models_of_one_space_hand_latents_over(models: dict[str, Path], tmp_
 
 
 def hops(run: gf.Run) -> int:
-    """How often the plan encodes pixels, beside a picture that was loaded."""
+    """Count the steps of a plan that encode pixels, but for a picture that was loaded."""
     kinds = [step.node.type_id for step in run.plan.steps]
     return kinds.count("EncodeImage") - kinds.count("LoadImage")
 

@@ -16,11 +16,13 @@ from graphflow.nodes import DecodeLatent, Denoise, EncodeImage, EncodePrompt, Im
 from graphflow.nodes.diffusion.loading.components import make_scheduler
 from graphflow.nodes.diffusion.models.model_info import find_model, require_model
 from tests.helpers import tiny
-from tests.nodes.conftest import Recorder, diffusers
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference, generators
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import drawn, goes_through_pixels, picture, quietly
+from tests.helpers.drawing import PROMPT, drawn, goes_through_pixels
+from tests.helpers.libraries import diffusers, quietly
+from tests.helpers.numerics import difference, generators
+from tests.helpers.pictures import picture
+from tests.helpers.recorder import Recorder
 
-PROMPT = "a red ball and a blue cube on green grass"
+pytestmark = pytest.mark.numeric
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def loaded(cls: str, folder: Path) -> Any:
 
 @cache
 def imagined(decoder: Path, seed: int, count: int, negative: str = "") -> tuple[torch.Tensor, torch.Tensor]:
-    """What the prior gives, as its documentation calls it, one picture at a time."""
+    """Call the prior as its documentation does, one picture at a time."""
     prior = loaded("KandinskyV22PriorPipeline", decoder.parent / "prior")
     pairs = [
         prior(PROMPT, negative_prompt=negative or None, generator=generator, return_dict=False)

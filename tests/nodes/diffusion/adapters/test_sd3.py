@@ -15,11 +15,14 @@ from graphflow.nodes.diffusion.families import Defaults
 from graphflow.nodes.diffusion.loading.components import pool
 from graphflow.nodes.diffusion.models.model_info import require_model
 from tests.helpers import tiny
-from tests.nodes.conftest import Recorder, diffusers
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference, generators
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import drawn, goes_through_pixels, picture, quietly
+from tests.helpers.drawing import PROMPT, drawn, goes_through_pixels
+from tests.helpers.libraries import diffusers, quietly
+from tests.helpers.numerics import difference, generators
+from tests.helpers.pictures import picture
+from tests.helpers.recorder import Recorder
 
-PROMPT = "a red ball and a blue cube on green grass"
+pytestmark = pytest.mark.numeric
+
 BETWEEN = f"{PROMPT}, a red cone on green grass and a blue ball on a cube, a red ball and a blue cube"
 """Longer than the window of CLIP, shorter than T5's."""
 
@@ -106,7 +109,7 @@ def test_image_to_image(
 
 def test_the_picture_depends_on_every_text_encoder(whole: Path, context: Recorder) -> None:
     first, second = (EncodePrompt(model=str(whole)).run(text=text, context=context) for text in (PROMPT, "a cone"))
-    clip = first.embeds.shape[1] - require_model(str(whole)).family.t5_window
+    clip = first.embeds.shape[1] - (require_model(str(whole)).family.text_encoders["text_encoder_3"].window or 0)
     assert clip == 32
     for part in (slice(None, clip), slice(clip, None)):
         assert difference(first.embeds[:, part], second.embeds[:, part]) > 1e-3
@@ -186,14 +189,14 @@ def test_what_is_said_of_strength_is_true(whole: Path, tiny_sd: Path) -> None:
     assert nothing.hint == "use a strength of at least 0.1 with 10 steps"
 
 
-def test_a_prompt_that_only_t5_reads_to_its_end_is_told_of_once(whole: Path, context: Recorder) -> None:
+def test_a_prompt_that_only_t5_reads_to_its_end_is_reported_once(whole: Path, context: Recorder) -> None:
     encode = EncodePrompt(model=str(whole))
     encode.run(text=PROMPT, context=context)
     assert context.warnings == []
     ours = encode.run(text=BETWEEN, context=context)
-    (told,) = context.warnings
-    assert told.startswith("text_encoder and text_encoder_2 read only the first 30 of the ")
-    assert "text_encoder_3 the whole of it" in told
+    (reported,) = context.warnings
+    assert reported.startswith("text_encoder and text_encoder_2 read only the first 30 of the ")
+    assert "text_encoder_3 the whole of it" in reported
     with torch.no_grad():
         theirs, _, pooled, _ = direct("StableDiffusion3Pipeline", whole).encode_prompt(
             BETWEEN, None, None, do_classifier_free_guidance=False

@@ -12,13 +12,14 @@ import graphflow as gf
 from graphflow.nodes import DecodeLatent, Image2Image, Text2Image
 from graphflow.nodes.diffusion.loading.components import make_scheduler
 from graphflow.nodes.diffusion.models.model_info import find_model, require_model
-from graphflow.nodes.diffusion.sampling.schedule import steps_between
+from graphflow.nodes.diffusion.sampling.samplers import steps_between
 from tests.helpers import tiny
-from tests.nodes.conftest import diffusers
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference, generators
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import depth, drawn, picture, quietly
+from tests.helpers.drawing import PROMPT, drawn
+from tests.helpers.libraries import diffusers, quietly
+from tests.helpers.numerics import difference, generators
+from tests.helpers.pictures import depth, picture
 
-PROMPT = "a red ball and a blue cube on green grass"
+pytestmark = pytest.mark.numeric
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_what_base_and_refiner_are_is_read_from_their_files(base: Path, refiner:
     assert one.space == two.space == "sdxl"
     assert one.text_space != two.text_space
     assert (one.zeros_for_no_negative, two.zeros_for_no_negative) == (True, False)
-    problem = find_model(str(refiner), "text-to-image")
+    problem = find_model(str(refiner), ("text-to-image",))
     assert isinstance(problem, gf.Problem)
     assert "of the family sdxl-refiner, expected one of the families stable-diffusion, sdxl" in problem.message
 

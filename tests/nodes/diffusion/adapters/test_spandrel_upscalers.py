@@ -22,8 +22,10 @@ from graphflow.nodes import EnlargeImage, SuperRes
 from graphflow.nodes.diffusion.checkpoints.safetensors_header import read_header
 from graphflow.nodes.diffusion.checkpoints.upscaler_header import recognise
 from graphflow.nodes.diffusion.loading.components import pool, quiet
-from tests.nodes.conftest import Recorder
-from tests.nodes.diffusion.checkpoints.test_upscaler_files import Shell
+from tests.helpers.pickles import Shell
+from tests.helpers.recorder import Recorder
+
+pytestmark = pytest.mark.numeric
 
 spandrel: Any = pytest.importorskip("spandrel", exc_type=ImportError)
 
@@ -242,12 +244,12 @@ def test_a_malicious_pickle_is_refused_from_the_command_line(
     }
     (tmp_path / "evil.json").write_text(json.dumps({"graphflow": 1, "nodes": nodes}))
     assert main(["run", str(tmp_path / "evil.json"), "--out", str(tmp_path / "out"), "--device", "cpu"]) != 0
-    told = capsys.readouterr().err
-    assert "asks for posix.system" in told
-    assert "[model.unsafe]" in told
-    assert "'large" in told
-    assert "weights_only" not in told
-    assert "Traceback" not in told
+    reported = capsys.readouterr().err
+    assert "asks for posix.system" in reported
+    assert "[model.unsafe]" in reported
+    assert "'large" in reported
+    assert "weights_only" not in reported
+    assert "Traceback" not in reported
     assert not trap.exists()
 
 
@@ -258,7 +260,7 @@ def test_a_malicious_pickle_is_refused_from_the_command_line(
         ({"body.0.weight": torch.zeros(8, 3, 3, 3), "body.1.weight": torch.zeros(8)}, "spandrel cannot load it"),
     ],
 )
-def test_files_without_an_upscaler_are_told(
+def test_files_without_an_upscaler_are_reported(
     weights: dict[str, torch.Tensor], said: str, tmp_path: Path, context: Recorder
 ) -> None:
     torch.save(weights, tmp_path / "network.pth")

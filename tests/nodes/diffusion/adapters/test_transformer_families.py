@@ -1,4 +1,4 @@
-"""What holds of every family with a diffusion transformer: offloading, and half precision against diffusers."""
+"""Every family with a diffusion transformer: offloading, and half precision against diffusers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import graphflow as gf
 from graphflow import Compute
 from graphflow.nodes import Image2Image
 from tests.helpers import tiny
+from tests.helpers.libraries import diffusers, quietly
 from tests.helpers.measure import run_on
-from tests.nodes.conftest import diffusers
-from tests.nodes.diffusion.adapters.test_against_diffusers import generators
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import picture, quietly
+from tests.helpers.numerics import generators
+from tests.helpers.pictures import picture
+
+pytestmark = pytest.mark.numeric
 
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "StableDiffusion3Img2ImgPipeline": tiny.sd3,

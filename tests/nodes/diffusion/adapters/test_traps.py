@@ -1,4 +1,4 @@
-"""What goes wrong in silence, or with a misleading error, when the pipelines of diffusers are called directly.
+"""Calls that go wrong in silence, or with a misleading error, in the pipelines of diffusers.
 
 Each is refused here before weights are read, or handled so that the picture is right. Traps of one family alone are
 tested beside it: `test_sdxl`, `test_kandinsky`, `test_controlnet_depth`.
@@ -16,9 +16,12 @@ import torch
 import graphflow as gf
 from graphflow.nodes import Denoise, EncodeImage, EncodePrompt, Image2Image, LoadImage, SuperRes, Text2Image, Upscale
 from tests.helpers import tiny
-from tests.nodes.conftest import Recorder
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import drawn, picture
+from tests.helpers.drawing import drawn
+from tests.helpers.numerics import difference
+from tests.helpers.pictures import picture
+from tests.helpers.recorder import Recorder
+
+pytestmark = pytest.mark.numeric
 
 PROMPT = "a red ball on green grass"
 
@@ -123,7 +126,9 @@ def test_a_hand_over_at_an_end_of_the_schedule_is_refused(value: float, models: 
 
 
 @pytest.mark.parametrize(("size", "made"), [((958, 960), (952, 960)), ((100, 70), (96, 64))])
-def test_a_size_that_is_cut_down_is_told(size: tuple[int, int], made: tuple[int, int], models: dict[str, str]) -> None:
+def test_a_size_that_is_cut_down_is_reported(
+    size: tuple[int, int], made: tuple[int, int], models: dict[str, str]
+) -> None:
     """The pipelines cut it down in silence."""
     workflow = gf.Workflow()
     image = workflow.input("image", "image")

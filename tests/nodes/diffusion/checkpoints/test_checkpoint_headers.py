@@ -1,4 +1,4 @@
-"""What a checkpoint of one file is, and that it is whole, from its header alone."""
+"""Checkpoints of one file are recognised, and known to be whole, from their headers alone."""
 
 from __future__ import annotations
 
@@ -6,27 +6,24 @@ import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from graphflow import Problem
-from graphflow.nodes.diffusion.checkpoints.kinds import CONFIGURATIONS, kind_of
+from graphflow.nodes.diffusion.checkpoints.kinds import configuration_of
 from graphflow.nodes.diffusion.checkpoints.safetensors_header import read_header
-from graphflow.nodes.diffusion.checkpoints.shapes import mismatches
 from graphflow.nodes.diffusion.checkpoints.upscaler_file import is_upscaler_file
+from graphflow.nodes.diffusion.families import Family, SingleFileLayout
+from graphflow.nodes.diffusion.families.flux import FLUX
+from graphflow.nodes.diffusion.families.sd3 import SD3
 from graphflow.nodes.diffusion.models.model_info import ModelInfo, find_model
+from tests.helpers.model_folders import problem
 from tests.helpers.original_layout import (
     Weights,
-    original_clip,
-    original_open_clip,
-    original_unet,
-    original_vae,
     save_header_only,
 )
-from tests.nodes.conftest import diffusers, transformers
-from tests.nodes.diffusion.models.test_model_info import problem
+from tests.helpers.published import described, original
 
 UNETS = (
     "stable-diffusion-1",
@@ -46,31 +43,9 @@ PUBLISHED = {
 """Parameters of the published models."""
 
 
-def described(kind: str, name: str) -> Any:
-    """A component as our configuration describes it, without memory."""
-    folder = CONFIGURATIONS / kind / name
-    config = json.loads((folder / "config.json").read_text())
-    cls = config.get("_class_name") or config["architectures"][0]
-    with torch.device("meta"):
-        if "_class_name" in config:
-            return getattr(diffusers(), cls).from_config(config)
-        found = getattr(transformers(), cls)
-        return found(found.config_class.from_pretrained(str(folder)))
-
-
-def original(kind: str) -> Weights:
-    """All tensors of a published checkpoint of one file, as shapes."""
-    data = original_unet(described(kind, "unet").state_dict(), 2) | original_vae(described(kind, "vae").state_dict())
-    if kind == "stable-diffusion-1":
-        return data | original_clip(described(kind, "text_encoder").state_dict())
-    if kind in ("stable-diffusion-2", "x4-upscaler"):
-        return data | original_open_clip(described(kind, "text_encoder").state_dict(), "cond_stage_model.model.")
-    if kind == "stable-diffusion-xl":
-        data |= original_clip(described(kind, "text_encoder").state_dict(), "conditioner.embedders.0.transformer.")
-    place = 1 if kind == "stable-diffusion-xl" else 0
-    return data | original_open_clip(
-        described(kind, "text_encoder_2").state_dict(), f"conditioner.embedders.{place}.model."
-    )
+def layout_of(family: Family) -> SingleFileLayout:
+    assert family.single_file is not None
+    return family.single_file
 
 
 def empty(*shapes: tuple[str, tuple[int, ...]]) -> Weights:
@@ -125,7 +100,8 @@ def test_what_a_file_of_full_size_is_is_told_from_its_header(name: str, tmp_path
     path = tmp_path / "model.safetensors"
     save_header_only(tensors, path)
     header = read_header(path)
-    assert kind_of(header) == kind
+    found = configuration_of(header)
+    assert (found and found.name) == kind
     utilities = importlib.import_module("diffusers.loaders.single_file_utils")
     assert utilities.infer_diffusers_model_type(tensors) == (theirs or THEIRS[kind])
 
@@ -195,11 +171,12 @@ def test_shapes_that_do_not_fit_are_refused(change: dict[str, tuple[int, ...]], 
 
 
 def test_transformers_are_held_against_their_configurations() -> None:
-    for kind, tensors in (("flux-dev", flux()), ("stable-diffusion-3-medium", sd3(prefix=""))):
-        config = json.loads((CONFIGURATIONS / kind / "transformer/config.json").read_text())
+    for family, kind, tensors in ((FLUX, "flux-dev", flux()), (SD3, "stable-diffusion-3-medium", sd3(prefix=""))):
+        layout = layout_of(family)
+        config = json.loads((layout.configurations / kind / "transformer/config.json").read_text())
         shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-        assert mismatches(config["_class_name"], shapes, config) == []
-        assert mismatches(config["_class_name"], shapes, {**config, "num_layers": 7, "joint_attention_dim": 8}) != []
+        assert layout.mismatches(shapes, config) == []
+        assert layout.mismatches(shapes, {**config, "num_layers": 7, "joint_attention_dim": 8}) != []
 
 
 @pytest.mark.parametrize(
@@ -257,7 +234,7 @@ def test_a_file_that_is_cut_off_is_recognised(tmp_path: Path) -> None:
         ((2**62).to_bytes(8, "little") + b"{}", "header would be"),
     ],
 )
-def test_what_is_no_safetensors_file_is_told(content: bytes, what: str, tmp_path: Path) -> None:
+def test_what_is_no_safetensors_file_is_reported(content: bytes, what: str, tmp_path: Path) -> None:
     assert what in damaged(content, tmp_path / "model.safetensors").message
 
 

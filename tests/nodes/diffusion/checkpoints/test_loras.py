@@ -19,12 +19,14 @@ from graphflow.nodes.diffusion.checkpoints.model_files import UnusableError
 from graphflow.nodes.diffusion.loading.components import load_component, quiet
 from graphflow.nodes.diffusion.models.model_info import ModelInfo, find_model, find_problems, require_model
 from tests.helpers import tiny
+from tests.helpers.drawing import drawn
+from tests.helpers.libraries import diffusers, quietly
+from tests.helpers.model_folders import problem
+from tests.helpers.numerics import difference, generators
 from tests.helpers.original_layout import save_header_only
 from tests.helpers.tiny_checkpoints import single_file, weights
-from tests.nodes.conftest import diffusers
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference, generators
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import drawn, quietly
-from tests.nodes.diffusion.models.test_model_info import problem
+
+pytestmark = pytest.mark.numeric
 
 COMPUTE = Compute()
 Tensors = dict[str, torch.Tensor]
@@ -116,7 +118,7 @@ LAYOUTS = {"diffusers": diffusers_layout, "kohya": kohya_layout}
 
 @pytest.fixture(autouse=True)
 def _peft(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What only looks at headers needs the package to seem installed; what lays LoRAs over weights needs it."""
+    """Reading headers needs the package to seem installed; laying LoRAs over weights needs it."""
     if request.node.get_closest_marker("parametrize") and "layout" in request.fixturenames:
         pytest.importorskip("peft")
     else:
@@ -248,7 +250,7 @@ def test_what_diffusers_cannot_read_is_refused(tensors: Tensors, code: str, what
     assert (caught.value.problem.code, what in caught.value.problem.message) == (code, True)
 
 
-def test_a_damaged_lora_is_told_as_any_damaged_file(tiny_sd: Path, tmp_path: Path) -> None:
+def test_a_damaged_lora_is_reported_as_any_damaged_file(tiny_sd: Path, tmp_path: Path) -> None:
     path = saved(diffusers_layout(tiny_sd, "unet"), tmp_path / "style.safetensors")
     path.write_bytes(path.read_bytes()[:-1])
     found = problem(f"{tiny_sd} + lora:{path}")
@@ -277,7 +279,7 @@ def test_a_lora_in_a_repository(tiny_sd: Path, tmp_path: Path, monkeypatch: pyte
     assert isinstance(find_model(f"{tiny_sd} + lora:someone/styles"), ModelInfo)
 
 
-def test_problems_of_all_loras_are_told_at_once(tiny_sd: Path, tmp_path: Path) -> None:
+def test_problems_of_all_loras_are_reported_at_once(tiny_sd: Path, tmp_path: Path) -> None:
     bad = saved({"weight": torch.zeros(2)}, tmp_path / "bad.safetensors")
     problems = find_problems(f"{tiny_sd} + lora:{bad} + lora:{tmp_path}/absent.safetensors + vae:{bad}")
     assert all(isinstance(found, Problem) for found in problems)

@@ -51,7 +51,7 @@ def test_the_parts_of_a_reference(text: str, expected: ModelReference) -> None:
         (" + lora:c", "no model before"),
     ],
 )
-def test_a_fault_of_form_is_told_with_what_to_do(text: str, found: str) -> None:
+def test_a_fault_of_form_is_reported_with_what_to_do(text: str, found: str) -> None:
     problems = parse_reference(text)
     assert isinstance(problems, tuple)
     (problem,) = problems
@@ -60,12 +60,12 @@ def test_a_fault_of_form_is_told_with_what_to_do(text: str, found: str) -> None:
     assert problem.hint
 
 
-def test_all_faults_of_form_are_told_at_once() -> None:
+def test_all_faults_of_form_are_reported_at_once() -> None:
     problems = find_problems("a/b + lora:c*x + lore:d + vae:e + vae:f")
     assert [problem.code for problem in problems] == ["model.reference"] * 3
 
 
-def test_every_part_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_part_that_is_missing_is_reported_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     problems = find_problems("a/b + vae:c/d + lora:e/f*0.5 + lora:g.safetensors")

@@ -13,11 +13,13 @@ from graphflow import Compute
 from graphflow.nodes import Text2Image
 from graphflow.nodes.diffusion.loading.components import load_component
 from graphflow.nodes.diffusion.models.model_info import require_model
+from tests.helpers.drawing import drawn
+from tests.helpers.model_folders import edit, problem
+from tests.helpers.numerics import difference
 from tests.helpers.original_layout import original_vae
 from tests.helpers.tiny_checkpoints import weights
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import drawn
-from tests.nodes.diffusion.models.test_model_info import edit, problem
+
+pytestmark = pytest.mark.numeric
 
 COMPUTE = Compute()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ import graphflow as gf
 from graphflow import Problem
 from graphflow.nodes import Image2Image, SuperRes, Text2Image
 from graphflow.nodes.diffusion.checkpoints.single_file import open_single_file
+from graphflow.nodes.diffusion.families.sd3 import SD3
 from graphflow.nodes.diffusion.loading.components import load_component, load_tokenizer
 from graphflow.nodes.diffusion.models.model_info import ModelInfo, find_model, require_model
 from tests.helpers import tiny
+from tests.helpers.drawing import drawn
+from tests.helpers.model_folders import edit, problem
+from tests.helpers.numerics import difference
 from tests.helpers.tiny_checkpoints import single_file
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import drawn
-from tests.nodes.diffusion.models.test_model_info import edit, problem
+
+pytestmark = pytest.mark.numeric
 
 COMPUTE = gf.Compute()
 
@@ -226,7 +230,7 @@ def test_half_precision_is_preferred_where_all_have_it(tiny_sd: Path, tmp_path: 
     assert list(Text2Image(model=str(folder)).check({})) == []
 
 
-def test_half_precision_of_some_components_is_told_once(tiny_sd: Path, tmp_path: Path) -> None:
+def test_half_precision_of_some_components_is_reported_once(tiny_sd: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny_sd, folder)
     fp16(folder, "unet")
@@ -246,5 +250,5 @@ def test_half_precision_of_some_components_is_told_once(tiny_sd: Path, tmp_path:
 def test_an_optional_component_that_a_file_lacks_is_left_out(tiny_sd: Path, tmp_path: Path) -> None:
     file = open_single_file("dreams", single_file(tiny_sd, tmp_path / "dreams.safetensors"))
     index = {"vae": ["diffusers", "AutoencoderKL"], "text_encoder_3": ["transformers", "T5EncoderModel"]}
-    found = file.index(index, {"text_encoder_3": "T5EncoderModel", "vae": "AutoencoderKL"})
+    found = file.index(index, replace(SD3, optional={"text_encoder_3": "T5EncoderModel", "vae": "AutoencoderKL"}))
     assert found == {"vae": ["diffusers", "AutoencoderKL"], "text_encoder_3": [None, None]}

@@ -17,10 +17,12 @@ from graphflow.nodes import Text2Image
 from graphflow.nodes.diffusion.loading.components import load_component
 from graphflow.nodes.diffusion.models.model_info import require_model
 from tests.helpers import tiny
+from tests.helpers.drawing import drawn
+from tests.helpers.numerics import difference
 from tests.helpers.original_layout import original_flux
 from tests.helpers.tiny_checkpoints import transformer_file, weights
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import drawn
+
+pytestmark = pytest.mark.numeric
 
 WIDTH = 32
 """Of a tiny FLUX."""

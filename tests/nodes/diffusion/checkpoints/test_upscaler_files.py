@@ -29,6 +29,7 @@ from graphflow.nodes.diffusion.checkpoints.safetensors_header import read_header
 from graphflow.nodes.diffusion.checkpoints.upscaler_file import UpscalerFile, find_upscaler
 from graphflow.nodes.diffusion.checkpoints.upscaler_header import recognise
 from graphflow.nodes.diffusion.loading.weights_file import read_weights
+from tests.helpers.pickles import Creates, Shell
 
 
 def compact(scale: int = 4, channels: int = 3, width: int = 8) -> dict[str, torch.Tensor]:
@@ -131,9 +132,9 @@ def test_without_spandrel_validate_says_what_to_install(
     }
     (tmp_path / "large.json").write_text(json.dumps({"graphflow": 1, "nodes": nodes}))
     assert main(["validate", str(tmp_path / "large.json")]) == 3
-    told = capsys.readouterr().err
-    assert told.count("[missing.package]") == 2
-    assert 'pip install "graphflow-diffusion[spandrel]"' in told
+    reported = capsys.readouterr().err
+    assert reported.count("[missing.package]") == 2
+    assert 'pip install "graphflow-diffusion[spandrel]"' in reported
 
 
 def test_a_file_in_the_hub_cache(
@@ -203,7 +204,7 @@ def test_networks_for_grey_pictures_are_refused(tmp_path: Path, installed: None)
         (100_000).to_bytes(8, "little") + b"[" * 100_000,
     ],
 )
-def test_a_header_that_is_none_is_told(content: bytes, tmp_path: Path, installed: None) -> None:
+def test_a_header_that_is_none_is_reported(content: bytes, tmp_path: Path, installed: None) -> None:
     (tmp_path / "broken.safetensors").write_bytes(content)
     (problem,) = SuperRes(model=str(tmp_path / "broken.safetensors")).check({})
     assert problem.code == "model.unsupported"
@@ -230,23 +231,6 @@ def test_tensors_of_something_else_are_not_taken_for_an_upscaler(shapes: dict[st
 
 def test_shapes_are_read_without_the_tensors(upscaler: Path) -> None:
     assert read_header(upscaler).shapes == {name: tuple(tensor.shape) for name, tensor in compact(scale=3).items()}
-
-
-class Creates:
-    """What a malicious pickle holds: an object that, when read, has a file created."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
-
-
-class Shell(Creates):
-    def __reduce__(self) -> tuple[Any, ...]:
-        import os
-
-        return os.system, (f"touch {self.path}",)
 
 
 def malicious(folder: Path) -> Iterator[tuple[Path, Path]]:
@@ -288,7 +272,7 @@ def test_the_malicious_pickles_would_have_worked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", b"PK\x03\x04 cut short"])
-def test_damaged_weights_are_told(content: bytes, tmp_path: Path) -> None:
+def test_damaged_weights_are_reported(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "damaged.pth"
     path.write_bytes(content)
     with pytest.raises(UnusableError) as caught:

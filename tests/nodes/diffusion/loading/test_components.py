@@ -17,7 +17,7 @@ from graphflow.nodes.diffusion.loading import components as models
 from graphflow.nodes.diffusion.loading.components import load_component, make_scheduler, quiet
 from graphflow.nodes.diffusion.loading.pool import Pool
 from graphflow.nodes.diffusion.models.model_info import require_model
-from tests.nodes.conftest import Recorder
+from tests.helpers.recorder import Recorder
 
 
 @pytest.fixture
@@ -122,11 +122,11 @@ def test_threads_load_once() -> None:
 
 @pytest.mark.parametrize("library", ["diffusers", "transformers"])
 def test_quiet_lets_only_errors_through_and_puts_everything_back(library: str) -> None:
-    told: list[str] = []
+    reported: list[str] = []
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            told.append(record.getMessage())
+            reported.append(record.getMessage())
 
     handler, logger = Handler(logging.INFO), logging.getLogger(f"{library}.somewhere")
     root, bars = logging.getLogger(library), importlib.import_module(f"{library}.utils.logging")
@@ -143,6 +143,6 @@ def test_quiet_lets_only_errors_through_and_puts_everything_back(library: str) -
         logger.warning("afterwards")
     finally:
         root.removeHandler(handler)
-    assert told == ["an error", "afterwards"]
+    assert reported == ["an error", "afterwards"]
     assert handler.level == logging.INFO
     assert bars.is_progress_bar_enabled() == before

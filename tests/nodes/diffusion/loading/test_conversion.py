@@ -16,7 +16,7 @@ from graphflow.nodes.diffusion.loading import conversion
 from graphflow.nodes.diffusion.loading.components import load_component, pool
 from graphflow.nodes.diffusion.loading.conversion import converted_in_parts
 from graphflow.nodes.diffusion.models.model_info import require_model
-from tests.nodes.conftest import diffusers
+from tests.helpers.libraries import diffusers
 
 HALVES = [torch.float16, torch.bfloat16]
 CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}

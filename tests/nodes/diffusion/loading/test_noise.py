@@ -1,4 +1,4 @@
-"""What a seed draws does not depend on the dtype."""
+"""The noise of a seed does not depend on the dtype."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers.utils import torch_utils
 
-from graphflow.nodes.diffusion.loading import noise
+from graphflow.nodes.diffusion.loading import noise_in_float32 as noise
 
 HALVES = [torch.float16, torch.bfloat16]
 SHAPE = (2, 4, 8, 8)

@@ -1,4 +1,4 @@
-"""What the pool holds under a budget, what goes to the machine's memory, and how often models are loaded for it."""
+"""The pool under a budget: models that it holds, that go to the machine's memory, and that are loaded again."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from graphflow.nodes.diffusion.checkpoints.pocket_models import POCKET_FOLDER
 from graphflow.nodes.diffusion.loading import components as models
 from graphflow.nodes.diffusion.loading.components import load_component
 from graphflow.nodes.diffusion.loading.pool import Pool
+from graphflow.nodes.diffusion.loading.process import limit_threads
 from graphflow.nodes.diffusion.loading.switches import copied
-from graphflow.nodes.diffusion.loading.threads import limit_threads
 from graphflow.nodes.diffusion.models.model_info import require_model
 
 GPU = "cuda:0"
@@ -204,6 +204,6 @@ def test_torch_gets_no_more_threads_than_there_are_processors_for_them(
     monkeypatch.setattr(torch, "get_num_threads", lambda: count)
     monkeypatch.setattr(torch, "set_num_threads", set_threads)
     usable_processors: Callable[[], int | None] = lambda: usable  # noqa: E731
-    monkeypatch.setattr("graphflow.nodes.diffusion.loading.threads.usable_processors", usable_processors)
+    monkeypatch.setattr("graphflow.nodes.diffusion.loading.process.usable_processors", usable_processors)
     limit_threads()
     assert count == expected

@@ -27,12 +27,12 @@ from graphflow.nodes.diffusion.loading.components import begin_step, load_compon
 from graphflow.nodes.diffusion.models.model_info import require_model
 from tests.helpers import tiny
 from tests.helpers.measure import run_on
-from tests.nodes.conftest import Recorder
+from tests.helpers.recorder import Recorder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 REDUCED = 0.05
-"""What 8 bits of mantissa over a few steps may change of a picture in [0, 1]."""
+"""The most that 8 bits of mantissa over a few steps change a picture in [0, 1]."""
 
 
 def drawn(model: str, compute: Compute, context: Recorder) -> torch.Tensor:
@@ -106,6 +106,7 @@ class TestOffloading:
 
 
 class TestAttention:
+    @pytest.mark.numeric
     def test_eager_draws_the_same_in_another_way(self, context: Recorder) -> None:
         plain = drawn("pocket", Compute(), context)
         assert 0 < largest(drawn("pocket", Compute(attention="eager"), context) - plain) < 1e-4
@@ -124,6 +125,7 @@ class TestAttention:
 
 
 class TestLayoutAndCompilation:
+    @pytest.mark.numeric
     def test_channels_last_draws_the_same(self, context: Recorder) -> None:
         plain = drawn("pocket", Compute(), context)
         compute = Compute(channels_last=True)
@@ -165,11 +167,12 @@ class TestLayoutAndCompilation:
         network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.SiLU())
         values = torch.rand(1, 3, 8, 8)
         plain = network(values)
-        switches.placed(network, "UNet2DConditionModel", Compute(compile=True))
+        switches.placed(network, Compute(compile=True), compiled=True)
         assert largest(network(values) - plain) < 1e-5
 
 
 class TestDtype:
+    @pytest.mark.numeric
     def test_a_vae_that_overflows_in_float16_computes_in_float32(self, tmp_path: Path, context: Recorder) -> None:
         base = str(tiny.sdxl(tmp_path / "sdxl"))
         info = require_model(base)
@@ -182,6 +185,7 @@ class TestDtype:
         assert torch.isfinite(picture).all()
         assert largest(picture - drawn(base, Compute(), context)) < REDUCED
 
+    @pytest.mark.numeric
     def test_one_that_does_not_stays_in_float16(self) -> None:
         assert load_component(require_model("pocket"), "vae", Compute(dtype="float16")).dtype == torch.float16
 

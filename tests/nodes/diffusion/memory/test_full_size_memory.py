@@ -179,7 +179,7 @@ def test_estimates_import_no_torch(file: Path) -> None:
         (["--memory-budget", "lots"], "memory.unreadable"),
     ],
 )
-def test_switches_that_cannot_be_are_told_before_anything_loads(
+def test_switches_that_cannot_be_are_reported_before_anything_loads(
     words: list[str], code: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

@@ -24,6 +24,7 @@ from graphflow.nodes import (
     EstimateDepth,
 )
 from graphflow.nodes.diffusion.loading.components import load_component, pool, quiet
+from graphflow.nodes.diffusion.memory import networks
 from graphflow.nodes.diffusion.memory.networks import (
     controlnet_activations,
     decoder_activations,
@@ -33,21 +34,17 @@ from graphflow.nodes.diffusion.memory.networks import (
 )
 from graphflow.nodes.diffusion.models.model_info import require_model
 from graphflow.nodes.diffusion.models.network_info import require_network
-from tests.helpers.measure import peak_of
-from tests.nodes.conftest import Recorder, diffusers
+from tests.helpers.libraries import diffusers
+from tests.helpers.measure import check_estimate, peak_of
+from tests.helpers.recorder import Recorder
 
-LOWEST, HIGHEST = 0.7, 2.0
-"""What an estimate may be of the measured peak."""
+pytestmark = pytest.mark.numeric
 
 
 @pytest.fixture(autouse=True)
 def _single(one_thread: None) -> Iterator[None]:
     with torch.no_grad():
         yield
-
-
-def check(estimate: int, real: int) -> None:
-    assert LOWEST <= estimate / real <= HIGHEST, f"estimate {estimate / 1e6:.2f} MB, measured {real / 1e6:.2f} MB"
 
 
 def kind_of(value: Any, cell: int) -> PortType:
@@ -64,7 +61,7 @@ def check_step(node: Any, context: Recorder, cell: int, **values: Any) -> Memory
     need = node.memory({name: kind_of(value, cell) for name, value in values.items()}, context.compute)
     assert need is not None
     node.run(**values, context=context)  # loads the model
-    check(need.activations, peak_of(lambda: node.run(**values, context=context)))
+    check_estimate(need.activations, peak_of(lambda: node.run(**values, context=context)))
     assert isinstance(need, Memory)
     return need
 
@@ -117,12 +114,24 @@ class TestStepsOfThePocketModels:
     def test_depth(self, width: int, height: int, batch: int, context: Recorder) -> None:
         check_step(EstimateDepth(), context, 4, image=Image(torch.zeros(batch, 3, height, width)))
 
-    @pytest.mark.parametrize(("attention", "dtype"), [("eager", "float32"), ("sdpa", "bfloat16")])
+    @pytest.mark.parametrize(("attention", "dtype"), [("eager", "float32"), ("sdpa", "bfloat16"), ("sdpa", "float16")])
     def test_other_settings(self, attention: str, dtype: str, context: Recorder) -> None:
         context.compute = Compute(attention=attention, dtype=dtype)
         latent = EmptyLatent(width=96, height=64).run(context=context)
         node = Denoise(steps=1, guidance_scale=3.0)
         check_step(node, context, 4, latent=latent, **prompts("pocket", context, guided=True))
+
+    @pytest.mark.parametrize(("onednn", "measured"), [(False, 2_848_416), (True, 1_550_000)])
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+    def test_half_precision_is_estimated_as_the_processor_convolves(
+        self, dtype: str, onednn: bool, measured: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Peaks of the step above on a processor with AVX2, and in bfloat16 on one with AVX512-BF16."""
+        monkeypatch.setattr(networks, "convolves_with_onednn", lambda dtype: onednn)
+        latent = PortType(Latent, "pocket", "pocket", width=96, height=64, batch=1)
+        need = Denoise(steps=1, guidance_scale=3.0).memory({"latent": latent}, Compute(dtype=dtype))
+        assert need
+        check_estimate(need.activations, measured)
 
     def test_what_is_not_known_before_the_run_has_no_estimate(self) -> None:
         unknown = PortType(Latent, "pocket", "pocket", 64, 64, None)
@@ -164,14 +173,14 @@ class TestArchitectures:
         for items, rows, columns in ((2, 32, 32), (1, 64, 32)):
             latents, embeds = torch.zeros(items, 4, rows, columns), torch.zeros(items, 7, 96)
             real = peak_of(partial(unet, latents, 1, embeds, return_dict=False))
-            check(unet_activations(unet.config, rows, columns, items, Compute()), real)
+            check_estimate(unet_activations(unet.config, rows, columns, items, Compute()), real)
 
     def test_controlnet(self) -> None:
         with quiet():
             network = diffusers().ControlNetModel(norm_num_groups=16, cross_attention_dim=96, **SD).eval()
         latents, embeds, pixels = torch.zeros(2, 4, 32, 32), torch.zeros(2, 7, 96), torch.zeros(2, 3, 256, 256)
         real = peak_of(lambda: network(latents, 1, embeds, controlnet_cond=pixels, return_dict=False))
-        check(controlnet_activations(network.config, 32, 32, 2, Compute()), real)
+        check_estimate(controlnet_activations(network.config, 32, 32, 2, Compute()), real)
 
     @pytest.mark.parametrize("attention", ["sdpa", "eager"])
     def test_autoencoder(self, attention: str) -> None:
@@ -185,8 +194,12 @@ class TestArchitectures:
         compute = Compute(attention=attention)
         for rows, columns in ((16, 16), (48, 32)):
             latents, pixels = torch.zeros(1, 4, rows, columns), torch.zeros(1, 3, rows * 8, columns * 8)
-            check(decoder_activations(vae.config, rows, columns, compute), peak_of(partial(vae.decode, latents)))
-            check(encoder_activations(vae.config, rows, columns, compute), peak_of(partial(vae.encode, pixels)))
+            check_estimate(
+                decoder_activations(vae.config, rows, columns, compute), peak_of(partial(vae.decode, latents))
+            )
+            check_estimate(
+                encoder_activations(vae.config, rows, columns, compute), peak_of(partial(vae.encode, pixels))
+            )
 
 
 class TestWeights:
@@ -217,7 +230,7 @@ class TestWeights:
 
 
 def test_a_step_is_given_room_by_the_pool(context: Recorder) -> None:
-    """What earlier steps loaded goes, least recently used first, so that the step fits into the budget."""
+    """Models of earlier steps go, least recently used first, so that the step fits into the budget."""
     pool.clear()
     encode = EncodePrompt()
     encode.run(text="a red ball", context=context)

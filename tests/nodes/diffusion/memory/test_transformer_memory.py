@@ -13,19 +13,28 @@ import torch
 import graphflow as gf
 from graphflow import Compute
 from graphflow.nodes import Text2Image
+from graphflow.nodes.diffusion.families import Family, TokenMemory
+from graphflow.nodes.diffusion.families.flux import FLUX
+from graphflow.nodes.diffusion.families.sd3 import SD3
 from graphflow.nodes.diffusion.loading.components import load_component, quiet
 from graphflow.nodes.diffusion.memory.transformers import denoiser_activations, prior_activations, t5_activations
 from graphflow.nodes.diffusion.models.model_info import require_model
 from tests.helpers import tiny
-from tests.helpers.measure import peak_of
-from tests.nodes.conftest import diffusers, transformers
-from tests.nodes.diffusion.memory.test_step_memory import check
+from tests.helpers.libraries import diffusers, transformers
+from tests.helpers.measure import check_estimate, peak_of
+
+pytestmark = pytest.mark.numeric
 
 
 @pytest.fixture(autouse=True)
 def _single(one_thread: None) -> Iterator[None]:
     with torch.no_grad():
         yield
+
+
+def memory_of(family: Family) -> TokenMemory:
+    assert family.denoiser_memory is not None
+    return family.denoiser_memory
 
 
 SIZES = [(64, 64, 77, 1), (32, 32, 333, 2), (24, 40, 77, 1)]
@@ -44,8 +53,8 @@ def test_the_denoiser_of_sd3(rows: int, columns: int, text: int, items: int) -> 
         "hidden_states": torch.zeros(items, 16, rows, columns), "encoder_hidden_states": torch.zeros(items, text, 128),
         "pooled_projections": torch.zeros(items, 64), "timestep": torch.ones(items),
     }  # fmt: skip
-    estimate = denoiser_activations("SD3Transformer2DModel", network.config, rows, columns, text, items, Compute())
-    check(estimate, peak_of(partial(network, **given)))
+    estimate = denoiser_activations(memory_of(SD3), network.config, rows, columns, text, items, Compute())
+    check_estimate(estimate, peak_of(partial(network, **given)))
 
 
 @pytest.mark.parametrize("single", [0, 2])
@@ -62,8 +71,8 @@ def test_the_denoiser_of_flux(rows: int, columns: int, text: int, items: int, si
         "pooled_projections": torch.zeros(items, 64), "timestep": torch.ones(items), "guidance": torch.ones(items),
         "img_ids": torch.zeros(image, 3), "txt_ids": torch.zeros(text, 3),
     }  # fmt: skip
-    estimate = denoiser_activations("FluxTransformer2DModel", network.config, rows, columns, text, items, Compute())
-    check(estimate, peak_of(partial(network, **given)))
+    estimate = denoiser_activations(memory_of(FLUX), network.config, rows, columns, text, items, Compute())
+    check_estimate(estimate, peak_of(partial(network, **given)))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +87,7 @@ def test_t5(width: int, inner: int, heads: int, tokens: int) -> None:
     with quiet():
         network = library.T5EncoderModel(config).eval()
     real = peak_of(partial(network, torch.zeros(1, tokens, dtype=torch.long)))
-    check(t5_activations(config.to_dict(), tokens, Compute()), real)
+    check_estimate(t5_activations(config.to_dict(), tokens, Compute()), real)
 
 
 def test_the_prior_of_kandinsky() -> None:
@@ -90,7 +99,7 @@ def test_the_prior_of_kandinsky() -> None:
         "hidden_states": torch.zeros(2, 128), "timestep": torch.tensor(1), "proj_embedding": torch.zeros(2, 128),
         "encoder_hidden_states": torch.zeros(2, 77, 128),
     }  # fmt: skip
-    check(prior_activations(network.config, 2, Compute()), peak_of(partial(network, **given)))
+    check_estimate(prior_activations(network.config, 2, Compute()), peak_of(partial(network, **given)))
 
 
 @pytest.mark.parametrize("name", ["sd3", "flux", "kandinsky"])
@@ -100,7 +109,7 @@ def test_the_plan_knows_each_step_that_reads_or_draws_and_the_weights_that_it_lo
     workflow = gf.Workflow()
     workflow.output("image", workflow.add("draw", Text2Image(model=str(folder), width=64, height=64), prompt="a ball"))
     planned = workflow.plan()
-    told = {step.node.type_id: planned.memory(step) for step in planned.steps}
+    reported = {step.node.type_id: planned.memory(step) for step in planned.steps}
     parts = {
         "EncodePrompt": [part for part in info.components if part.startswith("text_encoder")],
         "DenoisePrior": [part for part in info.components if part in info.family.prior],
@@ -108,8 +117,8 @@ def test_the_plan_knows_each_step_that_reads_or_draws_and_the_weights_that_it_lo
     }
     checked = 0
     for step, names in parts.items():
-        if step in told:
-            need = told[step]
+        if step in reported:
+            need = reported[step]
             assert need is not None and need.activations > 0
             networks = [load_component(info, part, Compute()) for part in names]
             # T5 has its embeddings under two names

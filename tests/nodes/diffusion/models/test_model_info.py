@@ -4,30 +4,16 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from graphflow import MissingError, Problem, WorkflowError
+from graphflow import MissingError, WorkflowError
 from graphflow.nodes.diffusion.checkpoints.pocket_models import POCKET_FOLDER
 from graphflow.nodes.diffusion.families import Defaults
 from graphflow.nodes.diffusion.models.model_info import ModelInfo, find_model, require_model
-
-
-def problem(reference: str) -> Problem:
-    found = find_model(reference)
-    assert isinstance(found, Problem)
-    assert found.field == "model"
-    assert len(found.message) > 20
-    return found
-
-
-def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    data = json.loads(path.read_text())
-    change(data)
-    path.write_text(json.dumps(data))
+from tests.helpers.model_folders import edit, problem
 
 
 @pytest.fixture

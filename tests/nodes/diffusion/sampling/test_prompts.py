@@ -1,4 +1,4 @@
-"""How prompts are read: earlier layers, weights, several windows. Against diffusers, and against Compel where it is."""
+"""Reading of prompts: earlier layers, weights, several windows. Against diffusers, and Compel where it is installed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from graphflow.cli import main
 from graphflow.nodes import ControlNetDepth, Denoise, EmptyLatent, EncodePrompt, Image2Image, Text2Image
 from graphflow.nodes.diffusion.sampling.a1111 import parse_a1111
 from tests.helpers import tiny
-from tests.nodes.conftest import Recorder, diffusers
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference, generators
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import depth, drawn, picture, quietly
+from tests.helpers.drawing import PROMPT, drawn
+from tests.helpers.libraries import diffusers, quietly
+from tests.helpers.numerics import difference, generators
+from tests.helpers.pictures import depth, picture
+from tests.helpers.recorder import Recorder
 
-PROMPT = "a red ball and a blue cube on green grass"
+pytestmark = pytest.mark.numeric
+
 LONG = ". ".join(["a red ball and a blue cube on green grass, under a blue sky, at night"] * 6)
 """Of several windows of the tiny text encoders (32 tokens) and of the pocket model's."""
 UNWANTED = "a cone, snow"
@@ -60,7 +63,7 @@ def ours_and_theirs(
     folders: dict[str, Path], family: str, task: str, negative: str, fields: dict[str, Any], given: dict[str, Any],
     prompt: str = PROMPT,
 ) -> float:  # fmt: skip
-    """How far a coarse node with ``fields`` is from the pipeline of diffusers with the arguments ``given``."""
+    """Distance of a coarse node with ``fields`` from the pipeline of diffusers with the arguments ``given``."""
     model, pixels = str(folders[family]), picture(1, 40, 64)
     if task == "text":
         node: gf.Node = Text2Image(model=model, width=64, height=40, steps=2, seed=5, **fields)
@@ -253,7 +256,7 @@ def compel_for(pipeline: Any, family: str) -> Any:
 
 
 def embeddings(folders: dict[str, Path], family: str, task: str, prompt: str, negative: str) -> dict[str, Any]:
-    """What Compel gives, as a pipeline takes it."""
+    """Encode with Compel, as a pipeline takes it."""
     pipeline = direct(folders, family, task)
     if family != "sd":
         for name in ("tokenizer", "tokenizer_2"):
@@ -387,7 +390,7 @@ def test_a1111_syntax(text: str, parts: list[list[tuple[str, float]]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("a AND b", "AND, which denoises prompts side by side, at character 3"),
         ("a <lora:style:0.8> b", "<lora:style:0.8>, which loads weights, at character 3"),
@@ -401,15 +404,15 @@ def test_a1111_syntax(text: str, parts: list[list[tuple[str, float]]]) -> None:
         ("a (red:-0.5) ball", "the weight -0.5, expected at least 0"),
     ],
 )
-def test_what_a1111_syntax_cannot_say_here_is_refused(text: str, told: str) -> None:
+def test_what_a1111_syntax_cannot_say_here_is_refused(text: str, reported: str) -> None:
     with pytest.raises(ValueError, match="found") as caught:
         parse_a1111(text)
-    assert told in str(caught.value)
+    assert reported in str(caught.value)
     assert "; " in str(caught.value), "no word on what to do"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("a cat.swap(dog)", r"\.swap\(\)"),
         ("a ball withLora(style, 0.8)", "LoRA"),
@@ -418,10 +421,10 @@ def test_what_a1111_syntax_cannot_say_here_is_refused(text: str, told: str) -> N
     ],
 )
 def test_what_compel_would_leave_out_in_silence_is_refused(
-    folders: dict[str, Path], text: str, told: str, context: Recorder
+    folders: dict[str, Path], text: str, reported: str, context: Recorder
 ) -> None:
     pytest.importorskip("compel")
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=reported):
         encoded(folders["sd"], text, context, prompt_syntax="compel")
 
 
@@ -449,9 +452,9 @@ def test_without_the_package_weights_are_refused_before_the_run(
                 json.dumps({"graphflow": 1, "nodes": {"a": {"type": kind, "prompt_syntax": syntax, **text}}})
             )
             assert main(["validate", str(file)]) == 3
-            told = capsys.readouterr().err
-            assert "missing.package" in told
-            assert 'pip install "graphflow-diffusion[compel]"' in told
+            reported = capsys.readouterr().err
+            assert "missing.package" in reported
+            assert 'pip install "graphflow-diffusion[compel]"' in reported
 
 
 def test_plain_signs_mean_themselves(folders: dict[str, Path], context: Recorder) -> None:

@@ -21,9 +21,12 @@ from graphflow.nodes.diffusion.loading.components import make_scheduler
 from graphflow.nodes.diffusion.models.model_info import require_model
 from graphflow.nodes.diffusion.sampling.samplers import SAMPLERS
 from tests.helpers import tiny
-from tests.nodes.conftest import diffusers
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference, generators
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import drawn, picture, quietly
+from tests.helpers.drawing import drawn
+from tests.helpers.libraries import diffusers, quietly
+from tests.helpers.numerics import difference, generators
+from tests.helpers.pictures import picture
+
+pytestmark = pytest.mark.numeric
 
 PROMPT = "a red ball on green grass"
 
@@ -48,7 +51,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
     "unipc": ("UniPCMultistepScheduler", {}),
 }
-"""What the documentation of diffusers says to use for each, written down apart from the table that is tested."""
+"""Schedulers by the documentation of diffusers, written down apart from the table that is tested."""
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     "": {},
@@ -258,7 +261,7 @@ def problems(node: gf.Node, *ports: str) -> dict[str, gf.Problem]:
     ("name", "near"),
     [("DPM++ 2S a", "dpm++_2s"), ("dpmpp_2s_ancestral", "dpm++_2s"), ("DPM fast", "dpm++_2s"), ("Restart", "heun")],
 )
-def test_what_diffusers_has_no_scheduler_for_is_told_with_the_nearest(name: str, near: str) -> None:
+def test_what_diffusers_has_no_scheduler_for_is_reported_with_the_nearest(name: str, near: str) -> None:
     problem = problems(Text2Image(sampler=name))["value.sampler"]
     assert f'found the sampler "{name}"' in problem.message
     assert problem.hint == f"diffusers has no scheduler for it; {near} is the nearest"

@@ -27,9 +27,11 @@ from graphflow.nodes.diffusion.loading.components import load_component
 from graphflow.nodes.diffusion.models.model_info import require_model
 from graphflow.nodes.diffusion.sampling.samplers import SAMPLERS
 from tests.helpers import tiny
-from tests.nodes.conftest import Recorder
-from tests.nodes.diffusion.adapters.test_against_diffusers import difference
-from tests.nodes.diffusion.adapters.test_family_against_diffusers import depth, picture
+from tests.helpers.numerics import difference
+from tests.helpers.pictures import depth, picture
+from tests.helpers.recorder import Recorder
+
+pytestmark = pytest.mark.numeric
 
 TEXTS = ("a red ball and a blue cube on green grass", "a blue cone", "a green cube and a red cone")
 SEEDS = (7, 2**64 - 1, 40)
@@ -51,7 +53,7 @@ def contexts(tmp_path: Path) -> list[Recorder]:
 
 
 def prompts(node: Denoise, text: str, context: Recorder) -> Arguments:
-    """What a node takes for a prompt, encoded; a negative prompt too where it is led away from one."""
+    """Encode the prompt of a node; a negative prompt too where it is guided away from one."""
     info = node.required
     if info.family.prior:  # as good as what a prior imagines, and sooner there
         noise = torch.Generator().manual_seed(len(text))
@@ -59,7 +61,7 @@ def prompts(node: Denoise, text: str, context: Recorder) -> Arguments:
         return {port: Conditioning(imagined[row], info.text_space) for row, port in enumerate(("positive", "negative"))}
     encode = EncodePrompt(model=node.model)
     found = {"positive": encode.run(text=text, context=context)}
-    if info.family.guides_away(node.guidance_scale or 1.0):
+    if info.family.uses_negative_prompt(node.guidance_scale or 1.0):
         found["negative"] = encode.run(text=f"a cone, no {text[:10]}", context=context)
     return found
 
@@ -107,19 +109,19 @@ def counted(node: Any) -> Iterator[list[int]]:
 
 def check_equal(nodes: Sequence[Any], arguments: Sequence[Arguments]) -> list[Latent]:
     """Computed at once they are what they are alone, in as many calls of the denoiser as one of them takes."""
-    alone, calls, told = [], [], []
+    alone, calls, reported = [], [], []
     for node, given in zip(nodes, arguments, strict=True):
         given["context"].progress.clear()
         with counted(node) as rows:
             alone.append(node.run(**given))
         calls.append(list(rows))
-        told.append(list(given["context"].progress))
+        reported.append(list(given["context"].progress))
         given["context"].progress.clear()
     with counted(nodes[0]) as rows:
         together = type(nodes[0]).run_batch(nodes, arguments)
     assert rows == [sum(each) for each in zip(*calls, strict=True)]
-    assert told[0]
-    assert [given["context"].progress for given in arguments] == told
+    assert reported[0]
+    assert [given["context"].progress for given in arguments] == reported
     for one, other in zip(together, alone, strict=True):
         assert (one.space, one.model, one.noise, one.steps) == (other.space, other.model, other.noise, other.steps)
         assert one.data.dtype == other.data.dtype

@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
 import os, torch
-from graphflow.nodes.diffusion.loading.heap import give_back
+from graphflow.nodes.diffusion.loading.process import give_back
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
