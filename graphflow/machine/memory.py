@@ -13,7 +13,7 @@ from pathlib import Path
 
 from graphflow.errors import Problem, WorkflowError
 from graphflow.machine.accelerators import cuda_memory
-from graphflow.machine.control_group import control_groups
+from graphflow.machine.processor import control_groups
 
 __all__ = [
     "Memory",

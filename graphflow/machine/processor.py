@@ -1,4 +1,4 @@
-"""The processor's instructions, and how much of it this process may use, read from Linux without anything heavy.
+"""The processor's instructions, and the share of the machine that this process may use, read from Linux without torch.
 
 On other systems nothing is known: float32, and as many threads as torch takes by itself.
 """
@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from graphflow.machine.control_group import control_groups
-
-__all__ = ["computes_in_bfloat16", "convolves_with_onednn", "instruction_sets", "usable_processors"]
+__all__ = ["computes_in_bfloat16", "control_groups", "convolves_with_onednn", "instruction_sets", "usable_processors"]
 
 BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Flags in /proc/cpuinfo of instructions that multiply matrices in bfloat16: two of x86, one of ARM."""
@@ -118,3 +117,31 @@ def _quota(group: Path) -> int | None:
         return max(1, math.ceil(int(allowed) / int(period)))
     except (OSError, ValueError):
         return None
+
+
+def control_groups(controller: str, system: Path = Path("/")) -> Iterator[Path]:
+    """Find the control groups that bound this process, from its own outward: their folders for a ``controller``.
+
+    Both versions are looked at, for a machine may use both. ``system`` is where /proc and /sys lie.
+    """
+    try:
+        lines = (system / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    top = system / "sys/fs/cgroup"
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "":
+            roots = [top, top / "unified"]
+        elif controller in controllers.split(","):
+            roots = [top / controllers] if controllers == controller else [top / controllers, top / controller]
+        else:
+            continue
+        for root in roots:
+            # inside of a container the path may be the one outside, which is not there; its own group is the root then
+            folder = root / path.lstrip("/")
+            while folder != root:
+                yield folder
+                folder = folder.parent
+            yield root

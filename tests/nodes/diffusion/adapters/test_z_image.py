@@ -140,7 +140,7 @@ def test_prompts_of_different_lengths_are_one_batch_and_draw_what_each_draws_alo
     prompt = workflow.input("prompt", "text")
     draw = Text2Image(model=str(turbo), width=64, height=64, steps=2, seed=3)
     workflow.output("image", workflow.add("draw", draw, prompt=prompt))
-    run = workflow.run(sweep={"prompt": prompts}, together=3, cache=False)
+    run = workflow.run(sweep={"prompt": prompts}, max_batch=3, cache=False)
     (batch,) = {step.batch for step in run.plan.steps if step.node.type_id == "Denoise"}
     assert len(batch) == 3
     for point, text in zip(run.points, prompts, strict=True):
