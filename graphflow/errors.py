@@ -145,7 +145,7 @@ class NodeDefinitionError(GraphFlowError):
     """A node class or a node pack breaks a rule; the message names the class and its module."""
 
 
-class Cancelled(GraphFlowError):  # noqa: N818 - being told to stop is no error
+class Cancelled(GraphFlowError):  # noqa: N818 - to be asked to stop is no error
     """The run was cancelled by its caller."""
 
     exit_code = 130

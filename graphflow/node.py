@@ -224,7 +224,7 @@ class Node(BaseModel):
     def weight_files(self) -> Iterable[Path]:
         """Files of weights that a run reads, or the nodes that it expands into.
 
-        The system is told to read them while earlier steps compute, and on the CPU the largest decides what the dtype
+        The system is asked to read them while earlier steps compute, and on the CPU the largest decides what the dtype
         ``auto`` is.
         """
         return ()

@@ -46,7 +46,7 @@ class ControlNetDepth(ModelNode, version=1):
 
     Without an ``image`` it draws from noise, in the size of the depth map unless width and height say another. With
     one it redraws that image as `Image2Image` does, and without a ``depth_map`` takes the image's own depth, estimated
-    by ``depth_estimator``. The depth map is resized to the picture that is made, and a warning tells so. Depth maps
+    by ``depth_estimator``. The depth map is resized to the picture that is made, and a warning says so. Depth maps
     are inverse depth: near is 1.
     """
 

@@ -151,7 +151,7 @@ class LiveProgress(Progress):
             grid.add_row(*cells, Text(counted), Text(duration(now - running.begun), style="dim"))
         share, elapsed = self._share(), now - self._begun
         clock = duration(elapsed)
-        # before the first denoise step, time went into loading, which tells nothing about the rest
+        # before the first denoise step, time went into loading, which says nothing about the rest
         if self._counting and 0.02 < share < 1 and elapsed > 1:
             clock += f" of about {duration(elapsed / share)}"
         place = f"{len(self._behind)}/{self.steps}"

@@ -34,7 +34,7 @@ COMMANDS = {
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 
-_NOTES = """graphflow COMMAND --help tells more.
+_NOTES = """graphflow COMMAND --help says more.
 A FILE is a path, the name of a saved workflow, or - for stdin.
 Exit status: 0 done, 2 invalid, 3 a model or file is missing, 4 a node failed,
 5 a replay differs, 130 interrupted."""

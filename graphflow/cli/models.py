@@ -77,7 +77,7 @@ def _named(options: Options) -> dict[str, list[str]]:
 
 def _list(library: ModelLibrary, named: dict[str, list[str]], options: Options) -> int:
     found = [library.describe(reference) for reference in named]
-    problems = [problem for model in found for problem in _told(model, named[model.reference])]
+    problems = [problem for model in found for problem in _problems_of(model, named[model.reference])]
     if options.json:
         import orjson
 
@@ -90,14 +90,14 @@ def _list(library: ModelLibrary, named: dict[str, list[str]], options: Options) 
     return WorkflowError.of(problems).exit_code if problems else 0
 
 
-def _told(model: ModelDescription, nodes: Iterable[str]) -> list[Problem]:
+def _problems_of(model: ModelDescription, nodes: Iterable[str]) -> list[Problem]:
     """Problems that keep a model from being used, with the nodes that need it."""
     names = ", ".join(f"'{name}'" for name in nodes)
-    told = []
+    named = []
     for problem in model.problems:
         message = f"{problem.message} (needed by {names})" if names else problem.message
-        told.append(replace(problem, message=message, field=None))
-    return told
+        named.append(replace(problem, message=message, field=None))
+    return named
 
 
 _HEAD = ("MODEL", "FAMILY", "SPACE", "PIXELS", "BYTES", "")
@@ -141,7 +141,7 @@ def _pull(library: ModelLibrary, named: dict[str, list[str]], options: Options) 
             tell(f"[{number}/{len(files)}] {download.repository}/{file.name} ({_bytes(file.nbytes)})")
             _fetch(library, download, file)
         fetched += len(files)
-        # A checkpoint of one file tells only now whether it lacks a vocabulary.
+        # only now is it known whether a checkpoint of one file lacks a vocabulary.
         again = _wanted(library, named, variant)
         if again == wanted:
             break
@@ -171,7 +171,7 @@ def _wanted(library: ModelLibrary, named: dict[str, list[str]], variant: str | N
         try:
             wanted += [download for download in library.missing(reference, variant) if download not in wanted]
         except WorkflowError as error:
-            problems += _told(ModelDescription(reference=reference, problems=error.problems), nodes)
+            problems += _problems_of(ModelDescription(reference=reference, problems=error.problems), nodes)
     if problems:
         raise WorkflowError.of(problems)
     return wanted

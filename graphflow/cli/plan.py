@@ -1,11 +1,11 @@
 """Show the steps that a run would take, in order, without running any of them.
 
-A step takes its inputs from the results of earlier steps (#1 is the result of step 1) or as plain values. Its key tells
-equal work: two steps with one key have one result. A picture at a URL is downloaded, for its content is part of keys.
+A step takes its inputs from the results of earlier steps (#1 is the result of step 1) or as plain values. Steps with
+equal keys do equal work and share one result. A picture at a URL is downloaded, for its content is part of keys.
 Before the key stands what a run would do: take a kept result (cached), nothing (not needed, because what comes after is
 kept), or run the step, and then why: what in its key is another than when the workflow ran last.
 Beside the type of a step stands what memory it needs at its peak, its models included; one that needs more than there
-is, is told of as an error (exit status 2).
+is, is reported as an error (exit status 2).
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def _totals(planned: Plan, forecast: _Forecast) -> str:
     if files:
         parts.append("saves " + ", ".join(files))
     peak = _peak(planned)
-    told = f"\npeak memory {show_bytes(peak[1].total)}, in #{peak[0].index + 1}" if peak else ""
-    return ", ".join(parts) + told
+    memory = f"\npeak memory {show_bytes(peak[1].total)}, in #{peak[0].index + 1}" if peak else ""
+    return ", ".join(parts) + memory
 
 
 def _peak(planned: Plan) -> tuple[Step, Memory] | None:

@@ -110,8 +110,8 @@ def _run_again(options: Options, replay: Replay, folder: Path) -> list[tuple[str
     )
     job.refuse_over_budget()
     planned = job.plan
-    for told in differences(replay, planned):
-        tell(f"warning: {told}")
+    for difference in differences(replay, planned):
+        tell(f"warning: {difference}")
     saved: list[tuple[str, Path]] = []
 
     def collect(event: Event) -> None:

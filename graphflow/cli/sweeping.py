@@ -70,8 +70,8 @@ def _points(options: Options, workflow: Workflow, values: Mapping[str, Any]) -> 
         except WorkflowError as error:
             problems += error.problems
     if options.zip and len({len(found) for found in axes.values()}) > 1:
-        told = ", ".join(f"{len(found)} for '{name}'" for name, found in axes.items())
-        problems.append(Problem("sweep.form", f"found {told}, expected equally many to take them side by side"))
+        counts = ", ".join(f"{len(found)} for '{name}'" for name, found in axes.items())
+        problems.append(Problem("sweep.form", f"found {counts}, expected equally many to take them side by side"))
     if problems:
         raise WorkflowError.of(problems)
     if options.zip:

@@ -167,8 +167,8 @@ class Library:
 
 def _content_hash(document: WorkflowDocument, called: dict[str, str]) -> str:
     data = document.to_dict()
-    for told in ("$schema", "description", "sweep"):
-        data.pop(told, None)
+    for name in ("$schema", "description", "sweep"):
+        data.pop(name, None)
     for declaration in data.get("inputs", {}).values():
         declaration.pop("description", None)
     for name, digest in called.items():

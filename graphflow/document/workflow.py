@@ -174,7 +174,7 @@ class WorkflowDocument(_Document):
         """Read a document from JSON text.
 
         ``folder`` is where its relative paths start; None means it has none and may name no file. Without ``placed``
-        nobody is told of lines and columns, for nobody has the text. Raises WorkflowError with every fault of form.
+        problems have no lines and columns, for nobody has the text. Raises WorkflowError with every fault of form.
         """
         if isinstance(text, bytes):
             try:
@@ -330,7 +330,7 @@ def _form_problems(error: ValidationError, source: Source) -> list[Problem]:
         hint, about_key = problem.hint, problem.code == "field.unknown"
         if len(path) == 4 and path[0] == "inputs" and path[2] == "default":
             if path[3] != "str":
-                continue  # one fault, told once for each kind that a default may be
+                continue  # one fault, reported once for each kind that a default may be
             found = problem.message.partition(", expected ")[0]
             problem = replace(problem, message=f"{found}, expected a text, a number, or true or false")
             path = path[:3]

@@ -170,13 +170,15 @@ class Instances:
                 if problem.code == "field.missing" and (key in flat.fields or key in _faulty_references(flat)):
                     continue
                 if problem.code == "field.missing":
-                    told = cls.model_fields[key].description
-                    hint = flat.omitted_hint(key) or f'add "{key}"' + (f": {told}" if told else "")
+                    description = cls.model_fields[key].description
+                    hint = flat.omitted_hint(key) or f'add "{key}"' + (f": {description}" if description else "")
                     message = f"the parameter '{key}' of {cls.type_id} is missing"
                     self.faults.add(flat, Problem("parameter.missing", message, None, hint))
                 else:
-                    told = cls.model_fields[key].description if key in cls.model_fields else None
-                    hint = problem.hint or (f"{key}: {told}" if told and problem.code not in _PLAIN_FAULTS else "")
+                    description = cls.model_fields[key].description if key in cls.model_fields else None
+                    hint = problem.hint or (
+                        f"{key}: {description}" if description and problem.code not in _PLAIN_FAULTS else ""
+                    )
                     self.faults.add(flat, replace(problem, field=key, hint=hint))
         return None
 

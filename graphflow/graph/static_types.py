@@ -55,8 +55,8 @@ class StaticTypes:
                     known[port] = wanted[port]
         bound.output_types = node.output_types(known)
         if bound.output_types is not signature.outputs and bound.output_types.keys() != signature.outputs.keys():
-            told, declared = ", ".join(bound.output_types), ", ".join(signature.outputs)
-            raise NodeDefinitionError(f"{node.type_id}.output_types gives {told or 'nothing'}, expected {declared}")
+            given, declared = ", ".join(bound.output_types), ", ".join(signature.outputs)
+            raise NodeDefinitionError(f"{node.type_id}.output_types gives {given or 'nothing'}, expected {declared}")
         if bound.complete:
             for problem in node.check(known):
                 self.faults.add(bound.flat, problem)

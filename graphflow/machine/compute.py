@@ -73,13 +73,13 @@ class Compute:
         Offloading and the budget change nothing, and the steps of a batch give what each gives alone, within a
         tolerance that their node states. A switch that is left alone is not mentioned.
         """
-        told = {"device": device_kind(self.device), "dtype": self.dtype}
+        values = {"device": device_kind(self.device), "dtype": self.dtype}
         if self.attention != "sdpa":
-            told["attention"] = self.attention
+            values["attention"] = self.attention
         for name, on in (("channels_last", self.channels_last), ("compile", self.compile)):
             if on:
-                told[name] = "on"
-        return told
+                values[name] = "on"
+        return values
 
 
 def resolve_devices(names: str) -> tuple[str, ...]:

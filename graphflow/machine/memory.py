@@ -43,7 +43,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """Both together."""
+        """The sum of both."""
         return self.weights + self.activations
 
 

@@ -26,7 +26,7 @@ def read_ahead(files: Iterable[Path]) -> threading.Thread | None:
     """Begin to read files into the system's memory, in the order in which they are wanted, and return at once.
 
     Those that were asked for before are left out, and from the first one on that does not fit all others. Returned is
-    the thread that tells the system, None where there is nothing to tell, or nobody to be told.
+    the thread that asks the system, or None where there is nothing to read or no way to ask for it.
     """
     if not hasattr(os, "posix_fadvise"):
         return None
@@ -45,13 +45,13 @@ def read_ahead(files: Iterable[Path]) -> threading.Thread | None:
             wanted.append((file, status.st_size))
     if not wanted:
         return None
-    # the system reads while it is told more, but lets whoever tells it wait when too much is on its way
-    thread = threading.Thread(target=_tell, args=(wanted,), daemon=True, name="read ahead")
+    # the system reads while it is asked for more, but makes the caller wait when too much is on its way
+    thread = threading.Thread(target=_ask, args=(wanted,), daemon=True, name="read ahead")
     thread.start()
     return thread
 
 
-def _tell(files: Iterable[tuple[Path, int]]) -> None:
+def _ask(files: Iterable[tuple[Path, int]]) -> None:
     for file, size in files:
         with contextlib.suppress(OSError), file.open("rb", buffering=0) as opened:
             for start in range(0, size, CHUNK):

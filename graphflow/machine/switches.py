@@ -132,9 +132,9 @@ class Switches:
 def all_switches() -> Iterator[Switch]:
     """Read the switches off the fields."""
     for each in fields(Switches):
-        told = each.metadata
-        spellings = (each.name, *([told["also"]] if told["also"] else []))
-        yield Switch(spellings, each.default, told["help"], told["choices"], told["metavar"])
+        details = each.metadata
+        spellings = (each.name, *([details["also"]] if details["also"] else []))
+        yield Switch(spellings, each.default, details["help"], details["choices"], details["metavar"])
 
 
 SPELLINGS: Mapping[str, str] = {spelling: each.name for each in all_switches() for spelling in each.spellings}

@@ -80,10 +80,10 @@ def _advice(step: Step, compute: Compute) -> Iterator[tuple[str, int]]:
     if any((kind.batch or 1) > 1 for kind in inputs.values()):
         yield from _estimate("a batch of 1", node, _alone(inputs), compute)
     for other in node.lighter():
-        told = ", ".join(
+        changes = ", ".join(
             f"{name} {value}" for name, value in other.model_dump().items() if value != getattr(node, name)
         )
-        yield from _estimate(told, other, inputs, compute)
+        yield from _estimate(changes, other, inputs, compute)
     yield from _estimate("half the width and height", node, _halved(inputs), compute)
     if compute.dtype == "float32":
         # half precision is what accelerators are made for; of the two, CPUs compute faster in bfloat16

@@ -180,10 +180,10 @@ class ManifestWriter:
         rest = "unneeded" if state == "done" else "not reached"
         steps = []
         for index, step in enumerate(self._steps):
-            told, seconds = self.states.get(index, (rest, 0.0))
-            if told == "running" and state != "running":
-                told = "not reached"
-            steps.append({**step, "state": told, "seconds": round(seconds, 4)})
+            reached, seconds = self.states.get(index, (rest, 0.0))
+            if reached == "running" and state != "running":
+                reached = "not reached"
+            steps.append({**step, "state": reached, "seconds": round(seconds, 4)})
         return Manifest(
             {
                 "graphflow_manifest": MANIFEST_VERSION,

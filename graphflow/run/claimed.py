@@ -22,7 +22,7 @@ def claimed(
 ) -> Iterator[Unit]:
     """Hold the claims on those steps of a unit that no other process computes; gives these steps.
 
-    A step by itself is waited for: ``waiting`` is told once. Never wait for a claim while holding one (deadlock): of
+    A step by itself is waited for: ``waiting`` is called once. Never wait for a claim while holding one (deadlock): of
     several steps, those claimed elsewhere are left out, and run afterwards, one at a time.
     """
     with ExitStack() as claims:

@@ -1,7 +1,7 @@
 """The ledger of a workflow: what its steps were made of in the last run, to explain why one runs again.
 
 A ledger is kept in the store of results like any result, under a key that is made of the workflow's name, and written
-anew after each run.
+again after each run.
 """
 
 from __future__ import annotations

@@ -35,10 +35,10 @@ def find_receipt(store: Store, step: Step, folder: Path, warn: Warn) -> list[Pat
     if kept is None:
         return None
     paths, root = [], folder.resolve()
-    for told in orjson.loads(kept["files"]):
-        path = root / told["path"]
+    for recorded in orjson.loads(kept["files"]):
+        path = root / recorded["path"]
         try:
-            if path.stat().st_size != told["size"] or file_record(path, folder) != told:
+            if path.stat().st_size != recorded["size"] or file_record(path, folder) != recorded:
                 return None
         except OSError:
             return None
@@ -51,10 +51,10 @@ def keep_receipt(store: Store, step: Step, folder: Path, paths: Sequence[Path], 
     if not step.node.saves:
         return
     try:
-        told = [file_record(path, folder) for path in paths]
+        recorded = [file_record(path, folder) for path in paths]
     except OSError:
         return
-    store.put(_key(step, folder), {"files": orjson.dumps(told).decode()}, warn)
+    store.put(_key(step, folder), {"files": orjson.dumps(recorded).decode()}, warn)
 
 
 def _key(step: Step, folder: Path) -> str:

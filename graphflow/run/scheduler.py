@@ -190,7 +190,7 @@ class _Runner:
         return outcome
 
     def _advance(self) -> bool:
-        """Go through the steps once; False where a kept result was not there after all, and has to be made anew."""
+        """Go through the steps once; False where a kept result was gone after all and has to be computed again."""
         finished = {index for index in self.records if self.plan.steps[index].node.effect}
         found = look_up(
             self.plan,

@@ -50,7 +50,7 @@ class DiskStore:
     """Results in a folder, by default ``results`` in GraphFlow's cache folder.
 
     ``max_bytes`` bounds what is kept; by default ``GRAPHFLOW_CACHE_SIZE``, else 16 GiB. A folder that cannot be
-    written, or a disk that is full, is told of once; results are then computed and not kept.
+    written, or a disk that is full, is reported once; results are then computed and not kept.
     """
 
     def __init__(self, folder: Path | None = None, max_bytes: int | None = None) -> None:

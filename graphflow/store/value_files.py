@@ -87,12 +87,12 @@ def _record(data: bytes) -> dict[str, Any]:
         if len(header) != length:
             raise DamagedError("it ends in the middle")
         record: dict[str, Any] = json.loads(json.loads(header)["__metadata__"][_KEY])
-        told = record["sha256"].encode()
+        expected = record["sha256"].encode()
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise DamagedError("its header cannot be read") from error
-    hasher = hashlib.sha256(data[:8] + header.replace(told, _UNSUMMED, 1))
+    hasher = hashlib.sha256(data[:8] + header.replace(expected, _UNSUMMED, 1))
     hasher.update(memoryview(data)[8 + length :])
-    if hasher.hexdigest().encode() != told:
+    if hasher.hexdigest().encode() != expected:
         raise DamagedError("its checksum is wrong")
     return record
 

@@ -79,7 +79,7 @@ class DownloadCache:
         path = self._content(digest)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         kept = Kept(path, digest, got.validators, _now())
-        # a file of that name that is there already may be harmed, so it is written anew
+        # a file of that name that is there already may be harmed, so it is written again
         write_atomically(path, got.content)
         self._write_entry(url, kept)
         self._prune(path)
