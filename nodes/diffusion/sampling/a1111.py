@@ -1,4 +1,4 @@
-"""Prompts in the syntax of A1111's web UI: what is written in them, as words and weights. Imports no torch."""
+"""The syntax of prompts of A1111's web UI, parsed to words and weights."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import re
 __all__ = ["Part", "PromptError", "parse_a1111"]
 
 Part = list[tuple[str, float]]
-"""What is read in a window of its own: pieces of text, each with its weight."""
+"""Pieces of text with their weights, which fill windows of their own."""
 
 
 class PromptError(ValueError):
-    """A prompt that cannot be read: what was found, and what to do."""
+    """An error for a prompt that cannot be parsed, with a message and a hint."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(f"{message}; {hint}")
@@ -19,7 +19,7 @@ class PromptError(ValueError):
 
 
 STRONGER = 1.1
-"""What a pair of round brackets without a number multiplies by; square ones divide by it."""
+"""The factor of a pair of round brackets without a number; square brackets divide by it."""
 
 _TOKEN = re.compile(
     r"""
@@ -36,11 +36,11 @@ _TOKEN = re.compile(
 
 
 def parse_a1111(text: str) -> list[Part]:
-    """The parts of a prompt, more than one where it says BREAK.
+    """Parse a prompt to its parts, of which there are several where it contains BREAK.
 
     ``(words)`` weigh 1.1 times as much, ``[words]`` 1 / 1.1 times, ``(words:1.2)`` 1.2 times; nested weights multiply,
-    and a backslash takes a bracket its meaning. Raises PromptError for brackets without a counterpart, for negative
-    weights, and for what does more than weigh: AND, ``[from:to:0.5]``, ``[one|other]``, ``<lora:name:1>``.
+    and a backslash escapes a bracket. Raises PromptError for brackets without a counterpart, for negative weights, and
+    for syntax that does more than weigh: AND, ``[from:to:0.5]``, ``[one|other]``, ``<lora:name:1>``.
     """
     pieces: list[tuple[str, float] | None] = []  # None is a BREAK
     opened: list[tuple[str, int, int]] = []  # bracket, its place in the text, the first piece in it
@@ -76,7 +76,7 @@ def parse_a1111(text: str) -> list[Part]:
         elif token["bracket"]:
             close("(" if found == ")" else "[", STRONGER if found == ")" else 1 / STRONGER, place)
         elif token["editing"] or token["weight"]:
-            # no bracket is open that it could end: the colon and the number are text, the bracket is not
+            # no bracket is open that it could close: colon and number would be text, but the bracket is not
             raise _refused(text, place, "a bracket that closes nothing", _ESCAPE)
         elif found == "BREAK":
             end_piece()
