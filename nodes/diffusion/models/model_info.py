@@ -80,11 +80,6 @@ class ModelInfo:
     defaults: Mapping[Task, Defaults] = field(repr=False)
 
     @property
-    def prediction_type(self) -> str:
-        """The quantity that the denoiser predicts, as diffusers names it: "epsilon", "v_prediction"."""
-        return str(self.configs["scheduler"].get("prediction_type", "epsilon"))
-
-    @property
     def max_noise_level(self) -> int:
         """The highest noise level that a super-resolution model can add to the small picture."""
         return int(self.configs["pipeline"].get("max_noise_level", 350))
@@ -239,13 +234,7 @@ def _model_info(reference: str, place: Path, tasks: Tasks) -> ModelInfo:
     if not (folder / "model_index.json").is_file():
         raise UnusableError(_without_index(reference, folder))
     index = read_json(reference, folder / "model_index.json")
-    family = family_of(index, lambda name: read_json(reference, folder / name / _config_file(name)))
-    if family is None or not family.does_any(tasks):
-        made_for = f"of the family {family.name}" if family else f"made for {index.get('_class_name')}"
-        expected = ", ".join(families_for(*tasks))
-        message = f'the model "{reference}" is {made_for}, expected one of the families {expected}'
-        hint = "choose another model; `graphflow nodes` shows the default of each node"
-        raise UnusableError(model_problem("model.unsupported", message, hint))
+    family = _family(reference, folder, index, tasks)
     if single:
         index = single.index(index, family)
     prior: dict[str, Path] = {}
@@ -270,13 +259,7 @@ def _model_info(reference: str, place: Path, tasks: Tasks) -> ModelInfo:
         tokenizers = {name: find_tokenizer(reference, path, words[name]) for name, path in tokenizers.items()}
     autoencoder, denoiser = configs[family.autoencoder], configs[family.denoiser]
     channels = int(autoencoder.get("latent_channels", 4))
-    wanted = family.denoiser_channels(channels)
-    if denoiser["in_channels"] != wanted:
-        message = (
-            f'the {family.denoiser} of the model "{reference}" takes {denoiser["in_channels"]} channels, expected the '
-            f"{wanted} of {family.channels_text}"
-        )
-        raise UnusableError(model_problem("model.unsupported", message, "it is a model for something else"))
+    _check_channels(reference, family, denoiser["in_channels"], channels)
     cell = family.pixels_per_cell(autoencoder)
     sample = denoiser.get("sample_size") or family.sample_size
     rows, columns = sample if isinstance(sample, list) else (sample, sample)
@@ -301,6 +284,29 @@ def _model_info(reference: str, place: Path, tasks: Tasks) -> ModelInfo:
         tokenizer_settings=settings,
         defaults=pocket.defaults if pocket else family.tasks,
     )  # fmt: skip
+
+
+def _family(reference: str, folder: Path, index: Mapping[str, Any], tasks: Tasks) -> Family:
+    """Find the family of a pipeline. Raises UnusableError for none, and for one that can do none of the tasks."""
+    family = family_of(index, lambda name: read_json(reference, folder / name / _config_file(name)))
+    if family is None or not family.does_any(tasks):
+        made_for = f"of the family {family.name}" if family else f"made for {index.get('_class_name')}"
+        expected = ", ".join(families_for(*tasks))
+        message = f'the model "{reference}" is {made_for}, expected one of the families {expected}'
+        hint = "choose another model; `graphflow nodes` shows the default of each node"
+        raise UnusableError(model_problem("model.unsupported", message, hint))
+    return family
+
+
+def _check_channels(reference: str, family: Family, found: object, latent_channels: int) -> None:
+    """Raise UnusableError for a denoiser whose channels are not those of the family, as in an inpainting model."""
+    expected = family.denoiser_channels(latent_channels)
+    if found != expected:
+        message = (
+            f'the {family.denoiser} of the model "{reference}" takes {found} channels, expected the {expected} of '
+            f"{family.channels_text}"
+        )
+        raise UnusableError(model_problem("model.unsupported", message, "it is a model for something else"))
 
 
 def _config_file(component: str) -> str:

@@ -180,31 +180,29 @@ def _asked(hub: HubReference, ask: Callable[[], Answer]) -> Answer:
     """Return the result of ``ask``, a call to the Hub. Raises UnusableError with a message for each of its errors."""
     from huggingface_hub import errors
 
-    where = f'the repository "{hub.repository}" at the revision {hub.revision}'
     try:
         return ask()
-    except errors.GatedRepoError as error:
-        message, hint = (
-            f"{where} is open only to those who agreed to its terms",
-            (f"agree on https://huggingface.co/{hub.repository}, then set HF_TOKEN to a token of yours"),
-        )
-        cause: Exception = error
-    except errors.RepositoryNotFoundError as error:
-        message, hint = (
-            f'the Hub has no repository "{hub.repository}", or it is private',
-            ("look at its spelling; for a private one set HF_TOKEN to a token that may read it"),
-        )
-        cause = error
-    except errors.RevisionNotFoundError as error:
-        message, hint = f'the repository "{hub.repository}" has no revision {hub.revision}', "look at its branches"
-        cause = error
-    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
+    except (errors.HTTPError, OSError) as error:  # its errors derive from one or both
+        message, hint = _refusal(hub, error)
+        raise UnusableError(model_problem("missing.repository", message, hint)) from error
+
+
+def _refusal(hub: HubReference, error: Exception) -> tuple[str, str]:
+    """Return the message and the hint for an error of huggingface_hub."""
+    from huggingface_hub import errors
+
+    where = f'the repository "{hub.repository}" at the revision {hub.revision}'
+    if isinstance(error, errors.GatedRepoError):
+        hint = f"agree on https://huggingface.co/{hub.repository}, then set HF_TOKEN to a token of yours"
+        return f"{where} is open only to those who agreed to its terms", hint
+    if isinstance(error, errors.RepositoryNotFoundError):
+        hint = "look at its spelling; for a private one set HF_TOKEN to a token that may read it"
+        return f'the Hub has no repository "{hub.repository}", or it is private', hint
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f'the repository "{hub.repository}" has no revision {hub.revision}', "look at its branches"
+    if isinstance(error, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)):
         offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
         reason = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
-        message, hint = f"{where} cannot be asked for: {reason}", "try again with a connection"
-        cause = error
-    except (errors.HTTPError, OSError) as error:  # the base class is that of its HTTP library, whichever it is
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
-        message, hint = f"{where} cannot be fetched: {first}", "try again; what was fetched is kept"
-        cause = error
-    raise UnusableError(model_problem("missing.repository", message, hint)) from cause
+        return f"{where} cannot be asked for: {reason}", "try again with a connection"
+    first = str(error).strip().partition("\n")[0] or type(error).__name__
+    return f"{where} cannot be fetched: {first}", "try again; what was fetched is kept"
