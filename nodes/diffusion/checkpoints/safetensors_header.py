@@ -77,6 +77,11 @@ def _read(path: Path, size: int, written: int) -> Header | str:
         if 8 + length > size:
             return f"is cut off in its header: found {size} bytes, expected at least {8 + length}"
         text = file.read(length)
+    return _parsed(text, 8 + length, size)
+
+
+def _parsed(text: bytes, begin: int, size: int) -> Header | str:
+    """Parse a header, or return the text of a DamagedError; its data begin at byte ``begin`` of ``size``."""
     try:
         entries = json.loads(text)
     except ValueError as error:
@@ -95,8 +100,8 @@ def _read(path: Path, size: int, written: int) -> Header | str:
             return f"is no safetensors file: its header describes the tensor {name[:80]!r} wrongly"
         dtypes[name], shapes[name], tensor_end = checked
         end = max(end, tensor_end)
-    if 8 + length + end > size:
-        return f"is cut off: found {size:,} bytes, expected {8 + length + end:,}"
+    if begin + end > size:
+        return f"is cut off: found {size:,} bytes, expected {begin + end:,}"
     known = {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}
     return Header(MappingProxyType(shapes), MappingProxyType(dtypes), MappingProxyType(known))
 
