@@ -42,6 +42,7 @@ def test_a_stable_diffusion_folder(tiny_sd: Path) -> None:
     assert (info.space, info.pixels_per_cell, info.latent_channels) == ("sd", 8, 4)
     assert (info.native_width, info.prompt_window) == (64, 32)
     assert info.configs["scheduler"].get("prediction_type", "epsilon") == "epsilon"
+    assert "family=<Family stable-diffusion>" in repr(info), "a model prints its family's name, not the whole record"
     assert info.defaults["image-to-image"] == Defaults(steps=50, guidance_scale=7.5, strength=0.8)
 
 
