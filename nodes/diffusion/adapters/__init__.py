@@ -1,1 +1,1 @@
-"""What runs a family of models: one module a family, with torch and diffusers, imported when a step runs."""
+"""The code that runs each family of models on torch and diffusers: one module per family, imported when a step runs."""

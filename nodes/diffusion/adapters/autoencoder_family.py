@@ -1,7 +1,7 @@
-"""What all families with an autoencoder do alike: encoding, decoding, putting pipelines together.
+"""The work shared by all families with an autoencoder: encoding, decoding, building pipelines.
 
-The work is done by the pipelines of diffusers, made of pooled components. A pipeline is given no more than it needs for
-what it is asked to do, so that encoding a prompt never loads the denoiser and denoising never loads the autoencoder.
+The pipelines of diffusers do the computing, built from pooled components. Each gets only the components that its task
+needs, so that encoding a prompt never loads the denoiser and denoising never loads the autoencoder.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ __all__ = ["AutoencoderFamily"]
 
 
 def scaled(latents: torch.Tensor, config: Any) -> torch.Tensor:
-    """Latents as an autoencoder makes them, scaled as the pipelines of diffusers take them; ``config`` is its own."""
+    """Scale an autoencoder's latents to the range that the pipelines of diffusers expect; ``config`` is its own."""
     mean, deviation = _statistics(latents, config)
     result: torch.Tensor = (latents - mean) * config.scaling_factor / deviation
     return result
 
 
 def unscaled(latents: torch.Tensor, config: Any) -> torch.Tensor:
-    """The reverse of `scaled`."""
+    """Undo `scaled`."""
     mean, deviation = _statistics(latents, config)
     result: torch.Tensor = latents * deviation / config.scaling_factor + mean
     return result
 
 
 def _statistics(latents: torch.Tensor, config: Any) -> tuple[Any, Any]:
-    """What is taken off before scaling, and what is divided by: a few autoencoders tell it for each channel."""
+    """Return the mean to subtract and the deviation to divide by: per channel where the configuration has them."""
     mean, deviation = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
     if mean is None or deviation is None:
         return getattr(config, "shift_factor", None) or 0.0, 1.0
@@ -53,13 +53,13 @@ def _statistics(latents: torch.Tensor, config: Any) -> tuple[Any, Any]:
 
 @functools.cache
 def _needed(cls: Any) -> tuple[str, ...]:
-    """The components that a pipeline cannot be made without."""
+    """Return the names of the components without which a pipeline cannot be built."""
     parameters = inspect.signature(cls.__init__).parameters.values()
     return tuple(each.name for each in parameters if each.default is each.empty and each.name != "self")
 
 
 class Rows(NamedTuple):
-    """The parts of an encoded prompt as a denoiser takes them: see `Encoded`."""
+    """The parts of an encoded prompt, with one row per picture, as a denoiser takes them; see `Encoded`."""
 
     embeds: torch.Tensor | None = None
     pooled: torch.Tensor | None = None
@@ -67,16 +67,18 @@ class Rows(NamedTuple):
 
 
 class AutoencoderFamily:
-    """Runs one model on one device: all of `adapters.Adapter` but `encode_prompt`."""
+    """Base of the adapters, each of which runs one model on one device: all of `Adapter` but `encode_prompt`."""
 
     def __init__(self, info: ModelInfo, compute: Compute) -> None:
         self.info, self.compute, self.device, self.dtype = info, compute, compute.device, compute.dtype
 
     @torch.no_grad()
     def encode_image(self, pixels: torch.Tensor, seed: int | None, tile: int) -> torch.Tensor:
-        """Latents of pixels (batch, 3, height, width) in [0, 1]: a sample of the posterior, or its mode for None.
+        """Encode pixels (batch, 3, height, width) in [0, 1] to latents (batch, channels, rows, columns).
 
-        Tiles are mixed before the sample is drawn, so it takes the same noise as that of the whole picture.
+        They are a sample of the posterior drawn from ``seed + i`` for item i, or its mode where ``seed`` is None. A
+        picture larger than ``tile`` pixels is encoded in tiles, blended before the sample is drawn, so that the noise
+        is that of the whole picture. Raises ValueError for a width or height that the model cannot take.
         """
         cell, multiple = self.info.pixels_per_cell, self.info.image_multiple
         height, width = pixels.shape[-2:]
@@ -95,7 +97,7 @@ class AutoencoderFamily:
             return self._encoded(autoencoder, part)
 
         items = []
-        for index in range(len(values)):  # one by one, as the pipeline does it: an item must not depend on its batch
+        for index in range(len(values)):  # one by one, as in the pipeline: an item must not depend on its batch
             moments = in_tiles(
                 functools.partial(encoded, values[index : index + 1]),
                 height // cell, width // cell, tile=cells, overlap=cells // 4,
@@ -105,7 +107,7 @@ class AutoencoderFamily:
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, tile: int) -> torch.Tensor:
-        """Pixels (batch, 3, height, width), float32 in [0, 1] on the CPU. Items are decoded one by one."""
+        """Decode latents to pixels (batch, 3, height, width), float32 in [0, 1] on the CPU, one item at a time."""
         autoencoder, cell = self._load(self.info.family.autoencoder), self.info.pixels_per_cell
         values = latents.to(self.device, autoencoder.dtype)
         cells = max(tile // cell, 8)
@@ -120,17 +122,17 @@ class AutoencoderFamily:
         return (torch.cat(items) / 2 + 0.5).clamp(0, 1)
 
     def _encoded(self, autoencoder: Any, pixels: torch.Tensor) -> torch.Tensor:
-        """What the autoencoder says of a tile of pixels in [-1, 1]: the parameters of a distribution."""
+        """Encode a tile of pixels in [-1, 1] to the parameters of the posterior."""
         moments: torch.Tensor = autoencoder.encode(pixels).latent_dist.parameters
         return moments
 
     def _latents_of(self, autoencoder: Any, moments: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        """Latents of what `_encoded` gave."""
+        """Return scaled latents from the result of `_encoded`: a sample, or the mode without a generator."""
         posterior = DiagonalGaussianDistribution(moments)
         return scaled(posterior.sample(generator) if generator else posterior.mode(), autoencoder.config)
 
     def _decoded(self, autoencoder: Any, latents: torch.Tensor) -> torch.Tensor:
-        """Pixels in [-1, 1] of a tile of latents."""
+        """Decode a tile of scaled latents to pixels in [-1, 1]."""
         pixels: torch.Tensor = autoencoder.decode(unscaled(latents, autoencoder.config)).sample
         return pixels
 
@@ -138,10 +140,10 @@ class AutoencoderFamily:
         return load_component(self.info, name, self.compute)
 
     def _pipeline(self, cls: Any, **arguments: Any) -> Any:
-        """A pipeline of diffusers with the given arguments, and nothing for the other components it could have."""
+        """Build a pipeline of diffusers from the given components, with None for the others that it requires."""
         with quiet():
             pipeline = cls(**{**dict.fromkeys(_needed(cls)), **arguments})
-        # Without a VAE the pipeline takes a cell to be 8 pixels.
+        # Without a VAE the pipeline assumes 8 pixels per cell.
         pipeline.vae_scale_factor = self.info.pixels_per_cell
         pipeline.image_processor = VaeImageProcessor(
             vae_scale_factor=self.info.pixels_per_cell, vae_latent_channels=self.info.latent_channels
@@ -152,7 +154,7 @@ class AutoencoderFamily:
     def _sampling_arguments(
         self, sampling: Sampling, generators: list[torch.Generator], progress: Progress, total: int | None = None
     ) -> dict[str, Any]:
-        """What every pipeline is told of sampling; ``total`` is as in `step_callback`. It answers with latents."""
+        """Return the sampling arguments of every pipeline, with latents as output; ``total`` as in `step_callback`."""
         return {
             "num_inference_steps": sampling.steps,
             "guidance_scale": sampling.guidance_scale,
@@ -162,12 +164,12 @@ class AutoencoderFamily:
         }
 
     def _size_arguments(self, shape: Sequence[int]) -> dict[str, int]:
-        """The width and height in pixels of latents of a shape."""
+        """Return the width and height, in pixels, of latents of a shape."""
         cell = self.info.pixels_per_cell
         return {"width": shape[-1] * cell, "height": shape[-2] * cell}
 
     def _prompt_arguments(self, prompts: Prompts, batch: int) -> dict[str, Any]:
-        """Return both prompts, and what is pooled of them, as the pipelines of most families take them."""
+        """Return the embeddings and pooled embeddings of both prompts, under the names that most pipelines use."""
         positive, negative = self._rows(prompts.positive, batch), self._rows(prompts.negative, batch)
         return {
             "prompt_embeds": positive.embeds,
@@ -177,7 +179,10 @@ class AutoencoderFamily:
         }
 
     def _rows(self, prompt: Encoded | None, batch: int) -> Rows:
-        """Return a prompt with a row for each picture, as the denoiser takes them; nothing where there is none."""
+        """Return a prompt with one row per picture, on the device and in its dtype; `Rows()` for None.
+
+        Raises ValueError where the number of encoded prompts is neither 1 nor ``batch``.
+        """
 
         def rows(values: torch.Tensor | None) -> torch.Tensor | None:
             if values is None:

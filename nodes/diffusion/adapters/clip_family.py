@@ -1,4 +1,4 @@
-"""What all families with a CLIP text encoder do alike: prompts, and control by a ControlNet."""
+"""The work shared by all families with a CLIP text encoder: prompts, and control by a ControlNet."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["ClipFamily"]
 
 
 class ClipFamily(AutoencoderFamily):
-    """Runs one model on one device. Satisfies `adapters.Adapter`."""
+    """An `Adapter` for one model on one device, with a CLIP text encoder."""
 
     @torch.no_grad()
     def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
-        """Embeddings (1, tokens, width). Raises ValueError for a prompt longer than the model's window."""
+        """Encode a prompt to embeddings (1, tokens, width). Raises ValueError for one longer than the window."""
         tokenizer = self._tokenizer_for(text)
         pipeline = self._pipeline(
             StableDiffusionPipeline, text_encoder=self._load("text_encoder"), tokenizer=tokenizer,
@@ -37,14 +37,14 @@ class ClipFamily(AutoencoderFamily):
         return Encoded(embeds)
 
     def _tokenizer_for(self, text: str, name: str = "tokenizer") -> Any:
-        """A tokenizer, once it is known that the whole text fits the window of the text encoder."""
+        """Return a tokenizer. Raises ValueError for a text longer than the window of the text encoder."""
         found = reading(self.info, text, name, self.info.prompt_window)
         if found.tokens > found.window:
             raise too_long(self.info, text, found)
         return found.tokenizer
 
     def _window_encoder(self, name: str, states: Callable[[Any], torch.Tensor]) -> WindowEncoder:
-        """The text encoder ``name`` as prompts are read with it; ``states`` picks embeddings from what it answers."""
+        """Return the text encoder ``name`` for whole windows; ``states`` picks the embeddings from its output."""
         tokenizer = load_tokenizer(self.info, self.info.family.text_encoders[name].tokenizer)
         window = min(self.info.prompt_window, tokenizer.model_max_length)
         return WindowEncoder(self._load(name), tokenizer, window, self.device, states)
@@ -52,7 +52,7 @@ class ClipFamily(AutoencoderFamily):
     def _pipeline_with_control(
         self, plain: Any, controlled: Any, control: Control | None, parts: dict[str, Any]
     ) -> Any:
-        """A pipeline of class ``plain``, or with a ControlNet of class ``controlled``."""
+        """Build a pipeline of class ``plain``, or of class ``controlled`` where there is a ControlNet."""
         if control is None:
             return self._pipeline(plain, **parts)
         network = load_network(control.network.component, control.network.cls, self.compute, denoises=True)
@@ -63,7 +63,10 @@ class ClipFamily(AutoencoderFamily):
         return pipeline
 
     def _control_arguments(self, control: Control | None, batch: int, name: str) -> dict[str, Any]:
-        """The arguments that a pipeline takes for a ControlNet: one control picture for all, or one for each."""
+        """Return the arguments of a pipeline for a ControlNet; ``name`` is that of the control pictures.
+
+        Raises ValueError where the number of control pictures is neither 1 nor ``batch``.
+        """
         if control is None:
             return {}
         pixels = control.pixels.to(self.device, getattr(torch, self.dtype))

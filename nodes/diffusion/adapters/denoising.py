@@ -1,4 +1,4 @@
-"""Arguments that pipelines are given to denoise: a callback, descriptions of parts that they do not run."""
+"""Arguments for pipelines that denoise: a step callback, and stand-ins for the components that they do not run."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = [
 
 
 def image_to_image_steps(info: ModelInfo, sampling: Sampling) -> int:
-    """The steps that image-to-image runs.
+    """Count the denoise steps that image-to-image runs.
 
-    Raises ValueError where there is none: a pipeline gives back an empty batch without a word.
+    Raises ValueError where there are none: a pipeline would silently return an empty batch.
     """
     count = info.family.denoise_steps(sampling.steps, sampling.strength)
     if count == 0:
@@ -36,10 +36,13 @@ def image_to_image_steps(info: ModelInfo, sampling: Sampling) -> int:
 
 
 def step_callback(progress: Progress, total: int | None = None) -> Callable[..., dict[str, Any]]:
-    """What a pipeline calls after each step, to tell that one of ``total`` is done; None is as many as it has."""
+    """Return a callback that reports each finished step to ``progress`` as one of ``total``.
+
+    With None the total is the number of timesteps of the pipeline.
+    """
 
     def ended(pipeline: Any, index: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-        # A sampler of second order visits more timesteps than the steps that were asked for.
+        # A second-order sampler visits more timesteps than the requested steps.
         count = total or pipeline.num_timesteps
         progress(math.ceil((index + 1) * count / pipeline.num_timesteps), count)
         return values
@@ -48,14 +51,14 @@ def step_callback(progress: Progress, total: int | None = None) -> Callable[...,
 
 
 class Described:
-    """As much of a network as a pipeline looks at when it does not run it: its configuration."""
+    """A stand-in for a network that a pipeline does not run: its configuration alone."""
 
     def __init__(self, **config: Any) -> None:
         self.config = SimpleNamespace(**config)
 
 
 class DescribedVae(Described):
-    """The same of an autoencoder, for a pipeline that neither encodes nor decodes."""
+    """A stand-in for the autoencoder of a pipeline that neither encodes nor decodes."""
 
     def __init__(self, info: ModelInfo, scaling_factor: float = 1.0) -> None:
         super().__init__(
@@ -66,7 +69,7 @@ class DescribedVae(Described):
 
 
 def check_cells(latents: torch.Tensor, info: ModelInfo) -> None:
-    """Raises ValueError for latents that a transformer cannot cut into its squares of cells."""
+    """Raise ValueError for latents that a transformer cannot split into its square patches of cells."""
     side = info.image_multiple // info.pixels_per_cell
     rows, columns = latents.shape[-2:]
     if rows % side or columns % side:

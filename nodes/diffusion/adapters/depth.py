@@ -1,8 +1,8 @@
 """Depth networks: the embedded one, and the depth-estimation models of transformers.
 
-The embedded network, a U-Net of diffusers, answers a picture with its inverse depth in [0, 1]. Those of transformers
-answer with inverse depth of any range or with a distance. A distance is turned into its inverse; then each answer is
-brought to [0, 1] by itself: the nearest point of a picture becomes 1, its farthest 0; all is 0 where none is nearer.
+The embedded network, a U-Net of diffusers, predicts inverse depth in [0, 1]. Those of transformers predict inverse
+depth of any range, or a distance: a distance is inverted, then each prediction is normalised to [0, 1] on its own, with
+1 at the nearest point of a picture and 0 at its farthest. A constant prediction becomes 0 everywhere.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from graphflow.nodes.diffusion.models.network_info import NetworkInfo, gives_dis
 __all__ = ["estimate_depth"]
 
 NEAREST = 1e-3
-"""Metres. What is nearer counts as this near, so that nothing is divided by zero."""
+"""The least distance, in metres, that is inverted: nearer points are clamped to it, against division by zero."""
 
 
 @torch.no_grad()
 def estimate_depth(network: NetworkInfo, pixels: torch.Tensor, compute: Compute, need: Memory | None) -> torch.Tensor:
-    """Inverse depth (batch, 1, height, width), float32 in [0, 1] on the CPU, near 1, of pixels (batch, 3, …) in [0, 1].
+    """Estimate the inverse depth of pixels (batch, 3, height, width) in [0, 1].
 
-    Each picture is looked at by itself: an item must not depend on its batch.
+    Return (batch, 1, height, width), float32 in [0, 1] on the CPU, 1 the nearest. Pictures run one at a time, since an
+    item must not depend on its batch. Raises ValueError for a picture that the image processor cannot prepare.
     """
     begin_step(compute, need)
     model = load_network(network.component, network.cls, compute)
@@ -41,7 +42,7 @@ def estimate_depth(network: NetworkInfo, pixels: torch.Tensor, compute: Compute,
 
 
 def _embedded(unet: Any, values: torch.Tensor, size: int) -> torch.Tensor:
-    """Of values in [-1, 1], looked at in the size the network was trained at; brought back to the pictures' size."""
+    """Run the U-Net on values in [-1, 1] at the size it was trained at; resize its output to that of the pictures."""
     depths = []
     for index in range(len(values)):
         item = values[index : index + 1]
@@ -55,15 +56,15 @@ def _embedded(unet: Any, values: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _inverse_depth(model: Any, processor: Any, item: torch.Tensor, device: str, distance: bool) -> torch.Tensor:
-    """What a model of transformers says of a picture (3, height, width), as float32 (height, width) in [0, 1].
+    """Run a model of transformers on a picture (3, height, width); return float32 (height, width) in [0, 1].
 
-    The processors of transformers resize in 8 bits, so the picture is rounded to them, as one from a file is.
+    The processors of transformers resize in 8 bits, so the picture is rounded to 8 bits first, like one from a file.
     """
     height, width = item.shape[-2:]
     array = (item.detach().float().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     try:
         values = processor(images=array, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
-    except ValueError as error:  # most often because nothing is left of it at the next smaller size that fits
+    except ValueError as error:  # mostly because the next smaller size that fits is zero
         what = f"the image processor of {type(model).__name__}"
         raise ValueError(f"{what} cannot prepare a picture of {width} x {height} pixels: {error}") from error
     raw = model(values.to(device, model.dtype)).predicted_depth.float()
@@ -74,14 +75,14 @@ def _inverse_depth(model: Any, processor: Any, item: torch.Tensor, device: str, 
         depth = processor.post_process_depth_estimation(answer, [(height, width)])[0]["predicted_depth"]
     depth = depth.reshape(height, width)
     if distance:
-        # Bicubic resampling overshoots at edges: without a bound one pixel at zero would be all that is near.
+        # Bicubic resampling overshoots at edges: unclamped, one pixel near zero would take up the whole range.
         depth = 1 / depth.clamp(min=max(NEAREST, float(raw.min())))
     least, most = depth.min(), depth.max()
     return (depth - least) / (most - least) if most > least else torch.zeros_like(depth)
 
 
 def _without_rim(raw: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Without what ZoeDepth's processor mirrors at the rim; its own way of undoing it needs torchvision."""
+    """Crop the mirrored border that ZoeDepth's processor adds; its own method for this needs torchvision."""
     down, across = (int(math.sqrt(length / 2) * 3) for length in (height, width))
     depth = _resized(raw, height + 2 * down, width + 2 * across)
     return depth[..., down : down + height, across : across + width]

@@ -1,11 +1,10 @@
 """FLUX.1 dev and schnell (Black Forest Labs 2024): text-to-image and image-to-image.
 
-As in `stable_diffusion`, the pipelines of diffusers do the work, and the VAE's sample and the noise are two steps.
 Between nodes latents are (batch, 16, height, width) like those of other families. The transformer takes them packed,
-squares of 2 x 2 cells as tokens (batch, tokens, 64), and that is also how the pipelines give them back.
+squares of 2 x 2 cells as tokens (batch, tokens, 64), and the pipelines return them packed.
 
-Guidance is distilled into the weights of dev, which takes its scale as an input; schnell knows none. Neither is led
-away from a negative prompt.
+Guidance is distilled into the weights of dev, which takes its scale as an input; schnell has none. Neither uses a
+negative prompt.
 """
 
 from __future__ import annotations
@@ -27,17 +26,20 @@ __all__ = ["Flux"]
 
 
 class Flux(TransformerFamily):
-    """Runs one model on one device: a `TextToImageAdapter`."""
+    """A `TextToImageAdapter` for one model of the FLUX.1 family on one device."""
 
     text_pipeline, image_pipeline = FluxPipeline, FluxImg2ImgPipeline
 
     @torch.no_grad()
     def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
-        """T5's embeddings (1, tokens, width), and CLIP's pooled one (1, width)."""
+        """Encode a prompt to T5's embeddings (1, tokens, width) and CLIP's pooled embedding (1, width).
+
+        Raises ValueError for a prompt longer than T5's window; reports what CLIP cuts off to ``warn``.
+        """
         tokenizers = tokenizers_for(self.info, text, warn)
         encoders = {name: self._load(name) for name in self.info.family.text_encoders}
         pipeline = self._pipeline(FluxPipeline, **tokenizers, **encoders)
-        with quiet():  # what CLIP does not read was told
+        with quiet():  # what CLIP cuts off is reported already
             embeds, pooled, _ = pipeline.encode_prompt(
                 prompt=text,
                 device=self.device,

@@ -1,8 +1,8 @@
-"""Kandinsky 2.2 (Razzhigaev et al. 2023): a prior imagines the embedding of a picture, a decoder draws it.
+"""Kandinsky 2.2 (Razzhigaev et al. 2023): a prior predicts the embedding of a picture, a decoder draws it.
 
-Latents are those of the MoVQ autoencoder, to which no factor is applied. `KandinskyV22Img2ImgPipeline` takes pixels
-only, always encodes them, and swaps their height and width when it resizes them. Here encoding is a step of its own,
-and the pipeline is given latents together with a stand-in for the autoencoder that hands them through.
+Latents are those of the MoVQ autoencoder, without a scaling factor. `KandinskyV22Img2ImgPipeline` takes pixels only,
+always encodes them, and swaps their height and width when it resizes them. Here encoding is a step of its own, so the
+pipeline gets latents and a stand-in for the autoencoder that returns them unchanged.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ __all__ = ["Kandinsky"]
 
 
 class Kandinsky(ClipFamily):
-    """Runs one model on one device: a `TextToImageAdapter` and a `PriorAdapter`."""
+    """A `TextToImageAdapter` and `PriorAdapter` for one Kandinsky 2.2 model on one device."""
 
     def imagine(self, text: str, negative_text: str, sampling: Sampling, progress: Progress) -> tuple[Encoded, Encoded]:
-        """Embeddings (seeds, width) of pictures that show ``text``, and of what to be guided away from."""
+        """Run the prior once per seed: embeddings (seeds, width) of pictures of ``text``, and the negative ones.
+
+        Raises ValueError for a text longer than the window of the text encoder.
+        """
         for each in (text, negative_text):
             tokenizer = self._tokenizer_for(each)
         pipeline = self._pipeline(
@@ -43,7 +46,7 @@ class Kandinsky(ClipFamily):
         positive, negative = [], []
         total = sampling.steps * len(sampling.seeds)
         for index, generator in enumerate(generators_from(sampling.seeds)):
-            # One by one: a batch of one prompt draws all of its noise from the first generator.
+            # One by one: for a batch of one prompt the pipeline draws all noise from the first generator.
             ended = step_callback(_after(progress, index * sampling.steps, total), sampling.steps)
             wanted, unwanted = pipeline(
                 prompt=text,
@@ -61,7 +64,7 @@ class Kandinsky(ClipFamily):
     def text_to_image(
         self, shape: Sequence[int], prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
-        """Clean latents of ``shape``, from pure noise."""
+        """Return clean latents of ``shape``, denoised from pure noise."""
         batch = shape[0]
         pipeline = self._pipeline(
             KandinskyV22Pipeline,
@@ -79,14 +82,14 @@ class Kandinsky(ClipFamily):
     def image_to_image(
         self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
-        """Clean latents, from ``latents`` with noise added."""
+        """Return clean latents, denoised from ``latents`` with noise added."""
         count = image_to_image_steps(self.info, sampling)
         unet, batch = self._load("unet"), len(latents)
         pipeline = self._pipeline(
             KandinskyV22Img2ImgPipeline,
             unet=unet,
             scheduler=make_scheduler(self.info, sampling.sampler),
-            movq=_HandsThrough(self.info),
+            movq=_IdentityVae(self.info),
         )
         result: torch.Tensor = pipeline(
             image=latents.to(self.device, unet.dtype),
@@ -97,7 +100,7 @@ class Kandinsky(ClipFamily):
         return result
 
     def _encoded(self, autoencoder: Any, pixels: torch.Tensor) -> torch.Tensor:
-        """Latents before they are quantised: nothing is drawn."""
+        """Encode a tile of pixels to latents before quantisation: there is no distribution to sample."""
         latents: torch.Tensor = autoencoder.encode(pixels).latents
         return latents
 
@@ -110,18 +113,18 @@ class Kandinsky(ClipFamily):
 
     def _prompt_arguments(self, prompts: Prompts, batch: int) -> dict[str, Any]:
         embeds = self._rows(prompts.positive, batch).embeds
-        # Without guidance the pipelines look at the first only, but want both.
+        # Without guidance the pipelines use the positive embedding only, but require both.
         unwanted = self._rows(prompts.negative, batch).embeds if prompts.negative else embeds
         return {"image_embeds": embeds, "negative_image_embeds": unwanted}
 
 
-class _HandsThrough(DescribedVae):
-    """Stands in for the autoencoder of a pipeline that encodes what is encoded already."""
+class _IdentityVae(DescribedVae):
+    """A stand-in for the autoencoder whose ``encode`` returns its argument, which is latents already."""
 
     def encode(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"latents": latents}
 
 
 def _after(progress: Progress, done: int, total: int) -> Progress:
-    """Progress of one of several runs, told as that of all of them."""
+    """Return the progress callback of one of several runs: it reports to ``progress`` after ``done`` earlier steps."""
     return lambda step, _: progress(done + step, total)

@@ -18,11 +18,14 @@ __all__ = ["LatentUpscaler"]
 
 
 class LatentUpscaler(ClipFamily):
-    """Runs one model on one device: a `UpscaleAdapter`."""
+    """An `UpscaleAdapter` for one model on one device."""
 
     @torch.no_grad()
     def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
-        """Embeddings before the last norm (1, tokens, width), and pooled ones (1, width)."""
+        """Encode a prompt to embeddings before the last norm (1, tokens, width) and pooled ones (1, width).
+
+        Raises ValueError for a prompt longer than the window.
+        """
         tokenizer, encoder = self._tokenizer_for(text), self._load("text_encoder")
         pipeline = self._pipeline(
             StableDiffusionLatentUpscalePipeline,
@@ -34,7 +37,10 @@ class LatentUpscaler(ClipFamily):
         return Encoded(embeds, pooled)
 
     def upscale(self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, progress: Progress) -> torch.Tensor:
-        """Latents of the same pictures with twice the height and width."""
+        """Return latents of the same pictures at twice the height and width.
+
+        Raises ValueError for a prompt without pooled embeddings.
+        """
         if any(prompt.pooled is None for prompt in prompts if prompt):
             raise ValueError("found a prompt without pooled embeddings; encode it with the upscaler's own model")
         unet, batch, steps = self._load("unet"), len(latents), sampling.steps
@@ -42,7 +48,7 @@ class LatentUpscaler(ClipFamily):
             StableDiffusionLatentUpscalePipeline,
             vae=DescribedVae(self.info),
             unet=unet,
-            # Its preconditioning reads the noise levels of its own scheduler: there is no choice of a sampler.
+            # Its preconditioning reads the noise levels of its own scheduler, so the sampler is fixed.
             scheduler=make_scheduler(self.info, DEFAULT),
         )
         result: torch.Tensor = pipeline(

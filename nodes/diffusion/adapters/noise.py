@@ -1,4 +1,4 @@
-"""Noise for each item of a batch: a fresh generator on the CPU, whatever the device computes on."""
+"""Noise of each item of a batch, from a fresh generator on the CPU whatever the compute device."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ __all__ = ["generators_for", "generators_from"]
 
 
 def generators_from(seeds: Iterable[int]) -> list[torch.Generator]:
-    """A fresh CPU generator for each item of a batch."""
+    """Return a fresh CPU generator for each seed."""
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
 def generators_for(latents: torch.Tensor, sampling: Sampling) -> list[torch.Generator]:
-    """Generators for noise on latents, past what ``encode_image`` drew from the same seeds to sample them."""
+    """Return the generators of the noise to add to latents.
+
+    With ``sampling.after_encoding`` they are advanced past the draw that sampled the latents from the same seeds.
+    """
     generators = generators_from(sampling.seeds)
     if sampling.after_encoding:
         for generator in generators:

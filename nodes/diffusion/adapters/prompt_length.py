@@ -1,4 +1,4 @@
-"""How much of a prompt the text encoders of a model read: what a pipeline would cut off in silence is told here."""
+"""Token counts of prompts against the windows of text encoders: a pipeline would silently cut the rest off."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Reading", "chat_tokenizer", "reading", "shown", "tokenizers_for", "t
 
 
 class Reading(NamedTuple):
-    """What a text encoder makes of a text. Numbers of tokens are without the markers at the ends."""
+    """A text's length under a tokenizer; the numbers of tokens exclude the markers at the ends."""
 
     tokenizer: Any
     tokens: int
@@ -21,7 +21,7 @@ class Reading(NamedTuple):
 
 
 def reading(info: ModelInfo, text: str, tokenizer: str, window: int) -> Reading:
-    """What the text encoder with a tokenizer and a ``window`` of tokens, the markers included, makes of a text."""
+    """Count a text's tokens under a tokenizer, and those that a ``window`` holds, given with the markers included."""
     loaded = load_tokenizer(info, tokenizer)
     markers = loaded.num_special_tokens_to_add()
     with quiet():
@@ -30,7 +30,7 @@ def reading(info: ModelInfo, text: str, tokenizer: str, window: int) -> Reading:
 
 
 def too_long(info: ModelInfo, text: str, found: Reading) -> ValueError:
-    """What to raise for a text of which nothing would read the end."""
+    """Return the error to raise for a text whose end no text encoder would read."""
     way = ', or set long_prompts to "chunk"' if "long_prompts" in info.family.accepted_parameters else ""
     return ValueError(
         f'found a prompt of {found.tokens} tokens, expected at most {found.window} for the model "{info.reference}": '
@@ -39,9 +39,10 @@ def too_long(info: ModelInfo, text: str, found: Reading) -> ValueError:
 
 
 def tokenizers_for(info: ModelInfo, text: str, warn: Warn) -> Mapping[str, Any]:
-    """The tokenizers of a model with several text encoders, of which the one with the longest window must read it all.
+    """Return the tokenizers of a model with several text encoders, by component name.
 
-    Those with shorter windows read the beginning only, which is told to ``warn``. Raises ValueError.
+    Those with shorter windows read the beginning of the text only, which is reported to ``warn``. Raises ValueError for
+    a text that is longer than the longest window.
     """
     readings = {}
     for name, encoder in info.family.text_encoders.items():
@@ -62,25 +63,25 @@ def tokenizers_for(info: ModelInfo, text: str, warn: Warn) -> Mapping[str, Any]:
 
 
 def chat_tokenizer(info: ModelInfo, text: str, encoder: str = "text_encoder", **template: Any) -> Any:
-    """Return the tokenizer of a language model that reads a prompt as what a user says in a chat.
+    """Return the tokenizer of a language model that reads a prompt as a user's message in a chat.
 
     ``template`` are arguments of the chat template, which adds tokens of its own. Raises ValueError for a prompt that
-    does not fit beside them.
+    does not fit in the window beside them.
     """
-    told = info.family.text_encoders[encoder]
-    tokenizer = load_tokenizer(info, told.tokenizer)
+    record = info.family.text_encoders[encoder]
+    tokenizer = load_tokenizer(info, record.tokenizer)
 
-    def asked(words: str) -> Reading:
-        said = [{"role": "user", "content": words}]
-        whole = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True, **template)
-        return reading(info, whole, told.tokenizer, told.window_of(info.configs[encoder]))
+    def in_chat(content: str) -> Reading:
+        messages = [{"role": "user", "content": content}]
+        whole = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **template)
+        return reading(info, whole, record.tokenizer, record.window_of(info.configs[encoder]))
 
-    found, around = asked(text), asked("").tokens
+    found, around = in_chat(text), in_chat("").tokens
     if found.tokens > found.window:
         raise too_long(info, text, found._replace(tokens=found.tokens - around, window=found.window - around))
     return tokenizer
 
 
 def shown(text: str) -> str:
-    """A text in a message, not more than its beginning."""
+    """Return a text for a message, shortened to 60 characters."""
     return text if len(text) <= 60 else text[:59] + "…"

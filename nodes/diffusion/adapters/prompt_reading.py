@@ -1,8 +1,8 @@
 """Prompts with weights, longer than a window, or from an earlier layer of the text encoder.
 
 A CLIP text encoder reads a window of tokens, 77 for most, of which two mark its ends. A prompt of several windows is
-encoded window by window, and the embeddings are put one behind the other. Weights are Compel's work (Damian Stewart);
-it is imported only where they are asked for.
+encoded window by window, and the embeddings are concatenated along the tokens. Compel (Damian Stewart) applies weights;
+it is imported only for a prompt with a weighted syntax.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["WindowEncoder", "encode_windows", "pooled_text"]
 
 _SENTENCE = frozenset({".</w>"})
 _PHRASE = frozenset({".</w>", ",</w>", ";</w>", ":</w>"})
-"""Tokens that a sentence and a phrase end with."""
+"""Tokens that end a phrase; `_SENTENCE` holds those that end a sentence."""
 
 
 class WindowEncoder:
-    """A text encoder, with its tokenizer, as prompts are read with it.
+    """A text encoder with its tokenizer, for one window of tokens at a time.
 
-    ``states`` picks the embeddings that guide the denoiser out of what the network answers. Called as a text encoder of
-    transformers is, it gives them as the last state, so that Compel can work with it.
+    ``states`` picks the embeddings that guide the denoiser from the output of the network. Called like a text encoder
+    of transformers, it returns them as the last hidden state, which is what Compel reads.
     """
 
     def __init__(
@@ -40,27 +40,27 @@ class WindowEncoder:
         self.network, self.tokenizer, self.window, self.states = network, tokenizer, window, states
         self.device, self.dtype = torch.device(device), network.dtype
 
-    def __call__(  # noqa: D102  the class tells
+    def __call__(  # noqa: D102  described by the class
         self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any
     ) -> Any:
         output = self.network(token_ids.to(self.device), attention_mask=attention_mask, output_hidden_states=True)
         return SimpleNamespace(last_hidden_state=self.states(output))
 
     def tokens(self, text: str) -> list[int]:
-        """The tokens of a text, without the markers at its ends."""
+        """Return the token ids of a text, without the markers at its ends."""
         with quiet():
             found: list[int] = self.tokenizer(text, truncation=False, add_special_tokens=False).input_ids
         return found
 
     def encode(self, tokens: Sequence[int]) -> torch.Tensor:
-        """Embeddings (1, window, width) of the tokens of one window."""
+        """Encode the tokens of one window to embeddings (1, window, width)."""
         ids = [self.tokenizer.bos_token_id, *tokens, self.tokenizer.eos_token_id]
         ids += [self.tokenizer.pad_token_id] * (self.window - len(ids))
         states: torch.Tensor = self(torch.tensor([ids])).last_hidden_state
         return states
 
     def pooled(self, text: str) -> torch.Tensor:
-        """The projected state (1, width) of the first window of a text, from a network that has one."""
+        """Return the projected state (1, width) of the first window of a text, for a network with a projection."""
         with quiet():
             ids = self.tokenizer(
                 text, padding="max_length", max_length=self.window, truncation=True, return_tensors="pt"
@@ -70,23 +70,23 @@ class WindowEncoder:
 
 
 class _Read(Protocol):
-    """A prompt, understood."""
+    """A parsed prompt."""
 
     count: int
-    """Windows that it fills."""
+    """Number of windows that it fills."""
 
     def encode(self) -> torch.Tensor:
-        """Embeddings (1, windows * window, width)."""
+        """Return embeddings (1, count * window, width)."""
 
 
 def encode_windows(
     encoders: Sequence[WindowEncoder], text: str, beside: str | None, reading: PromptReading, info: ModelInfo
 ) -> torch.Tensor:
-    """Embeddings (1, windows * window, width of all encoders side by side) of a prompt.
+    """Encode a prompt to embeddings (1, windows * window, width of all encoders side by side).
 
-    It fills as many windows as it needs, and no fewer than ``beside`` does: what is left over is the empty prompt.
-    Raises ValueError for a prompt that cannot be read, and where long ones are refused for one that needs more windows
-    than it says.
+    It has as many windows as the longer of ``text`` and ``beside`` fills; windows past the text hold the empty prompt.
+    Raises ValueError for a prompt that cannot be parsed and, where long prompts are refused, for one that does not fit
+    a window.
     """
     reader = _Plain if reading.prompt_syntax == "plain" else _Weighted
     read: list[_Read] = [reader(encoder, text, reading, info) for encoder in encoders]
@@ -100,9 +100,9 @@ def encode_windows(
 
 
 def pooled_text(text: str, reading: PromptReading) -> str:
-    """What the pooled embedding of a prompt is made of.
+    """Return the text from which the pooled embedding of a prompt is computed.
 
-    Compel takes the text as it stands, with its signs; of A1111's syntax it is the words alone.
+    As in Compel it is the text with its weight marks; in A1111's syntax it is the words alone.
     """
     if reading.prompt_syntax != "a1111":
         return text
@@ -110,7 +110,7 @@ def pooled_text(text: str, reading: PromptReading) -> str:
 
 
 class _Plain:
-    """A prompt whose characters mean themselves."""
+    """A prompt without a syntax for weights."""
 
     def __init__(self, encoder: WindowEncoder, text: str, reading: PromptReading, info: ModelInfo) -> None:
         self.encoder, tokens = encoder, encoder.tokens(text)
@@ -125,7 +125,7 @@ class _Plain:
 
 
 def _windows(tokenizer: Any, tokens: list[int], room: int) -> Iterator[list[int]]:
-    """The tokens of each window: cut after a sentence, else a phrase, else a word, as Compel cuts."""
+    """Yield the tokens of each window: cut after a sentence, else a phrase, else a word, as Compel does."""
     while len(tokens) > room:
         names = tokenizer.convert_ids_to_tokens(tokens[:room])
         word = frozenset(name for name in names if name.endswith("</w>"))
@@ -137,12 +137,12 @@ def _windows(tokenizer: Any, tokens: list[int], room: int) -> Iterator[list[int]
 
 
 def _last(names: Sequence[str], ends: frozenset[str]) -> int:
-    """How many tokens there are up to the last of ``ends``, 0 where there is none."""
+    """Count the tokens up to and including the last of ``ends``; 0 where there is none."""
     return max((place for place, name in enumerate(names, 1) if name in ends), default=0)
 
 
 class _Weighted:
-    """A prompt whose signs give weights to words."""
+    """A prompt in a syntax that gives weights to words."""
 
     def __init__(self, encoder: WindowEncoder, text: str, reading: PromptReading, info: ModelInfo) -> None:
         from compel import Compel
@@ -185,14 +185,14 @@ class _Weighted:
 
 @lru_cache(maxsize=16)
 def _conjunction_of_compel(text: str) -> Any:
-    """A prompt as Compel understands it. Raises ValueError for what Compel would leave out in silence."""
+    """Parse a prompt with Compel. Raises ValueError for what Compel would silently ignore."""
     from compel import Compel
     from compel.prompt_parser import Blend, PromptParser
     from pyparsing import ParseBaseException
 
     try:
         conjunction = Compel.parse_prompt_string(text)
-        if ".and" in text or ".add" in text:  # once more, to its end: Compel stops reading after them
+        if ".and" in text or ".add" in text:  # parsed again, to the end: Compel stops reading after them
             PromptParser().conjunction.parse_string(text.replace(",", ", "), parse_all=True)
     except (PromptParser.ParsingException, PromptParser.UnrecognizedOperatorException, ParseBaseException) as error:
         raise ValueError(f'found a prompt that Compel cannot read, "{shown(text)}": {error}') from error
@@ -205,7 +205,7 @@ def _conjunction_of_compel(text: str) -> Any:
 
 
 def _conjunction_of_a1111(text: str) -> Any:
-    """The same of a prompt in A1111's syntax: each part between two BREAKs is a prompt of its own."""
+    """Parse a prompt in A1111's syntax to Compel's form: each part between two BREAKs is a prompt of its own."""
     from compel.prompt_parser import Conjunction, FlattenedPrompt
 
     return Conjunction([FlattenedPrompt(part) for part in parse_a1111(text)])

@@ -1,7 +1,7 @@
 """Stable Diffusion 3 and 3.5 (Esser et al. 2024): text-to-image and image-to-image.
 
-As in `stable_diffusion`, the pipelines of diffusers do the work, and the VAE's sample and the noise are two steps. A
-prompt is read by two CLIP text encoders and by T5, which a model may be shipped without: then zeros stand for it.
+A prompt is read by two CLIP text encoders and by T5. A model may be shipped without T5, whose embeddings are then
+zeros.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ __all__ = ["StableDiffusion3"]
 
 
 class StableDiffusion3(TransformerFamily):
-    """Runs one model on one device: a `TextToImageAdapter`."""
+    """A `TextToImageAdapter` for one model of the Stable Diffusion 3 family on one device."""
 
     text_pipeline, image_pipeline = StableDiffusion3Pipeline, StableDiffusion3Img2ImgPipeline
 
     @torch.no_grad()
     def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
-        """Embeddings (1, tokens of CLIP + tokens of T5, width), and CLIP's pooled ones side by side (1, width)."""
+        """Encode a prompt to embeddings (1, tokens of CLIP + tokens of T5, width) and pooled ones of CLIP (1, width).
+
+        Raises ValueError for a prompt longer than the longest window; reports what the others cut off to ``warn``.
+        """
         tokenizers = tokenizers_for(self.info, text, warn)
         encoders = {name: self._load(name) for name in self.info.family.text_encoders if name in self.info.components}
         pipeline = self._pipeline(
             StableDiffusion3Pipeline, transformer=Described(**self.info.denoiser), **tokenizers, **encoders
         )
-        with quiet():  # what CLIP does not read was told
+        with quiet():  # what CLIP cuts off is reported already
             embeds, _, pooled, _ = pipeline.encode_prompt(
                 prompt=text,
                 prompt_2=None,

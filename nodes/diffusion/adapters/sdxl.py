@@ -1,8 +1,7 @@
-"""Stable Diffusion XL, base and refiner (Podell et al. 2023): text-to-image, image-to-image, and handing over.
+"""Stable Diffusion XL, base and refiner (Podell et al. 2023): text-to-image and image-to-image.
 
-As in `stable_diffusion`, the pipelines of diffusers do the work, and the VAE's sample and the noise are two steps.
-A base and a refiner share one noise schedule: the base stops at ``denoising_end``, and the refiner goes on with the
-noisy latents at ``denoising_start``.
+A base and a refiner can share one noise schedule: the base stops at ``denoising_end``, and the refiner continues from
+the noisy latents at ``denoising_start``. For ``after_encoding`` see `stable_diffusion`.
 """
 
 from __future__ import annotations
@@ -32,25 +31,24 @@ __all__ = ["StableDiffusionXL"]
 
 
 class StableDiffusionXL(ClipFamily):
-    """Runs one model on one device: a `TextToImageAdapter` and a `PromptAdapter`."""
+    """A `TextToImageAdapter` and `PromptAdapter` for one SDXL base or refiner model on one device."""
 
     @torch.no_grad()
     def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
-        """Embeddings (1, tokens, width) of all text encoders side by side, and the last one's pooled (1, width).
+        """Encode a prompt to embeddings (1, tokens, width) of all encoders side by side and pooled ones (1, width).
 
-        An empty negative prompt is zeros where the model was trained so, as the pipelines take one that is not given.
+        Pooled embeddings are those of the last text encoder. An empty negative prompt is zeros for a model that was
+        trained so, as in the pipelines. Raises ValueError for a prompt longer than the window.
         """
         parts = {name: self._load(name) for name in self.info.family.text_encoders}
         parts |= {name: self._tokenizer_for(text, name) for name in self.info.tokenizers}
         pipeline = self._pipeline(StableDiffusionXLPipeline, add_watermarker=False, **parts)
         embeds, _, pooled, _ = pipeline.encode_prompt(text, device=self.device, do_classifier_free_guidance=False)
-        if negative and not text and self.info.zeros_for_no_negative:
-            return Encoded(torch.zeros_like(embeds), torch.zeros_like(pooled))
-        return Encoded(embeds, pooled)
+        return self._encoded_prompt(embeds, pooled, empty_negative=negative and not text)
 
     @torch.no_grad()
     def read_prompt(self, text: str, reading: PromptReading, *, beside: str | None, negative: bool) -> Encoded:
-        """As `encode_prompt`, (1, windows * tokens, width); the pooled embeddings are those of the first window."""
+        """Encode a prompt as `encode_prompt`, in several windows; pooled embeddings are those of the first window."""
         layer = -2 - (reading.clip_skip or 0)  # as in `StableDiffusionXLPipeline.encode_prompt`
         encoders = [
             self._window_encoder(name, lambda output: output.hidden_states[layer])
@@ -58,14 +56,17 @@ class StableDiffusionXL(ClipFamily):
         ]
         embeds = encode_windows(encoders, text, beside, reading, self.info)
         pooled = encoders[-1].pooled(pooled_text(text, reading))
-        if negative and not text and self.info.zeros_for_no_negative:
+        return self._encoded_prompt(embeds, pooled, empty_negative=negative and not text)
+
+    def _encoded_prompt(self, embeds: torch.Tensor, pooled: torch.Tensor, *, empty_negative: bool) -> Encoded:
+        if empty_negative and self.info.zeros_for_no_negative:
             return Encoded(torch.zeros_like(embeds), torch.zeros_like(pooled))
         return Encoded(embeds, pooled)
 
     def text_to_image(
         self, shape: Sequence[int], prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
-        """Latents of ``shape``, from pure noise: clean, or noisy where the schedule stops early."""
+        """Return latents of ``shape``, denoised from pure noise; still noisy where the schedule stops early."""
         batch = shape[0]
         ending = {} if control else {"denoising_end": sampling.denoising_end}
         pipeline = self._denoising_pipeline(
@@ -83,7 +84,7 @@ class StableDiffusionXL(ClipFamily):
     def image_to_image(
         self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
-        """Latents, from ``latents`` with noise added, or from noisy ones that another model left."""
+        """Return latents, denoised from ``latents`` with noise added or from the noisy ones of another model."""
         if sampling.denoising_start is None:
             image_to_image_steps(self.info, sampling)
         batch = len(latents)
@@ -106,14 +107,14 @@ class StableDiffusionXL(ClipFamily):
         return result
 
     def _denoising_pipeline(self, plain: Any, controlled: Any, sampling: Sampling, control: Control | None) -> Any:
-        """The pipeline of class ``plain``, or with a ControlNet of class ``controlled``."""
+        """Build the pipeline with the UNet and the sampler; see `_pipeline_with_control`."""
         parts = {
             "unet": self._load("unet"),
             "vae": DescribedVae(self.info),
             "scheduler": make_scheduler(self.info, sampling.sampler, seeds=sampling.seeds),
             "add_watermarker": False,
         }
-        # Which sizes and scores the UNet is told beside the prompt; only the image-to-image pipelines know both kinds.
+        # Selects the sizes and scores that the UNet gets beside the prompt; only image-to-image pipelines have both.
         if "requires_aesthetics_score" in self.info.configs["pipeline"] and plain is StableDiffusionXLImg2ImgPipeline:
             parts["requires_aesthetics_score"] = self.info.configs["pipeline"]["requires_aesthetics_score"]
         return self._pipeline_with_control(plain, controlled, control, parts)

@@ -1,4 +1,4 @@
-"""Upscaling networks of a single file, loaded by spandrel, which knows the architectures: pixels to more pixels."""
+"""Upscaling networks in a single file, pixels to pixels; spandrel detects the architecture and loads them."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ def enlarge(
     progress: Callable[[int, int], None],
     warn: Callable[[str], None],
 ) -> torch.Tensor:
-    """Pixels (batch, 3, scale x height, scale x width), float32 in [0, 1] on the CPU, of pixels in [0, 1].
+    """Enlarge pixels (batch, 3, height, width) in [0, 1] by the scale of the network.
 
-    Each picture is enlarged by itself, and one larger than ``tile`` in tiles that overlap. ``progress`` is called with
-    (done, total) after each tile. Raises WorkflowError for a file that holds no upscaler.
+    Return (batch, 3, scale x height, scale x width), float32 in [0, 1] on the CPU. Pictures run one at a time; one
+    larger than ``tile`` pixels in tiles that overlap by ``overlap``. ``progress`` is called with (done, total) after
+    each tile. Raises WorkflowError for a file that holds no upscaler.
     """
     begin_step(compute, None)
     network = _load(file, compute)
@@ -42,7 +43,7 @@ def enlarge(
         name = f'"{file.reference}" ({network.architecture.name})'
         warn(f"the upscaler {name} cannot run in {compute.dtype}: it runs in float32")
     height, width = pixels.shape[-2:]
-    if network.tiling is _spandrel().ModelTiling.INTERNAL:  # it needs to see the whole picture
+    if network.tiling is _spandrel().ModelTiling.INTERNAL:  # it needs the whole picture
         tile = max(height, width)
     total = len(pixels) * len(starts(height, tile, overlap)) * len(starts(width, tile, overlap))
     done = 0
@@ -61,7 +62,7 @@ def enlarge(
 
 
 def _load(file: UpscalerFile, compute: Compute) -> Any:
-    """The network with what spandrel tells of it, in evaluation mode and ready to compute, from the pool."""
+    """Return spandrel's descriptor of the network, in evaluation mode and ready to compute, from the pool."""
 
     def load() -> Any:
         network = _described(file)
@@ -86,7 +87,7 @@ def _described(file: UpscalerFile) -> Any:
             network = spandrel.ModelLoader().load_from_state_dict(weights)
     except spandrel.UnsupportedModelError:
         raise _unsupported(file, "spandrel knows no architecture with its tensors") from None
-    except Exception as error:  # whatever it trips over while it counts layers
+    except Exception as error:  # its detection of architectures can raise anything
         raise _unsupported(file, f"spandrel cannot load it: {type(error).__name__}: {error}") from error
     name, purpose = network.architecture.name, network.purpose
     if not isinstance(network, spandrel.ImageModelDescriptor) or purpose not in ("SR", "Restoration"):

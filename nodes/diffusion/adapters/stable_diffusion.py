@@ -1,12 +1,12 @@
 """Stable Diffusion 1.x and 2.x, and every model of the same architecture: text-to-image and image-to-image.
 
-The pipelines of diffusers do the work, called with explicit arguments only: their ``__call__`` swallows a misspelt
-keyword. With a `Control` it is their ControlNet twins.
+The pipelines of diffusers do the computing, called with explicit arguments only: their ``__call__`` ignores a misspelt
+keyword. With a `Control` it is their ControlNet variants.
 
 Noise and the VAE's sample. ``StableDiffusionImg2ImgPipeline`` called with pixels draws twice from one generator: first
 the sample of the VAE's posterior, then the noise. Here the two are separate steps. `encode_image` takes the first draw
-from ``seed``, and `image_to_image` told ``after_encoding=True`` repeats and drops that draw before it draws the noise.
-So the result is the one of the pipeline, while both steps depend on nothing but their parameters and can be cached.
+from ``seed``, and `image_to_image` with ``after_encoding=True`` repeats and drops that draw before it draws the noise.
+So the result equals that of the pipeline, while both steps depend on nothing but their parameters and can be cached.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ __all__ = ["StableDiffusion"]
 
 
 class StableDiffusion(ClipFamily):
-    """Runs one model on one device: a `TextToImageAdapter` and a `PromptAdapter`."""
+    """A `TextToImageAdapter` and `PromptAdapter` for one Stable Diffusion 1.x or 2.x model on one device."""
 
     @torch.no_grad()
     def read_prompt(self, text: str, reading: PromptReading, *, beside: str | None, negative: bool) -> Encoded:
-        """Embeddings (1, windows * tokens, width)."""
+        """Encode a prompt to embeddings (1, windows * window, width). Raises ValueError as `encode_windows`."""
         network, skipped = self._load("text_encoder"), reading.clip_skip
 
         def states(output: Any) -> torch.Tensor:
-            # As `StableDiffusionPipeline.encode_prompt`, which looks for the norm where transformers 5 has it no more:
-            # the last norm comes after whichever layer is taken.
+            # As `StableDiffusionPipeline.encode_prompt`, which looks for the norm where transformers 5 no longer has
+            # it: the final norm is applied to whichever layer is taken.
             found: torch.Tensor = output.last_hidden_state
             if skipped is not None:
                 norm = getattr(network, "text_model", network).final_layer_norm
@@ -58,7 +58,7 @@ class StableDiffusion(ClipFamily):
     def text_to_image(
         self, shape: Sequence[int], prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
-        """Clean latents of ``shape``, from pure noise."""
+        """Return clean latents of ``shape``, denoised from pure noise."""
         batch = shape[0]
         pipeline = self._denoising_pipeline(
             StableDiffusionPipeline, StableDiffusionControlNetPipeline, sampling, control
@@ -74,7 +74,7 @@ class StableDiffusion(ClipFamily):
     def image_to_image(
         self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
-        """Clean latents, from ``latents`` with noise added. See the module for ``after_encoding``."""
+        """Return clean latents, denoised from ``latents`` with noise added. See the module for ``after_encoding``."""
         count = image_to_image_steps(self.info, sampling)
         batch = len(latents)
         pipeline = self._denoising_pipeline(
@@ -98,7 +98,7 @@ class StableDiffusion(ClipFamily):
         }
 
     def _denoising_pipeline(self, plain: Any, controlled: Any, sampling: Sampling, control: Control | None) -> Any:
-        """The pipeline of class ``plain``, or with a ControlNet of class ``controlled``."""
+        """Build the pipeline with the UNet and the sampler; see `_pipeline_with_control`."""
         parts = {
             "unet": self._load("unet"),
             "scheduler": make_scheduler(self.info, sampling.sampler, seeds=sampling.seeds),

@@ -1,7 +1,7 @@
-"""What the families with a diffusion transformer do alike: SD3 and FLUX.
+"""The work shared by the families with a diffusion transformer: SD3, FLUX and Z-Image.
 
-Both pipelines of such a family take the transformer, a scheduler of flow matching and the description of a VAE, and are
-called with the same arguments.
+Both pipelines of such a family take the transformer, a scheduler of flow matching and the configuration of a VAE, and
+are called with the same arguments. As in `stable_diffusion`, encoding a picture and adding noise are separate steps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["TransformerFamily"]
 
 
 class TransformerFamily(AutoencoderFamily):
-    """Runs one model on one device: all of `adapters.TextToImageAdapter` but `encode_prompt`."""
+    """Base of adapters with a transformer: all of `TextToImageAdapter` but `encode_prompt`."""
 
     text_pipeline: ClassVar[Any]
     """The text-to-image pipeline of diffusers."""
@@ -31,7 +31,7 @@ class TransformerFamily(AutoencoderFamily):
     def text_to_image(
         self, shape: Sequence[int], prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
-        """Clean latents of ``shape``, from pure noise."""
+        """Return clean latents of ``shape``, denoised from pure noise."""
         pipeline = self._denoising_pipeline(self.text_pipeline, sampling)
         answer = pipeline(
             **self._size_arguments(shape),
@@ -43,7 +43,7 @@ class TransformerFamily(AutoencoderFamily):
     def image_to_image(
         self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
-        """Clean latents, from ``latents`` with noise added. See `stable_diffusion` for ``after_encoding``."""
+        """Return clean latents, denoised from ``latents`` with noise added. See `stable_diffusion` for the noise."""
         count = image_to_image_steps(self.info, sampling)
         check_cells(latents, self.info)
         pipeline = self._denoising_pipeline(self.image_pipeline, sampling)
@@ -58,7 +58,7 @@ class TransformerFamily(AutoencoderFamily):
         return self._unpacked(pipeline, answer, latents.shape)
 
     def _unpacked(self, pipeline: Any, answer: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-        """Latents of ``shape``, of what the pipeline answers."""
+        """Return latents of ``shape`` from the output of the pipeline."""
         return answer
 
     def _denoising_pipeline(self, cls: Any, sampling: Sampling) -> Any:

@@ -21,11 +21,11 @@ with quiet():
 __all__ = ["Upscaler"]
 
 SCALING_FACTOR = 0.08333
-"""What the pipeline presumes of every VAE. It rewrites one that says something else, so it is given no real one."""
+"""The scaling factor that the pipeline assumes. It overwrites another one in its VAE, so it gets a stand-in."""
 
 
 class Upscaler(ClipFamily):
-    """Runs one model on one device: a `SuperResolutionAdapter`."""
+    """A `SuperResolutionAdapter` for one model on one device."""
 
     def super_resolve(
         self,
@@ -38,7 +38,7 @@ class Upscaler(ClipFamily):
         overlap: int,
         progress: Progress,
     ) -> torch.Tensor:
-        """Latents (batch, channels, height, width) of pictures four times as large as pixels of that size."""
+        """Return latents (batch, channels, height, width) of pictures four times as large as the given pixels."""
         unet, batch, steps = self._load("unet"), len(pixels), sampling.steps
         pipeline = self._pipeline(
             StableDiffusionUpscalePipeline,
@@ -48,7 +48,7 @@ class Upscaler(ClipFamily):
             low_res_scheduler=make_scheduler(self.info, DEFAULT, name="low_res_scheduler"),
             max_noise_level=self.info.max_noise_level,
         )
-        # A small picture may have any size: each of its pixels is a cell of the result.
+        # The given picture may have any size: each of its pixels is a latent cell of the result.
         pipeline.image_processor = VaeImageProcessor(do_resize=False)
         result: torch.Tensor = pipeline(
             image=pixels.to(self.device, unet.dtype),
@@ -65,10 +65,10 @@ class Upscaler(ClipFamily):
 
 
 class _TiledUNet(torch.nn.Module):
-    """A UNet that looks at a large picture tile by tile and mixes its answers at each step (Bar-Tal et al. 2023).
+    """A UNet that runs on a large picture tile by tile and blends its outputs at each step (Bar-Tal et al. 2023).
 
-    Since all tiles go through the noise schedule together, they agree where they overlap: nothing is stitched at the
-    end. A picture of one tile is given to the UNet as it is.
+    Since all tiles are at the same step of the schedule, they agree where they overlap, and nothing is stitched at the
+    end. A picture of one tile goes to the UNet unchanged.
     """
 
     def __init__(self, unet: Any, device: str, tile: int, overlap: int) -> None:
@@ -78,7 +78,7 @@ class _TiledUNet(torch.nn.Module):
         self.config, self.dtype, self.device = unet.config, unet.dtype, torch.device(device)
 
     def forward(self, sample: torch.Tensor, timestep: Any, **arguments: Any) -> tuple[torch.Tensor]:
-        """As the UNet's own ``forward`` with ``return_dict=False``."""
+        """Run the UNet in tiles; arguments and result are those of its own ``forward`` with ``return_dict=False``."""
 
         def part(rows: slice, columns: slice) -> torch.Tensor:
             answer: torch.Tensor = self.unet(sample[:, :, rows, columns], timestep, **arguments)[0]

@@ -1,8 +1,7 @@
 """Z-Image and Z-Image-Turbo: text-to-image and image-to-image.
 
-As in `stable_diffusion`, the pipelines of diffusers do the work, and the VAE's sample and the noise are two steps. A
-prompt is what a user says to Qwen3; the transformer is given the states of its last but one layer, for the tokens of
-the prompt alone. Between nodes prompts are filled up to the window, with a mask, so that a batch may hold several.
+A prompt is a user's message to Qwen3. The transformer gets the states of the second to last layer, without padding.
+Between nodes prompts are padded to the window, with a mask, so that a batch can hold several.
 """
 
 from __future__ import annotations
@@ -24,13 +23,16 @@ __all__ = ["ZImage"]
 
 
 class ZImage(TransformerFamily):
-    """Runs one model on one device: a `TextToImageAdapter`."""
+    """A `TextToImageAdapter` for one model of the Z-Image family on one device."""
 
     text_pipeline, image_pipeline = ZImagePipeline, ZImageImg2ImgPipeline
 
     @torch.no_grad()
     def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
-        """Return embeddings (1, window, width) and their mask. Raises ValueError for a prompt beyond the window."""
+        """Encode a prompt to padded embeddings (1, window, width) and their mask (1, window).
+
+        Raises ValueError for a prompt that does not fit the window.
+        """
         window = self.info.family.text_encoders["text_encoder"].window
         pipeline = self._pipeline(
             ZImagePipeline,
@@ -54,5 +56,5 @@ class ZImage(TransformerFamily):
         return {"prompt_embeds": tokens(prompts.positive), "negative_prompt_embeds": tokens(prompts.negative)}
 
     def _unpacked(self, pipeline: Any, answer: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-        """The pipelines step in float32 whatever the transformer computes in."""
+        """Cast latents to the dtype of the transformer: the pipelines step in float32."""
         return answer.to(getattr(torch, self.dtype))

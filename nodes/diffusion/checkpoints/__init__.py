@@ -1,1 +1,1 @@
-"""Models as files: references, single files, their headers and shapes, LoRAs, tokenizers. Imports no torch."""
+"""Models as files: references, single files, their headers and shapes, LoRAs, tokenizers."""

@@ -1,8 +1,8 @@
-"""Checkpoints of one file, recognised by names and shapes of their tensors. Imports no torch.
+"""Checkpoints in a single file, recognised by names and shapes of their tensors.
 
-The names are those of the original implementations (CompVis, Stability AI, Black Forest Labs); which tensor gives a
-kind away is what diffusers looks at too (``infer_diffusers_model_type``): both take a file for the same thing. A family
-says what its own files are (`SingleFileLayout`); here stands what else a file may be.
+The names are those of the original implementations (CompVis, Stability AI, Black Forest Labs). The tensors that
+identify a kind are those that diffusers tests (``infer_diffusers_model_type``), so that both recognise a file alike. A
+family describes its own files (`SingleFileLayout`); this module adds the kinds that belong to no family.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ OTHER_FILES = {
     ),
     "text-encoder": ("a text encoder alone", "give a file that holds the whole model"),
 }
-"""What else a file may be: in words, and what to do with it."""
+"""The kinds of files that are no whole model: a description and a hint, for messages."""
 
 
 def configuration_of(header: Header) -> Path | None:
-    """Return the folder with the configuration of a checkpoint; None for a file that no family knows."""
+    """Return the folder with the configuration of a checkpoint; None for a file that no family recognises."""
     if other_kind_of(header):
         return None
     for layout in _layouts():
@@ -46,12 +46,12 @@ def configuration_of(header: Header) -> Path | None:
 
 
 def known_kinds() -> list[str]:
-    """List the kinds of checkpoints that families know, by the names of their folders."""
+    """List the kinds of checkpoints that families recognise, by the names of their folders."""
     return sorted(kind for layout in _layouts() for kind in layout.kinds)
 
 
 def other_kind_of(header: Header) -> str | None:
-    """Return a key of `OTHER_FILES` for a file that is no model which GraphFlow runs; None otherwise."""
+    """Return the key of `OTHER_FILES` for a file that GraphFlow cannot run as a model; None otherwise."""
     shapes = header.shapes
     first = shapes.get(_FIRST_CONVOLUTION, (0, 0))
     if any(".lora_" in name or ".lora." in name or name.startswith("lora_") for name in shapes):

@@ -1,12 +1,12 @@
-"""Where a model lies on the disk. Imports no torch.
+"""The location of a model on the disk.
 
 A reference is
 
 - a name of `POCKET`: a model that ships with GraphFlow;
-- ``owner/name`` or ``owner/name@revision``: a model of the Hugging Face Hub that lies in the local cache
-  (``HF_HUB_CACHE``, ``HF_HOME``); nothing is downloaded here;
+- ``owner/name`` or ``owner/name@revision``: a model of the Hugging Face Hub in the local cache (``HF_HUB_CACHE``,
+  ``HF_HOME``); nothing is downloaded here;
 - ``owner/name/file.safetensors`` or ``owner/name@revision/file.safetensors``: one file of such a model;
-- a folder or a .safetensors file, relative to the current folder. One that exists wins over a hub id of that name.
+- a folder or a .safetensors file, relative to the current folder. One that exists takes precedence over a hub id.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 
 def model_problem(code: str, message: str, hint: str = "") -> Problem:
-    """A problem with the parameter ``model``."""
+    """Return a problem with the parameter ``model``."""
     return Problem(code, message, field="model", hint=hint)
 
 
@@ -48,7 +48,7 @@ class HubReference:
 
 
 def hub_reference(reference: str) -> HubReference | None:
-    """What a reference means on the Hub, None if it has not the form of one. Whether it exists is not looked at."""
+    """Parse a reference as one to the Hub, without checking that it exists; None where it has not that form."""
     if ".." in reference or reference.startswith("."):
         return None
     name, of_file = r"(?P<name>[\w.-]+/[\w.-]+)", r"/(?P<file>[\w./ ()+-]+\.safetensors)"
@@ -60,12 +60,12 @@ def hub_reference(reference: str) -> HubReference | None:
 
 
 def pull_command(reference: str) -> str:
-    """What a person types to fetch a model."""
+    """Return the command that fetches a model, for messages."""
     return f'graphflow models pull "{reference}"'
 
 
 def locate(reference: str, noun: str = "model") -> Path | Problem:
-    """The folder or the .safetensors file of a model, or why there is none; ``noun`` is what messages call it."""
+    """Find the folder or the .safetensors file of a model, or the problem with it; ``noun`` names it in messages."""
     if reference in POCKET:
         folder = POCKET_FOLDER / POCKET[reference].folder
         if folder.is_dir():
@@ -104,9 +104,9 @@ def locate(reference: str, noun: str = "model") -> Path | Problem:
 
 
 def pickle_problem(what: str, path: str) -> Problem:
-    """That weights are a pickle, and how they become a safetensors file; ``what`` names them."""
+    """Return the problem of weights in a pickle, with a command that converts them; ``what`` names them."""
     source = Path(path)
-    # transformers calls its pickles pytorch_model, and the same weights in safetensors model
+    # transformers names a pickle pytorch_model, and a safetensors file of the same weights model
     name = "model" if source.stem == "pytorch_model" else source.stem
     target = str(source.with_name(f"{name}.safetensors"))
     script = (
@@ -124,14 +124,14 @@ def pickle_problem(what: str, path: str) -> Problem:
 
 
 def hub_cache() -> Path:
-    """The folder of the Hugging Face cache, found as huggingface_hub finds it."""
+    """Return the folder of the Hugging Face cache, from the same environment variables as huggingface_hub."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
     named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     return Path(named or Path(home) / "hub").expanduser()
 
 
 def in_hub_cache(hub: HubReference, noun: str, reference: str) -> Path | Problem:
-    """The snapshot of a repository in the local cache, or the file in it that is named, or why it is not there."""
+    """Find a snapshot in the local cache, or the file of it that ``hub`` names; a problem where it is missing."""
     model = hub_cache() / f"models--{hub.repository.replace('/', '--')}"
     try:
         commit = (model / "refs" / hub.revision).read_text().strip()

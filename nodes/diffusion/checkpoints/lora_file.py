@@ -1,9 +1,9 @@
-"""A LoRA as the header of its file shows it: which components it changes, and whether it fits them. Imports no torch.
+"""LoRAs described by the headers of their files: the components they change, and their fit to a model.
 
-Two layouts are read, those that diffusers reads: its own (``unet.down_blocks.0….lora_A.weight``, older ones with
+The layouts are the two that diffusers reads: its own (``unet.down_blocks.0….lora_A.weight``, older ones with
 ``.lora.down.weight``), and that of kohya's scripts, with names flattened by underscores
-(``lora_unet_down_blocks_0_….lora_down.weight``). In both a change of a matrix (out, in) is the product of two: "down"
-(rank, in) and "up" (out, rank), so that the widths of the model it was made for can be read off.
+(``lora_unet_down_blocks_0_….lora_down.weight``). In both the change of a matrix (out, in) is the product of "up"
+(out, rank) and "down" (rank, in), whose shapes give the widths of the model that the LoRA was trained for.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from graphflow.nodes.diffusion.families import Family, LoraLayout
 __all__ = ["LoraFile", "open_lora"]
 
 USUAL_NAME = "pytorch_lora_weights.safetensors"
-"""What diffusers calls a LoRA that it saves."""
+"""The file name under which diffusers saves a LoRA."""
 
 _MADE_FOR = {
     768: "Stable Diffusion 1",
@@ -49,7 +49,7 @@ _DOTTED = {
     "text_encoder_2.": "text_encoder_2",
     "text_encoder_3.": "text_encoder_3",
 }
-"""What a name begins with, in either layout, and the component that it belongs to."""
+"""Components by the beginnings of their tensors' names: here with dots, in `_FLAT` flattened."""
 
 _ENDING = re.compile(
     r"(?P<module>.*?)(?:\.processor)?(?P<old>[._](?:to_[qkv]|to_out)_lora)?"
@@ -59,19 +59,19 @@ _ENDING = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class LoraFile:
-    """A LoRA. ``modules`` gives for each component the matrices it changes: flattened name to (out, in)."""
+    """A LoRA; ``modules`` maps each component to the matrices that change: flattened name to (out, in)."""
 
     reference: str
     path: Path
     modules: Mapping[str, Mapping[str, tuple[int, int]]]
 
     def changes(self, name: str) -> bool:
-        """Whether it changes a component; "unet" and "transformer" are one to it."""
+        """Return whether it changes a component; "unet" and "transformer" both mean the denoiser."""
         return _part(name) in self.modules
 
     def misfit(self, model: str, family: Family, classes: Mapping[str, str], components: Mapping[str, Component],
                configs: Mapping[str, Mapping[str, Any]]) -> Problem | None:  # fmt: skip
-        """What keeps it from being laid over a model; ``model`` is what messages call that."""
+        """Return the reason why it does not fit a model, None where it fits; ``model`` names that in messages."""
         names = {_part(name): name for name in classes}
         for part in self.modules:
             if part not in names:
@@ -88,7 +88,7 @@ class LoraFile:
 
 
 def open_lora(reference: str) -> LoraFile:
-    """What a LoRA changes. Raises UnusableError for one that is missing, damaged or unreadable for diffusers."""
+    """Read which matrices a LoRA changes. Raises UnusableError for one missing, damaged or unknown to diffusers."""
     found = locate(reference, "LoRA")
     if isinstance(found, Problem):
         raise UnusableError(found)
@@ -104,7 +104,7 @@ def open_lora(reference: str) -> LoraFile:
 
 
 def _file_in(reference: str, folder: Path) -> Path:
-    """The one LoRA in a folder."""
+    """Return the one LoRA in a folder. Raises UnusableError where there is none, or where several might be meant."""
     files = sorted(folder.glob("*.safetensors"))
     if len(files) == 1 or (folder / USUAL_NAME) in files:
         return folder / USUAL_NAME if (folder / USUAL_NAME) in files else files[0]
@@ -134,7 +134,7 @@ def _part(name: str) -> str:
 
 
 def _modules(header: Header) -> dict[str, dict[str, tuple[int, int]]]:
-    """By component and flattened name: (out, in) of the matrix that is changed."""
+    """Return (out, in) of each matrix that changes, by component and flattened name."""
     sides: dict[tuple[str, str], dict[str, Shape]] = {}
     for name, shape in header.shapes.items():
         match = _ENDING.fullmatch(name)
@@ -165,7 +165,7 @@ def _flattened(name: str) -> str:
 
 def _differences(modules: Mapping[str, tuple[int, int]], name: str, family: Family, cls: str, component: Component,
                  config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # fmt: skip
-    """(found, expected) for each matrix of another size than the component's own."""
+    """Yield (found, expected) for each matrix whose size differs from that of the component."""
     for module, (_, width) in modules.items():
         expected = _text_width(module, cls, config)
         if expected is not None and width != expected:
@@ -202,7 +202,7 @@ def _inner_width(module: str, layout: LoraLayout | None, cls: str, config: Mappi
 
 
 def _matrices(component: Component) -> dict[str, tuple[int, int]]:
-    """The matrices of a component by flattened name, as its files name them."""
+    """Return (out, in) of the matrices in a component's files, by flattened name."""
     found: dict[str, tuple[int, int]] = {}
     for path in component.files:
         if path.suffix != ".safetensors":

@@ -1,4 +1,4 @@
-"""The files of a model: configurations as JSON, weights as safetensors. Imports no torch."""
+"""The files of a model: configurations as JSON, weights as safetensors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class UnusableError(Exception):
-    """A model that cannot be used, and why."""
+    """An error for a model that cannot be used, with the `Problem` that says why."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -38,7 +38,7 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AppliedLora:
-    """A LoRA with keys for a component, how strongly it counts, and how LoRAs of the family are read."""
+    """A LoRA that changes a component, its weight, and the layout in which the family's LoRAs are read."""
 
     path: Path
     weight: float
@@ -53,21 +53,21 @@ class Component:
     variant: str | None
     files: tuple[Path, ...]
     checkpoint: Path | None = None
-    """A file, among ``files``, that holds this and perhaps other components under their original names; ``folder`` has
-    the configuration only then, and is called what the component is called."""
+    """A file, among ``files``, that holds this and perhaps other components under their original names. ``folder`` then
+    holds the configuration only, and has the name of the component."""
     prefix: str = ""
-    """What the names of its tensors begin with in the checkpoint."""
+    """Beginning of the names of its tensors in the checkpoint."""
     loras: tuple[AppliedLora, ...] = ()
-    """What is laid over the weights, in this order."""
+    """The LoRAs that are added to its weights, in this order."""
 
     @property
     def weight_files(self) -> list[Path]:
-        """The files of its weights, and of what is laid over them."""
+        """The files of its weights and of its LoRAs."""
         return [*(file for file in self.files if file.suffix == ".safetensors"), *(lora.path for lora in self.loras)]
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) over names and contents of its files: equal parts of two models have an equal digest."""
+        """SHA-256 (hex) over names and contents of its files: equal components of two models have equal digests."""
         record: list[Any] = [[file.name, file_digest(file)] for file in self.files if file != self.checkpoint]
         if self.checkpoint:
             record.append(["checkpoint", self.folder.name, file_digest(self.checkpoint)])
@@ -76,15 +76,15 @@ class Component:
 
 
 def component_dtype(config: Mapping[str, Any], dtype: str) -> str:
-    """In what a component computes in a run with ``dtype``.
+    """Return the dtype of a component in a run with ``dtype``: float32 for float16 with ``force_upcast``.
 
-    A VAE whose configuration says ``force_upcast`` (that of SDXL) has activations larger than float16 can tell.
+    The activations of a VAE with that entry in its configuration (SDXL) are beyond the range of float16.
     """
     return "float32" if dtype == "float16" and config.get("force_upcast") is True else dtype
 
 
 def mtime_ns(path: Path | os.DirEntry[str]) -> int:
-    """When a file was written (ns), 0 where there is none: what was read from it is remembered as long."""
+    """Return the modification time of a file in ns, 0 where there is none. Caches of its content are keyed by it."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
@@ -92,7 +92,7 @@ def mtime_ns(path: Path | os.DirEntry[str]) -> int:
 
 
 def read_json(reference: str, path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises UnusableError."""
+    """Read the object in a JSON file. Raises UnusableError for a file that is missing, damaged or no object."""
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -116,7 +116,7 @@ def _incomplete(reference: str, path: Path) -> Problem:
 
 
 def component_in(reference: str, folder: Path) -> Component:
-    """The weights in a folder: the fp16 variant before plain files, safetensors only. Raises UnusableError."""
+    """Find the safetensors weights in a folder, the fp16 variant before plain files. Raises UnusableError."""
     for variant in ("fp16", None):
         found = _weights_in(reference, folder, variant)
         if found is not None:
@@ -147,7 +147,7 @@ def _weights_in(reference: str, folder: Path, variant: str | None) -> Component 
 
 
 def check_whole(reference: str, path: Path, noun: str = "model") -> Header:
-    """The header of a file of weights. Raises UnusableError for one that is cut off or no safetensors at all."""
+    """Read the header of a file of weights. Raises UnusableError for one that is truncated or not safetensors."""
     try:
         return read_header(path)
     except DamagedError as damaged:
@@ -160,7 +160,7 @@ def check_whole(reference: str, path: Path, noun: str = "model") -> Header:
 
 
 def variant_warning(reference: str, components: Mapping[str, Component]) -> Problem | None:
-    """A warning where only some components of a model have an fp16 variant, so that precisions are mixed."""
+    """Return a warning where only some components have an fp16 variant, so that precisions are mixed; else None."""
     plain = sorted(name for name, component in components.items() if component.variant is None)
     if not plain or len(plain) == len(components) or any(part.checkpoint for part in components.values()):
         return None

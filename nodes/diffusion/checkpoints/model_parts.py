@@ -1,4 +1,4 @@
-"""The parts of a reference laid over a model: another VAE, LoRAs. Imports no torch."""
+"""The parts of a reference that change a model: another VAE, LoRAs."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ __all__ = [
 def with_vae(
     model: str, reference: str, own: Component, cls: str, config: Mapping[str, Any]
 ) -> tuple[Component, dict[str, Any]]:
-    """A VAE in place of a model's ``own``, of class ``cls``, and its configuration. Raises UnusableError.
+    """Return the VAE that replaces a model's ``own`` (of class ``cls``), and its configuration.
 
-    Latents keep their space, so it has to be of the same kind: scale and shift, channels and pixels a cell.
+    Latents keep their space, so scaling factor, shift, channels and pixels per cell must be equal. Raises
+    UnusableError.
     """
     if cls != "AutoencoderKL":
         message = f'the model "{model}" has a {cls}, which no other VAE can stand in for'
@@ -84,9 +85,9 @@ def with_loras(
     components: Mapping[str, Component],
     configs: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Component]:
-    """The components of a model with LoRAs laid over those that they change. Raises UnusableError.
+    """Return the components of a model with LoRAs added to those that they change. Raises UnusableError.
 
-    One with weight 0 is checked like any other and then left out, so that it shares everything with the base.
+    A LoRA with weight 0 is checked like any other and then left out, so that the result shares the base's digests.
     """
     layout = family.lora
     if layout is None:
@@ -111,19 +112,19 @@ def with_loras(
 
 
 def peft_is_installed() -> bool:
-    """Whether the package is there with which diffusers lays LoRAs over weights."""
+    """Return whether peft is installed, which diffusers needs for LoRAs."""
     return importlib.util.find_spec("peft") is not None
 
 
 def single_parts(parsed: ModelReference) -> tuple[str, ...]:
-    """References to the base with one part of a reference each, so that each is judged by itself."""
+    """Return one reference per part, each the base with that part alone, so that each can be checked on its own."""
     parts = [f"vae:{parsed.vae}"] if parsed.vae else []
     parts += [f"lora:{lora.reference}*{lora.weight:g}" for lora in parsed.loras]
     return tuple(f"{parsed.base} + {part}" for part in parts)
 
 
 def part_problem(reference: str) -> Problem | None:
-    """What is wrong with the one part of a reference, whatever its base is."""
+    """Return the problem with the parts of a reference, whatever its base; None where there is none."""
     parsed = parse_reference(reference)
     if not isinstance(parsed, ModelReference):
         return parsed[0]
@@ -137,12 +138,12 @@ def part_problem(reference: str) -> Problem | None:
 
 
 def part_names(parsed: ModelReference) -> list[tuple[str, str]]:
-    """The base and the parts of a reference, each with what messages call it: model, VAE or LoRA."""
+    """Return the base and the parts of a reference, each with its noun in messages: model, VAE or LoRA."""
     vae = [(parsed.vae, "VAE")] if parsed.vae else []
     return [(parsed.base, "model"), *vae, *((lora.reference, "LoRA") for lora in parsed.loras)]
 
 
 def part_files(parsed: ModelReference) -> tuple[Path, ...]:
-    """The files or folders that the parts of a reference lie in, as far as they are there."""
+    """Return the files or folders of the parts of a reference, without those that are missing."""
     found = [locate(name, noun) for name, noun in part_names(parsed)[1:]]
     return tuple(path for path in found if isinstance(path, Path))

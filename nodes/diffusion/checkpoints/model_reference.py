@@ -1,12 +1,12 @@
-"""The string that names a model together with what is changed in it. Imports no torch.
+"""References to models: one string for a base model and its changes.
 
 ::
 
     BASE [ + vae:REFERENCE] [ + lora:REFERENCE[*WEIGHT]]…
 
-``stabilityai/stable-diffusion-xl-base-1.0 + lora:nerijs/pixel-art-xl*0.9`` is one string, so that it travels through
-every node, and latents say with it which VAE reads them. Parts are divided by a plus sign with spaces around it; their
-order is free, but LoRAs are laid over one another in the order in which they stand.
+``stabilityai/stable-diffusion-xl-base-1.0 + lora:nerijs/pixel-art-xl*0.9`` is one string, so that any node can take it
+and latents can carry it as the name of the VAE that decodes them. Parts are separated by a plus sign with spaces around
+it. Their order is free; LoRAs are added in the order in which they are written.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ __all__ = ["MAX_LORA_WEIGHT", "LoraReference", "ModelReference", "parse_referenc
 
 SEPARATOR = " + "
 MAX_LORA_WEIGHT = 10.0
-"""Of either sign. What is used lies between -2 and 2; a larger one is nearly always a slip of the decimal point."""
+"""The largest weight of either sign. Usual ones are from -2 to 2; larger ones are mostly misplaced decimal points."""
 
 _WORDS = ("vae", "lora")
 
 
 @dataclass(frozen=True, slots=True)
 class LoraReference:
-    """A low-rank change of weights (Hu et al. 2021) and how strongly it counts: 0 not at all, 1 as it was trained."""
+    """A low-rank change of weights (Hu et al. 2021) and its factor: 0 is off, 1 is as trained."""
 
     reference: str
     weight: float = 1.0
@@ -36,7 +36,7 @@ class LoraReference:
 
 @dataclass(frozen=True, slots=True)
 class ModelReference:
-    """A base model, the VAE that stands in for its own, and the LoRAs that are laid over it."""
+    """A base model, the VAE that replaces its own, and the LoRAs that are added to it."""
 
     base: str
     vae: str | None = None
@@ -45,7 +45,7 @@ class ModelReference:
 
 @lru_cache(maxsize=1024)
 def parse_reference(text: str) -> ModelReference | tuple[Problem, ...]:
-    """The parts of a reference, or everything that is wrong with its form. Whether they exist is not looked at."""
+    """Parse a reference, or return all problems with its form. Nothing on the disk is read."""
     base, *parts = text.split(SEPARATOR)
     problems: list[Problem] = []
     vaes: list[str] = []

@@ -1,4 +1,4 @@
-"""The models that ship inside the package, and what they are best run with. Imports no torch."""
+"""The models that ship inside the package, with their default settings."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ POCKET_FOLDER = Path(__file__).parents[1] / "pocket"
 
 @dataclass(frozen=True, slots=True)
 class PocketModel:
-    """An embedded model. What it shares with another one is on the disk once, in the folder of that one."""
+    """An embedded model. Components that it shares with another one are stored once, in the folder of that one."""
 
     folder: str
     space: str | None = None
     """The latent space of a pipeline; None for a single network."""
     defaults: Mapping[Task, Defaults] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
-    """Folder of the model that holds a component, for components that it does not hold itself."""
+    """The folder that holds a component, for components that are stored with another model."""
 
 
 _FROM_BASE = {"vae": "base", "text_encoder": "base", "tokenizer": "base"}

@@ -1,7 +1,7 @@
-"""Models in two repositories: a decoder that draws, and a prior that imagines what (Kandinsky 2.2). Imports no torch.
+"""Models in two repositories: a decoder, and the prior that predicts its image embeddings (Kandinsky 2.2).
 
-A decoder of the Hugging Face Hub names its prior at the top of its README, under ``prior:``. Where there is no such
-line the prior is looked for under the decoder's own name with "decoder" changed to "prior", beside it.
+A decoder of the Hugging Face Hub names its prior in the front matter of its README, under ``prior:``. Without that the
+reference of the prior is that of the decoder with "decoder" replaced by "prior".
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from graphflow.nodes.diffusion.families import Family
 __all__ = ["prior_reference", "with_prior"]
 
 _README_LIMIT = 1 << 20
-"""Bytes of a README that are looked at."""
+"""Characters of a README that are read."""
 
 
 def prior_reference(reference: str, folder: Path) -> str | None:
-    """The reference of a decoder's prior, None where nothing tells it."""
+    """Return the reference of a decoder's prior; None where neither its README nor its name gives it."""
     try:
         with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:
             text = file.read(_README_LIMIT)
@@ -37,14 +37,14 @@ def prior_reference(reference: str, folder: Path) -> str | None:
     head, separator, tail = reference.rpartition("decoder")
     if not separator:
         return None
-    # a revision is the decoder's own
+    # a revision is that of the decoder's repository, so it is dropped
     return f"{head}prior{tail.partition('@')[0]}"
 
 
 def with_prior(
     reference: str, folder: Path, family: Family, index: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Path]]:
-    """The index of a decoder with its prior's parts in it, and the folder of each. Raises UnusableError."""
+    """Return the index of a decoder with the parts of its prior, and the folder of each. Raises UnusableError."""
     name = prior_reference(reference, folder)
     if name is None:
         message = f'the model "{reference}" is a decoder, and nothing tells where its prior is'

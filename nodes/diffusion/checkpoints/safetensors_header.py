@@ -1,8 +1,8 @@
-"""Names, types and shapes of the tensors in a safetensors file, without reading them. Imports no torch.
+"""Names, dtypes and shapes of the tensors in a safetensors file, read from its header alone.
 
 The format (https://github.com/huggingface/safetensors): eight bytes with the length of the header, little-endian; the
-header, a JSON object; the data. So a file of many gigabytes is known from its first kilobytes, and one that was cut off
-from its size.
+header, a JSON object; the data. So the first kilobytes describe a file of many gigabytes, and its size shows whether it
+is truncated.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ BITS = {
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
     "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
-"""Bits of a number, by its type as the format names it."""
+"""Bits per number, by the format's name of its dtype."""
 
 
 class DamagedError(Exception):
-    """A file that is not safetensors, or not all of it; the text goes on after "the file …"."""
+    """An error for a file that is truncated or not safetensors; its text continues the sentence "the file …"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header of a file says."""
+    """The content of a file's header: shapes and dtypes by tensor name, and free metadata."""
 
     shapes: Mapping[str, Shape]
     dtypes: Mapping[str, str]
     metadata: Mapping[str, str]
 
     def starting(self, prefix: str) -> dict[str, Shape]:
-        """The shapes of the tensors with a prefix, by their names without it."""
+        """Return the shapes of the tensors whose names start with a prefix, by their names without it."""
         return {name[len(prefix) :]: shape for name, shape in self.shapes.items() if name.startswith(prefix)}
 
     def holds(self, prefix: str) -> bool:
-        """Whether any tensor has a prefix."""
+        """Return whether the name of any tensor starts with a prefix."""
         return any(name.startswith(prefix) for name in self.shapes)
 
 
 def read_header(path: Path) -> Header:
-    """The header of a file; read once, until it changes. Raises DamagedError, or OSError if it cannot be read."""
+    """Read the header of a file, cached until the file changes. Raises DamagedError, or OSError if it is unreadable."""
     status = path.stat()
     found = _read(path, status.st_size, status.st_mtime_ns)
     if isinstance(found, str):
@@ -63,7 +63,7 @@ def read_header(path: Path) -> Header:
 
 @lru_cache(maxsize=256)
 def _read(path: Path, size: int, written: int) -> Header | str:
-    """The header, or what is wrong. ``written`` is not read: it makes the memory forget a file written again."""
+    """Return the header, or the text of a DamagedError. ``written`` (ns) is a part of the cache key only."""
     with path.open("rb") as file:
         first = file.read(8)
         if len(first) < 8:
@@ -77,6 +77,11 @@ def _read(path: Path, size: int, written: int) -> Header | str:
         if 8 + length > size:
             return f"is cut off in its header: found {size} bytes, expected at least {8 + length}"
         text = file.read(length)
+    return _parsed(text, 8 + length, size)
+
+
+def _parsed(text: bytes, begin: int, size: int) -> Header | str:
+    """Parse a header, or return the text of a DamagedError; its data begin at byte ``begin`` of ``size``."""
     try:
         entries = json.loads(text)
     except ValueError as error:
@@ -95,14 +100,14 @@ def _read(path: Path, size: int, written: int) -> Header | str:
             return f"is no safetensors file: its header describes the tensor {name[:80]!r} wrongly"
         dtypes[name], shapes[name], tensor_end = checked
         end = max(end, tensor_end)
-    if 8 + length + end > size:
-        return f"is cut off: found {size:,} bytes, expected {8 + length + end:,}"
+    if begin + end > size:
+        return f"is cut off: found {size:,} bytes, expected {begin + end:,}"
     known = {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}
     return Header(MappingProxyType(shapes), MappingProxyType(dtypes), MappingProxyType(known))
 
 
 def _other_format(first: bytes) -> str | None:
-    """What a file is that begins like one of the things people take for a safetensors file."""
+    """Describe a file that begins like a common substitute for a safetensors file; None for any other."""
     if first[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04"):
         return "is a pickle under the name of a safetensors file"
     if first[:8].lower().startswith((b"<!doctyp", b"<html")):
@@ -113,7 +118,7 @@ def _other_format(first: bytes) -> str | None:
 
 
 def _tensor(entry: Any) -> tuple[str, Shape, int] | None:
-    """Type, shape and end (bytes from the start of the data) of a tensor; None where the entry is not well formed."""
+    """Return dtype, shape and end (bytes from the start of the data) of a tensor; None for a malformed entry."""
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (TypeError, KeyError, ValueError):

@@ -1,4 +1,4 @@
-"""Checkpoints of one .safetensors file: configuration, components and tokenizers of one. Imports no torch.
+"""Checkpoints in one .safetensors file: its configuration and its components.
 
 Such a file holds weights under their original names and nothing else. Its configuration comes from
 
@@ -6,7 +6,8 @@ Such a file holds weights under their original names and nothing else. Its confi
    diffusers; JSON files are enough. A component that the file lacks may have its weights there;
 2. else the folder of the family that recognises the tensors (`SingleFileLayout`).
 
-A tokenizer's vocabulary is not part of it either: see `tokenizer_files`. diffusers loads the weights, in `models`.
+The vocabulary of a tokenizer is not in it either: see `tokenizer_files`. The weights are loaded by
+`checkpoint_loading`.
 """
 
 from __future__ import annotations
@@ -33,25 +34,28 @@ _AUTOENCODER_PREFIXES = ("first_stage_model.", "vae.")
 
 @dataclass(frozen=True, slots=True)
 class SingleFile:
-    """A checkpoint and where its configuration lies (``folder``, in the layout of diffusers)."""
+    """A checkpoint and the folder of its configuration, in the layout of diffusers."""
 
     reference: str
     path: Path
     header: Header
     folder: Path
     shipped: bool
-    """The configuration is that of a family, and not of a folder beside the file."""
+    """True if the configuration is that of a family, not of a folder beside the file."""
 
     def index(self, index: Mapping[str, Any], family: Family) -> dict[str, Any]:
         """Return ``model_index.json`` without the optional components that are neither in the file nor beside it.
 
-        Of Stable Diffusion 3 there are files with and without T5.
+        Files of Stable Diffusion 3, for example, come with and without T5.
         """
         absent = [name for name in family.optional if self._prefix(name, family) is None and not self._beside(name)]
         return {**index, **{name: [None, None] for name in absent if name in index}}
 
     def component(self, name: str, cls: str, family: Family, config: Mapping[str, Any]) -> Component:
-        """Return a component of the checkpoint, or of the folder beside it. Raises UnusableError."""
+        """Return a component of the checkpoint, or of the folder beside it.
+
+        Raises UnusableError for one that is in neither, or whose tensors do not fit its configuration.
+        """
         prefix = self._prefix(name, family)
         if prefix is None:
             if self._beside(name):
@@ -73,7 +77,7 @@ class SingleFile:
         return not self.shipped and any((self.folder / name).glob("*.safetensors*"))
 
     def _prefix(self, name: str, family: Family) -> str | None:
-        """Find where the tensors of a component stand in the file; None where it does not hold them."""
+        """Find the prefix of a component's tensors in the file; None where it does not hold them."""
         layout = family.single_file
         mark, prefixes = "", family.text_encoders[name].prefixes if name in family.text_encoders else ()
         if name == family.autoencoder:
@@ -122,9 +126,9 @@ def open_single_file(reference: str, path: Path) -> SingleFile:
 
 
 def vae_of_file(reference: str, path: Path, config_file: Path) -> Component:
-    """A VAE in a file of its own, in either layout, with the configuration of the VAE that it replaces.
+    """Return a VAE in a file of its own, in either layout, with the configuration of the VAE that it replaces.
 
-    What scales its latents no file tells: it is taken to be of the model's own kind. Raises UnusableError.
+    No file holds a scaling factor, so that of the model is assumed. Raises UnusableError.
     """
     header = check_whole(reference, path, "VAE")
     prefix = next((prefix for prefix in _AUTOENCODER_PREFIXES if header.holds(prefix)), "")

@@ -1,11 +1,11 @@
-"""Where the vocabulary of a checkpoint of one file comes from. Imports no torch.
+"""Tokenizer vocabularies for checkpoints in a single file.
 
-Such a file holds none, and vocabularies are not ours to ship. CLIP has one for all of its models, T5 too, so that any
-copy on this machine will do: in the folder beside the file, in the repositories that the models took theirs from, or in
-any pipeline in the Hugging Face cache that uses the same class with as many words.
+Such a file holds none, and vocabularies are not ours to ship. All models of CLIP share one, and so do those of T5, so
+any copy on this machine serves: in the folder beside the file, in the repositories of their origin, or in any pipeline
+in the Hugging Face cache with the same class and number of words.
 
-What differs between models is which token fills up a short prompt and how many tokens fit. Those two are facts in our
-configurations (``tokenizer_config.json``) and win over what the copy says.
+Models differ in the padding token and in the number of tokens that fit. Both are in our configurations
+(``tokenizer_config.json``) and override those of the copy.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _SOURCES = {
     "CLIPTokenizer": ("openai/clip-vit-large-patch14", ("vocab.json", "merges.txt", "tokenizer_config.json")),
     "T5Tokenizer": ("google/t5-v1_1-xxl", ("spiece.model", "special_tokens_map.json", "tokenizer_config.json")),
 }
-"""The repository that has the vocabulary of a class of tokenizers, and the files in it that are needed."""
+"""The repository with the vocabulary of each class of tokenizers, and the files needed from it."""
 
 
 def find_tokenizer(reference: str, folder: Path, vocabulary: int) -> Path:
-    """The folder with the vocabulary that the configuration in ``folder`` asks for, of ``vocabulary`` words.
+    """Find a folder with the vocabulary for the configuration in ``folder``, of ``vocabulary`` words.
 
-    Raises UnusableError with the command that fetches one.
+    Raises UnusableError with a command that fetches one.
     """
     if _complete(folder):
         return folder
@@ -58,7 +58,7 @@ def find_tokenizer(reference: str, folder: Path, vocabulary: int) -> Path:
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
-    """What a tokenizer is given besides its vocabulary: nothing where ``folder`` is that of a whole tokenizer."""
+    """Return the settings that override those of the vocabulary's copy; none where ``folder`` has a vocabulary."""
     if _complete(folder):
         return {}
     config = json.loads((folder / "tokenizer_config.json").read_bytes())
@@ -66,14 +66,14 @@ def settings_of(folder: Path) -> dict[str, Any]:
 
 
 def tokenizer_record(folder: Path, settings: Mapping[str, Any]) -> list[Any]:
-    """Everything about a tokenizer that determines a result, as JSON."""
+    """Return all of a tokenizer that determines a result, as JSON: names and digests of its files, and settings."""
     files = [path for path in sorted(folder.glob("*")) if path.suffix in (".json", ".txt", ".model", ".jinja")]
     record: list[Any] = [[file.name, file_digest(file)] for file in files]
     return [*record, dict(settings)] if settings else record
 
 
 def tokenizer_source(problem: Problem) -> tuple[str, tuple[str, ...]] | None:
-    """The repository and the files in it that mend a missing tokenizer; None for any other problem."""
+    """Return the repository and files that fix a missing tokenizer; None for any other problem."""
     if problem.code != "missing.tokenizer":
         return None
     return next((source for source in _SOURCES.values() if source[0] in problem.hint), None)
@@ -100,13 +100,13 @@ def _fits(folder: Path, cls: str, vocabulary: int) -> bool:
     if cls == "CLIPTokenizer":
         vocab = folder / "vocab.json"
         return _words(vocab, vocab.stat().st_mtime_ns) == vocabulary
-    # What a SentencePiece model holds cannot be counted without its library: T5's is told by its name alone.
+    # The words of a SentencePiece model cannot be counted without its library: T5's is recognised by name alone.
     return True
 
 
 @lru_cache(maxsize=64)
 def _words(vocab: Path, written: int) -> int:
-    """How many words a vocabulary holds, 0 for a broken one. ``written`` makes the memory forget a changed file."""
+    """Count the words of a vocabulary, 0 for a damaged one. ``written`` (ns) is a part of the cache key only."""
     try:
         return len(json.loads(vocab.read_bytes()))
     except (OSError, ValueError, TypeError):

@@ -1,8 +1,8 @@
-"""Upscaling networks that are one file of weights (ESRGAN and its kin), known without reading the weights. No torch.
+"""Upscaling networks in one file of weights (ESRGAN and its kin), described without reading the weights.
 
-A reference is a path, relative to the current folder, or ``owner/name/file`` for a file of a repository of the Hub that
-lies in the local cache; ``owner/name@revision/file`` for another revision. Which architecture a file holds is found out
-by spandrel, an optional dependency, when it is loaded; of some it is told from the header (`upscaler_header`).
+A reference is a path, relative to the current folder, or ``owner/name/file`` for a file of a repository of the Hub in
+the local cache; ``owner/name@revision/file`` for another revision. spandrel, an optional dependency, detects the
+architecture when the file is loaded; some are recognised by the header (`upscaler_header`).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ __all__ = ["UpscalerFile", "find_upscaler", "is_upscaler_file", "require_upscale
 SUFFIXES = (".safetensors", ".pth")
 
 PACKAGES = ("spandrel", "torchvision")
-"""What such a file is loaded with; spandrel needs the other one."""
+"""The packages that load such a file; spandrel needs torchvision."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpscalerFile:
-    """An upscaling network. ``known`` is None where only loading it tells what it is."""
+    """An upscaling network; ``known`` is None where the header does not give its architecture."""
 
     reference: str
     path: Path
@@ -41,20 +41,20 @@ class UpscalerFile:
 
     @property
     def scale(self) -> int | None:
-        """How many times as high and wide its pictures are."""
+        """The factor of height and width; None where only loading the file gives it."""
         return self.known.scale if self.known else None
 
     @property
     def identity(self) -> list[str]:
-        """The content of the file, and the version of the library that knows the architectures."""
+        """The digest of the file, and the version of spandrel."""
         return [file_digest(self.path), importlib.metadata.version("spandrel")]
 
 
 def is_upscaler_file(reference: str) -> bool:
-    """Whether a reference is meant as an upscaling network in a file, whether or not there is one.
+    """Return whether a reference has the form of an upscaling network in a file, which need not exist.
 
-    A file that is there and holds a checkpoint of a pipeline (of x4 super-resolution, say) is none: its header says so,
-    or the configuration of a pipeline lies in the folder beside it.
+    An existing checkpoint of a pipeline (of x4 super-resolution, say) is none: its header shows it, or the
+    configuration of a pipeline in the folder beside it.
     """
     if not reference.endswith(SUFFIXES) or " + " in reference:
         return False
@@ -74,7 +74,7 @@ def _is_checkpoint(path: Path, written: int) -> bool:
 
 
 def require_upscaler(reference: str) -> UpscalerFile:
-    """What is known of an upscaler. Raises WorkflowError (MissingError where something is only absent)."""
+    """Describe an upscaler. Raises WorkflowError (MissingError where a file or package is only absent)."""
     found = find_upscaler(reference)
     if isinstance(found, Problem):
         raise WorkflowError.of([found])
@@ -82,7 +82,7 @@ def require_upscaler(reference: str) -> UpscalerFile:
 
 
 def find_upscaler(reference: str) -> UpscalerFile | Problem:
-    """What is known of an upscaler, or why it cannot be used."""
+    """Describe an upscaler, or return the problem that makes it unusable."""
     path = _locate(reference)
     if isinstance(path, Problem):
         return path
@@ -117,7 +117,7 @@ def _locate(reference: str) -> Path | Problem:
 
 @lru_cache(maxsize=256)
 def _read(reference: str, path: Path, written: tuple[int, int]) -> UpscalerFile | Problem:
-    """``written`` is not read: it makes the memory forget a file that was written again."""
+    """Describe a file by its header. ``written`` (ns, bytes) is a part of the cache key only."""
     if path.suffix != ".safetensors":
         return UpscalerFile(reference, path, None)
     try:

@@ -1,8 +1,8 @@
-"""Which upscaling network a file of weights holds, told from the names and shapes of its tensors alone. No torch.
+"""Upscaling networks recognised by the names and shapes of their tensors alone.
 
-Three architectures are known, which are most of what is about: ESRGAN (Wang et al. 2018; RRDBNet, with the names of its
-first code, of BSRGAN and of Real-ESRGAN), Compact (SRVGGNetCompact of Real-ESRGAN) and SwinIR with Swin2SR (Liang et
-al. 2021, Conde et al. 2022). Of others nothing is said before they are loaded.
+Three architectures, those of most published files: ESRGAN (Wang et al. 2018; RRDBNet, with the names of its first code,
+of BSRGAN and of Real-ESRGAN), Compact (SRVGGNetCompact of Real-ESRGAN) and SwinIR with Swin2SR (Liang et al. 2021,
+Conde et al. 2022). Others are recognised by spandrel when they are loaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LARGEST_SCALE = 16
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """An upscaling network: the name of its architecture, its factor, and the channels of the pictures it takes."""
+    """An upscaling network: the name of its architecture, its factor, and the channels it takes and returns."""
 
     architecture: str
     scale: int
@@ -32,19 +32,19 @@ class Recognised:
 
 
 def recognise(shapes: Shapes) -> Recognised | None:
-    """What the network is, None where that cannot be told."""
+    """Recognise a network by the shapes of its tensors; None for an unknown or inconsistent one."""
     for prefix in ("module.", "netG."):
         if shapes and all(name.startswith(prefix) for name in shapes):
             shapes = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
     try:
         found = _compact(shapes) or _swin(shapes) or _esrgan(shapes)
-    except (KeyError, IndexError, ValueError, ZeroDivisionError):  # it only looks like one of them
+    except (KeyError, IndexError, ValueError, ZeroDivisionError):  # it only resembles one of them
         return None
     return found if found and found.scale in range(1, LARGEST_SCALE + 1) else None
 
 
 def _compact(shapes: Shapes) -> Recognised | None:
-    """Convolutions with PReLUs between them; the last has scale² values for each channel of the picture."""
+    """Recognise convolutions with PReLUs in between; the last has scale² outputs for each channel of the picture."""
     if "body.0.weight" not in shapes or len(shapes.get("body.1.weight", ())) != 1:
         return None
     last = max(_numbers(r"body\.(\d+)\.weight", shapes))
@@ -57,7 +57,7 @@ def _compact(shapes: Shapes) -> Recognised | None:
 
 
 def _esrgan(shapes: Shapes) -> Recognised | None:
-    """Residual blocks, then a convolution for each doubling. Small factors of Real-ESRGAN fold pixels into channels."""
+    """Recognise residual blocks with a convolution per doubling; Real-ESRGAN's small factors unshuffle pixels."""
     if "model.1.sub.0.RDB1.conv1.0.weight" in shapes:
         numbers = _numbers(r"model\.(\d+)\.weight", shapes)
         doublings, first, last = (max(numbers) - 4) // 3, "model.0.weight", f"model.{max(numbers)}.weight"
@@ -66,7 +66,7 @@ def _esrgan(shapes: Shapes) -> Recognised | None:
         first, last = "conv_first.weight", "conv_last.weight"
     else:
         return None
-    if not 0 <= doublings <= 4:  # any number can stand in a file
+    if not 0 <= doublings <= 4:  # a file may contain any number
         return None
     channels, made, scale = shapes[first][1], shapes[last][0], 2**doublings
     folded = {4: 2, 16: 4}.get(channels // made, 1) if channels % made == 0 else 1
@@ -94,5 +94,5 @@ def _swin(shapes: Shapes) -> Recognised | None:
 
 
 def _numbers(pattern: str, shapes: Shapes) -> list[int]:
-    """The numbers in the names that a pattern with one group fits."""
+    """Return the numbers in the names that a pattern with one group matches."""
     return [int(match[1]) for name in shapes if (match := re.fullmatch(pattern, name))]

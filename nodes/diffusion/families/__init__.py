@@ -1,4 +1,4 @@
-"""The families of pipelines that GraphFlow runs, and everything that is known of each without its code.
+"""The families of pipelines that GraphFlow runs: all facts about each that need no torch.
 
 A family is one `Family` in a module of this package and one adapter, a class that satisfies `Adapter` and the protocols
 of the family's tasks. The adapter imports torch and diffusers; it is imported when a step runs, never to validate a
@@ -7,8 +7,8 @@ workflow. A distribution offers families of its own with::
     [project.entry-points."graphflow.families"]
     my_pack = "my_package.my_families"
 
-Every `Family` that is an attribute of that module is one of them. They come before the built-in ones, so that a pack
-may run a pipeline in its own way.
+Every `Family` that is an attribute of that module is one of them. They precede the built-in ones, so that a pack can
+run a pipeline with an adapter of its own.
 """
 
 from __future__ import annotations
@@ -119,45 +119,45 @@ def _families_of_packs() -> Iterator[Family]:
 
 
 def family_of(index: Mapping[str, Any], config_of: Callable[[str], Config] | None = None) -> Family | None:
-    """Find the family that a ``model_index.json`` belongs to: of those with its pipeline the first with its components.
+    """Find the family of a ``model_index.json``: the first with its pipeline and no component that it lacks.
 
-    Where no family has just its components, it is the first with its pipeline; None for a pipeline that no family has.
-    ``config_of`` gives the configuration of a component; without it families that only a configuration tells apart,
-    which have equal files, are the first of them.
+    If no family fits, it is the first with that pipeline; None for a pipeline of no family. ``config_of`` returns the
+    configuration of a component; without it the first is returned of families that differ in configurations only.
     """
     pipeline = str(index.get("_class_name"))
     candidates = [family for family in all_families() if pipeline in family.pipelines]
     for family in candidates:
         if all(class_of(index, name) for name in family.classes) and (
-            config_of is None or all(_says(config_of(name), told) for name, told in family.distinguished_by.items())
+            config_of is None or all(_has(config_of(name), values) for name, values in family.distinguished_by.items())
         ):
             return family
     return candidates[0] if candidates else None
 
 
-def _says(config: Config, values: Config) -> bool:
-    """Tell whether a configuration has some values; a switch that it leaves out is off."""
+def _has(config: Config, values: Config) -> bool:
+    """Return whether a configuration has some values; an absent entry counts as False."""
     return all(config.get(key, False) == value for key, value in values.items())
 
 
 def class_of(index: Mapping[str, Any], component: str) -> str | None:
-    """Return the class that a ``model_index.json`` gives a component, None where it has none."""
+    """Return the class of a component in a ``model_index.json``, None where it has none."""
     found = index.get(component)
     return str(found[-1]) if isinstance(found, list) and found and found[-1] is not None else None
 
 
 @cache
 def _digest_of_module(name: str) -> str | None:
-    """Return the SHA-256 (hex) of the file of a module, which is found and not imported; None where it has none."""
+    """Return the SHA-256 (hex) of the file of a module, without importing it; None where it has none."""
     spec = importlib.util.find_spec(name)
     file = Path(spec.origin) if spec and spec.origin else None
     return hashlib.sha256(file.read_bytes()).hexdigest() if file and file.is_file() else None
 
 
 def adapter_record(family: Family) -> dict[str, Any]:
-    """Return what the keys of results hold of the code that runs a family: nothing of one of ours.
+    """Return the record of a family's adapter in cache keys, which is empty for a built-in one.
 
-    A built-in adapter changes together with the versions of the nodes; one of a pack does not, so its file counts.
+    Changes of a built-in adapter change the versions of the nodes; those of a pack's do not, so its file is a part of
+    the key.
     """
     if any(family is each for each in BUILT_IN):
         return {}
@@ -165,5 +165,5 @@ def adapter_record(family: Family) -> dict[str, Any]:
 
 
 def families_for(*tasks: Task) -> tuple[str, ...]:
-    """Return the names of the families that can do one of some tasks; without a task all that are supported."""
+    """Return the names of the families that can do one of some tasks; without a task those of all families."""
     return tuple(family.name for family in all_families() if family.does_any(tasks))

@@ -1,4 +1,4 @@
-"""FLUX.1 dev and schnell (Black Forest Labs 2024). Imports no torch."""
+"""FLUX.1 dev and schnell (Black Forest Labs 2024)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _mismatches(shapes: Shapes, config: Config) -> Iterator[Mismatch]:
 
 
 def _alive(config: Config) -> tuple[int, int]:
-    """Count tensors in a block: the one kind treats picture and text together, the other apart."""
+    """Count tensors in a block: single blocks process picture and text as one sequence, double blocks apart."""
     tensors = 16 if config.get("num_single_layers", 38) else 13
     return tensors, tensors
 
@@ -88,7 +88,7 @@ FLUX = Family(
     channels_text="squares of 2 x 2 latent cells",
     denoise_steps=begun_steps,
     guidance="distilled",
-    # Its pipelines give a sampler arguments that the others do not take.
+    # Its pipelines pass arguments to the scheduler that other schedulers do not take.
     samplers=frozenset(),
     denoiser_memory=TokenMemory(alive=_alive, encoders=("text_encoder_2",)),
     single_file=_single_file("flux-dev", guided=True),

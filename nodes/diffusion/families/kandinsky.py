@@ -1,4 +1,4 @@
-"""Kandinsky 2.2 (Razzhigaev et al. 2023): a prior and a decoder, in two repositories. Imports no torch."""
+"""Kandinsky 2.2 (Razzhigaev et al. 2023): a prior and a decoder, in two repositories."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KANDINSKY = Family(
     prior={name: name for name in ("prior", "text_encoder", "image_encoder", "tokenizer")}
     | {"prior_scheduler": "scheduler"},
     autoencoder="movq",
-    # The pipelines apply no factor, although the configuration of the autoencoder has one.
+    # The pipelines apply no scaling factor, although the configuration of the autoencoder has one.
     spaces="movq",
     tasks={
         "text-to-image": Defaults(steps=100, guidance_scale=4.0),
@@ -32,6 +32,6 @@ KANDINSKY = Family(
     adapter="graphflow.nodes.diffusion.adapters.kandinsky:Kandinsky",
     encoder_kind="kandinsky-2.2",
     text_width=("unet", "encoder_hid_dim"),
-    # Its pipelines do not scale what goes into the UNet, as Euler wants it, and give each step a generator.
+    # Its pipelines do not scale the input of the UNet, as Euler requires, and pass a generator to each step.
     samplers=frozenset({"ddim", "ddpm", "dpm++_2m", "dpm++_2m_sde", "dpm++_2s"}),
 )

@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5 (Esser et al. 2024). Imports no torch."""
+"""Stable Diffusion 3 and 3.5 (Esser et al. 2024)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from graphflow.nodes.diffusion.families.shapes import Mismatch, found_mismatches
 __all__ = ["SD3", "T5"]
 
 T5 = TextEncoder(tokenizer="tokenizer_3", window=256, prefixes=("text_encoders.t5xxl.transformer.",))
-"""T5 as Stable Diffusion 3 reads it; its configuration has no limit of its own."""
+"""T5 with the window of Stable Diffusion 3; its configuration has no limit."""
 
 
 def _recognised(blocks: int | None, places: int | None) -> Callable[[Shapes], bool]:
-    """Recognise a transformer by a block that it has, or by the number of places of its position embedding."""
+    """Recognise a transformer by its number of blocks, or by the size of its position embedding."""
 
     def recognised(shapes: Shapes) -> bool:
         for prefix in (unet.PREFIX, ""):
@@ -73,9 +73,9 @@ SD3 = Family(
     encoder_kind="sd3",
     text_width=("transformer", "joint_attention_dim"),
     denoise_steps=begun_steps,
-    # The others solve another equation than that of a flow: DDIM draws nonsense without a word.
+    # Other samplers solve another equation than that of a flow: DDIM would return nonsense without an error.
     samplers=frozenset(),
-    # The tokens of both CLIP encoders stand side by side, those of T5 behind them.
+    # Both CLIP encoders are concatenated along the width, T5 to them along the tokens.
     denoiser_memory=TokenMemory(alive=lambda config: (12, 8), encoders=("text_encoder", "text_encoder_3")),
     single_file=SingleFileLayout(
         kinds={

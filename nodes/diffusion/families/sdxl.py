@@ -1,4 +1,4 @@
-"""Stable Diffusion XL, base and refiner (Podell et al. 2023). Imports no torch."""
+"""Stable Diffusion XL, base and refiner (Podell et al. 2023)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["SDXL", "SDXL_REFINER"]
 
 
 def _has_open_clip(place: int) -> Callable[[Shapes], bool]:
-    """Recognise a file by the place of its OpenCLIP text encoder: second in the base, alone in the refiner."""
+    """Recognise a file by the index of its OpenCLIP text encoder: 1 in the base, 0 in the refiner."""
     tensor = f"conditioner.embedders.{place}.model.transformer.resblocks.9.mlp.c_proj.bias"
     return lambda shapes: tensor in shapes
 

@@ -1,7 +1,7 @@
-"""Shapes of the tensors in a file held against a configuration. Imports no torch.
+"""Shapes of the tensors in a file compared with a configuration.
 
-A few widths and counts of each component are compared, before any weight is read: those that differ between
-architectures. What fits them and yet differs elsewhere is found when the weights are loaded.
+A few widths and counts of each component are compared before any weight is read: those that differ between
+architectures. Any other difference is found when the weights are loaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Mismatch = tuple[str, object, object]
 
 
 def found_mismatches(compared: Callable[[Shapes, Config], Iterator[Mismatch]]) -> Mismatches:
-    """Decorate a function that yields comparisons: keep those in which file and configuration differ."""
+    """Decorate a function that yields comparisons, to return those in which file and configuration differ."""
 
     @wraps(compared)
     def found(shapes: Shapes, config: Config) -> list[Mismatch]:
@@ -28,7 +28,7 @@ def found_mismatches(compared: Callable[[Shapes, Config], Iterator[Mismatch]]) -
 
 
 def size_of(shapes: Shapes, name: str, axis: int) -> int | None:
-    """Return the length of an axis of a tensor, None where there is none."""
+    """Return the length of an axis of a tensor, None where the tensor or the axis is absent."""
     shape = shapes.get(name, ())
     return shape[axis] if len(shape) > axis else None
 
@@ -40,7 +40,7 @@ def numbered_parts(shapes: Shapes, prefix: str) -> int:
 
 
 def mismatches_of_class(cls: str) -> Mismatches | None:
-    """Return the comparison for a class that many families have; None for a class that is not known here."""
+    """Return the comparison for a class of components that many families share; None for any other class."""
     return _BY_CLASS.get(cls)
 
 

@@ -1,7 +1,8 @@
-"""Stable Diffusion 1.x and 2.x, and every model of the same architecture (Rombach et al. 2022). Imports no torch.
+"""Stable Diffusion 1.x and 2.x, and every model of the same architecture (Rombach et al. 2022).
 
-Stable Diffusion 2 with the v-prediction and with the epsilon objective have the same tensors. As in diffusers a file is
-taken for 2.1 at 768 pixels, which predicts v; one of the other sort needs a folder beside it whose scheduler says so.
+The tensors of Stable Diffusion 2 are the same with v-prediction and with epsilon-prediction. As in diffusers a file is
+assumed to be 2.1 at 768 pixels, which predicts v; one that predicts epsilon needs a folder beside it with a scheduler
+configuration that says so.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ STABLE_DIFFUSION = Family(
     pipelines=("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"),
     classes=unet.CLASSES,
     text_encoders={"text_encoder": unet.CLIP},
-    # Its pipelines set these two right, with a warning, in configurations from before they were fixed.
+    # Its pipelines correct these two, with a warning, in outdated configurations.
     scheduler_config={"steps_offset": 1, "clip_sample": False},
     spaces=SPACES,
     tasks={

@@ -1,4 +1,4 @@
-"""Facts that the families with a UNet and CLIP text encoders share. Imports no torch."""
+"""Facts that the families with a UNet and CLIP text encoders share."""
 
 from __future__ import annotations
 
@@ -57,5 +57,5 @@ def unet_mismatches(shapes: Shapes, config: Mapping[str, Any]) -> Iterator[Misma
     if isinstance(layers, int):
         yield "number of its input blocks", numbered_parts(shapes, "input_blocks."), len(widths) * (layers + 1)
     text = next((shape[-1] for name, shape in shapes.items() if name.endswith("attn2.to_k.weight")), None)
-    # Where a UNet looks at nothing but its own picture there is nothing to compare.
+    # A UNet without cross-attention has nothing to compare.
     yield "width of the text encoding it takes", text, config.get("cross_attention_dim", 1280)

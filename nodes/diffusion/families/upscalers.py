@@ -1,4 +1,4 @@
-"""The two upscalers that denoise: sd-x2-latent-upscaler and stable-diffusion-x4-upscaler. Imports no torch."""
+"""The two upscalers that denoise: sd-x2-latent-upscaler and stable-diffusion-x4-upscaler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Z-Image and Z-Image-Turbo (Tongyi-MAI 2025): a transformer of one stream, prompts read by Qwen3. Imports no torch."""
+"""Z-Image and Z-Image-Turbo (Tongyi-MAI 2025): a single-stream transformer with Qwen3 as its text encoder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _width(config: Config) -> int:
 
 
 def _recognised(shapes: Shapes) -> bool:
-    """Recognise a transformer; the two models have equal tensors, and a file is taken for the one that is used most."""
+    """Recognise a transformer; both models have the same tensors, and a file is assumed to be the Turbo model."""
     first = "layers.0.adaLN_modulation.0.weight"
     return first in shapes or f"model.diffusion_model.{first}" in shapes
 
@@ -45,7 +45,7 @@ Z_IMAGE_TURBO = Family(
     classes={"transformer": "ZImageTransformer2DModel", "vae": "AutoencoderKL", "text_encoder": "Qwen3Model"},
     denoiser="transformer",
     text_encoders={"text_encoder": TextEncoder(tokenizer="tokenizer", window=512)},
-    # The autoencoder is FLUX's: latents of the two may stand for one another.
+    # The autoencoder is that of FLUX, so their latents are interchangeable.
     spaces={(0.3611, 16, 8): "flux"},
     tasks={
         "text-to-image": Defaults(steps=8, guidance_scale=0.0),
@@ -58,9 +58,9 @@ Z_IMAGE_TURBO = Family(
     encoder_kind="z-image",
     text_width=("transformer", "cap_feat_dim"),
     denoise_steps=begun_steps,
-    # Its pipelines guide by pos + scale * (pos - neg), so that guidance is off at 0 and not at 1.
+    # Its pipelines guide by pos + scale * (pos - neg), so guidance is off at 0, not at 1.
     guidance_threshold=0.0,
-    # The others solve another equation than that of a flow.
+    # Other samplers solve another equation than that of a flow.
     samplers=frozenset(),
     denoiser_memory=TokenMemory(alive=lambda config: (17, 17), width=_width, encoders=("text_encoder",)),
     single_file=SingleFileLayout(
@@ -80,7 +80,7 @@ Z_IMAGE_TURBO = Family(
 Z_IMAGE = replace(
     Z_IMAGE_TURBO,
     name="z-image",
-    # The files of both are alike; the schedule of the model that is not distilled is shifted twice as far.
+    # The files of both are alike, but the schedule of this model, which is not distilled, has twice the shift.
     distinguished_by={"scheduler": {"shift": 6.0}},
     tasks={
         "text-to-image": Defaults(steps=50, guidance_scale=4.0),

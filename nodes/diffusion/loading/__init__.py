@@ -1,1 +1,1 @@
-"""Weights brought into memory, pooled, converted and placed. Imports torch."""
+"""Weights loaded into memory: pooled, converted and placed on devices."""

@@ -1,7 +1,7 @@
-"""Weights that `from_pretrained` does not read: components of a checkpoint of one file, and LoRAs laid over components.
+"""Weights that `from_pretrained` does not read: components of a checkpoint in a single file, and LoRAs.
 
-diffusers does both: ``from_single_file`` renames the tensors, its LoRA loader and ``fuse_lora`` add the changes to the
-weights. Nothing is downloaded: the configuration is a folder here.
+diffusers loads both: ``from_single_file`` renames the tensors; its LoRA loader and ``fuse_lora`` add the changes to the
+weights. Nothing is downloaded, since the configuration is a local folder.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["from_checkpoint", "fuse_loras"]
 
 
 def from_checkpoint(component: Component, cls: Any, dtype: torch.dtype) -> torch.nn.Module:
-    """A component of a checkpoint. Raises ValueError where tensors are missing or of another shape than configured."""
+    """Load a component of a checkpoint. Raises ValueError where tensors are missing or of unexpected shapes."""
     try:
         module = _converted(component, cls, dtype)
     except (NotImplementedError, KeyError) as error:
-        # What diffusers says of a tensor that it looked for or left without data.
+        # diffusers raises them for a tensor that is missing, or left without data.
         raise _incomplete(component, str(error)) from error
     absent = [name for name, tensor in module.named_parameters() if tensor.is_meta]
     if absent:
@@ -38,7 +38,7 @@ def _converted(component: Component, cls: Any, dtype: torch.dtype) -> torch.nn.M
             path, config=str(folder.parent), subfolder=folder.name, dtype=dtype, local_files_only=True
         )
         return module
-    # Text encoders have no such method of their own: their pipeline loads them, alone where all else is None.
+    # Text encoders have no such method: their pipeline loads them, and nothing else where all others are None.
     index = json.loads((folder.parent / "model_index.json").read_bytes())
     others = {name: None for name, value in index.items() if isinstance(value, list) and name != folder.name}
     pipeline = getattr(diffusers, index["_class_name"]).from_single_file(
@@ -58,9 +58,9 @@ def _incomplete(component: Component, reason: str) -> ValueError:
 
 
 def fuse_loras(module: Any, name: str, loras: tuple[AppliedLora, ...]) -> None:
-    """Add LoRAs to the weights of a module that nobody else uses yet; ``name`` is its name in the pipeline.
+    """Add LoRAs to the weights of a module that is not shared yet; ``name`` is its name in the pipeline.
 
-    Raises ValueError for a LoRA of which diffusers can use nothing. Needs the package peft.
+    Raises ValueError for a LoRA of which diffusers can use no tensor. Needs the package peft.
     """
     from diffusers.loaders.lora_base import fuse_text_encoder_lora, set_adapters_for_text_encoder
     from diffusers.utils.peft_utils import recurse_remove_peft_layers
@@ -91,7 +91,7 @@ def _add_adapter(module: Any, name: str, lora: AppliedLora, adapter: str) -> Non
     if "return_alphas" in lora.layout.options:
         options["return_alphas"] = True
     if "unet_config" in lora.layout.options:
-        # Files of kohya's scripts count the blocks as the original code does; the mapping needs this one number.
+        # kohya's scripts number blocks like the original code; the mapping needs this number of layers.
         options["unet_config"] = module.config if name == "unet" else SimpleNamespace(layers_per_block=2)
     state, *alphas, metadata = reader.lora_state_dict(
         str(lora.path.parent),

@@ -1,8 +1,8 @@
 """Components of models, loaded once and shared by every node and pipeline that uses them.
 
-A component is known by the digest of its files, so two models with the same VAE hold it once. Weights are read from
-safetensors files on the disk only: nothing is downloaded and nothing unpickled. Schedulers keep state while they
-run, so they are made anew for each use.
+The digest of its files identifies a component, so two models with the same VAE hold it once. Weights are read from
+safetensors files on the disk only: nothing is downloaded and nothing unpickled. Schedulers keep state while they run,
+so each use gets a new one.
 """
 
 from __future__ import annotations
@@ -53,20 +53,19 @@ limit_threads()  # before anything computes
 draw_noise_in_float32()
 
 pool = Pool()
-"""The one pool of this process."""
+"""The pool of this process."""
 
 _quiet = threading.RLock()
-
 
 _HANDLED = logging.getLogger("diffusers"), logging.getLogger("transformers")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep diffusers and transformers from writing bars and advice to stderr; their settings are put back.
+    """Keep diffusers and transformers from writing progress bars and warnings; restore their settings afterwards.
 
-    It is their handlers that let nothing below an error through. To set the level of their loggers, as their own
-    functions do, has Python's logging forget what it knows of each logger there is, which takes a millisecond.
+    The levels of their handlers are raised, not those of their loggers, as their own functions do: that would clear
+    the caches of all loggers of Python's logging, which takes a millisecond.
     """
     libraries: tuple[Any, ...] = diffusers.utils.logging, transformers.utils.logging
     with _quiet:
@@ -88,7 +87,7 @@ def quiet() -> Iterator[None]:
 
 
 def adapter(info: ModelInfo, compute: Compute, need: Memory | None = None) -> Any:
-    """The adapter that runs a model for one step, which ``need`` is made room for."""
+    """Return the adapter that runs a model for one step, after `begin_step` has made room for ``need``."""
     made = _adapter_class(info.family.adapter)(info, compute)
     begin_step(compute, need)
     return made
@@ -102,14 +101,14 @@ def _adapter_class(name: str) -> Callable[[ModelInfo, Compute], Any]:
 
 
 def begin_step(compute: Compute, need: Memory | None) -> None:
-    """Make room for a step: what it computes with is kept free of pooled networks, and offloaded ones go back."""
+    """Make room for the activations of a step: limit the pool, and move offloaded networks back to the CPU."""
     release(compute.device)
     whole = free_memory(compute.device) if compute.memory_budget is None else compute.memory_budget
     pool.limit(compute.device, None if whole is None else whole - (need.activations if need else 0))
 
 
 def load_component(info: ModelInfo, name: str, compute: Compute) -> Any:
-    """A component with weights ("unet", "vae", "text_encoder"), ready to compute, from the pool."""
+    """Load a component with weights ("unet", "vae", "text_encoder"), ready to compute, from the pool."""
     cls = class_of(info.configs["pipeline"], name)
     assert cls is not None
     kind = component_dtype(info.configs[name], compute.dtype)
@@ -120,8 +119,8 @@ def load_component(info: ModelInfo, name: str, compute: Compute) -> Any:
 def load_network(component: Component, cls: str, compute: Compute, name: str = "", *, denoises: bool = False) -> Any:
     """Load a network of a class of diffusers or transformers, in evaluation mode and ready to compute, from the pool.
 
-    ``name`` is its name in its pipeline; LoRAs are laid over it by that name. One that ``denoises`` runs at each step
-    of a schedule, and is compiled where that is asked for.
+    ``name`` is its name in its pipeline, by which LoRAs are added to it. A network that ``denoises`` runs at each step
+    of a schedule, so it is compiled if ``compute`` says so.
     """
 
     def load() -> torch.nn.Module:
@@ -135,7 +134,7 @@ def load_network(component: Component, cls: str, compute: Compute, name: str = "
 
     held_on = compute.device if compute.offload == "none" else "cpu"
     key = (component.digest, cls, replace(compute, memory_budget=None))
-    # what is compiled cannot be copied; where an accelerator has no memory of its own, a copy would free none
+    # a compiled network cannot be copied; on an accelerator without memory of its own a copy would free none
     returns = held_on.startswith("cuda") and not compute.compile
     expected = weight_bytes(component, {}, replace(compute, offload="none")) or 0
     return pool.get(held_on, key, load, _module_bytes, expected=expected, copy=copied if returns else None)
@@ -177,11 +176,11 @@ def _module_bytes(module: torch.nn.Module) -> int:
 
 
 def load_tokenizer(info: ModelInfo, name: str = "tokenizer") -> Any:
-    """A tokenizer of a model, from the pool."""
+    """Load a tokenizer of a model, from the pool."""
     folder, settings = str(info.tokenizers[name]), info.tokenizer_settings.get(name, {})
     named = class_of(info.configs["pipeline"], name) or ""
     known = {"T5": transformers.T5TokenizerFast, "CLIP": transformers.CLIPTokenizer}
-    # the other one is told by its own configuration which class it is; it runs no code of its folder
+    # for any other, its own configuration names the class; no code in its folder is run
     cls: Any = next((cls for word, cls in known.items() if word in named), transformers.AutoTokenizer)
 
     def load() -> Any:
@@ -192,10 +191,10 @@ def load_tokenizer(info: ModelInfo, name: str = "tokenizer") -> Any:
 
 
 def load_image_processor(folder: Path) -> Any:
-    """What prepares pictures for a model of transformers, from the pool.
+    """Load the image processor of a model of transformers, from the pool.
 
-    Always the one that works with Pillow: the other one needs torchvision and gives other values, so that a result
-    would depend on whether that is installed.
+    It is always the one based on Pillow: the other needs torchvision and returns different values, so a result would
+    depend on whether torchvision is installed.
     """
 
     def load() -> Any:
@@ -209,9 +208,10 @@ def load_image_processor(folder: Path) -> Any:
 
 
 def make_scheduler(info: ModelInfo, sampler: str, name: str = "scheduler", *, seeds: Sequence[int] = ()) -> Any:
-    """A fresh scheduler: the model's own under ``name``, or another sampler with the model's configuration.
+    """Make a new scheduler: the model's own under ``name``, or that of a sampler with the model's configuration.
 
-    One that draws noise by itself, not from the generators of the pipeline, draws it for item i from ``seeds[i]``.
+    A scheduler that draws its own noise, not from the generators of the pipeline, draws it for item i from
+    ``seeds[i]``. Raises ValueError for a class that diffusers does not have.
     """
     config = dict(info.configs[name])
     config.update({key: value for key, value in info.family.scheduler_config.items() if key in config})
@@ -221,7 +221,7 @@ def make_scheduler(info: ModelInfo, sampler: str, name: str = "scheduler", *, se
         class_name = SAMPLERS[sampler].scheduler
         config.update(SAMPLERS[sampler].config)
         if class_name != "DDPMScheduler":
-            # Only it takes a variance from the denoiser; the pipelines look here whether to pass one on.
+            # Only DDPM takes a variance from the denoiser; the pipelines pass one on if this entry exists.
             config.pop("variance_type", None)
     cls: Any = getattr(diffusers, class_name, None)
     if not hasattr(cls, "set_timesteps"):

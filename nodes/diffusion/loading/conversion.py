@@ -1,8 +1,8 @@
-"""Weights that are converted while they are read, so that a file is never in memory whole beside what becomes of it.
+"""Conversion of weights while they are read, so that a whole file is never in memory beside its converted copy.
 
-diffusers maps a file, and converts one tensor after the other; the pages that it read stay in memory until the last one
-is done. For a file in float32 that is read as bfloat16 this makes half as much again of the file the peak of the whole
-process, where half of the file is what it needs.
+diffusers maps a file and converts one tensor after the other, and the pages that it read stay in memory until the last
+one is done. For a file in float32 that is read as bfloat16 the peak of the process is then 1.5 times the size of the
+file, where 0.5 times is enough.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from safetensors import safe_open
 __all__ = ["converted_in_parts"]
 
 PART = 64 << 20
-"""Bytes of a file that are mapped at once, or one tensor where that is larger."""
+"""Bytes of a file that are mapped at a time; a larger tensor is mapped alone."""
 
 
 @contextmanager
 def converted_in_parts(dtype: torch.dtype) -> Iterator[None]:
-    """For a while safetensors files that this thread reads whole come with floating-point numbers of ``dtype``.
+    """Convert floating-point numbers to ``dtype`` in safetensors files that this thread reads whole in the block.
 
-    Only where that is narrower than what stands in the file: else nothing is saved, and what was read stays mapped.
+    Numbers that are not wider than ``dtype`` stay as they are: converting them would save nothing.
     """
-    module: Any = safetensors.torch  # diffusers looks the function up there each time
+    module: Any = safetensors.torch  # diffusers looks up the function there at each call
     own, thread = module.load_file, threading.get_ident()
 
     def load_file(filename: Any, device: Any = "cpu", **options: Any) -> dict[str, torch.Tensor]:
@@ -50,7 +50,7 @@ def _read(filename: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = {}
     while names:
         size = 0
-        with safe_open(filename, framework="pt") as file:  # mapped anew: what was read before is let go of
+        with safe_open(filename, framework="pt") as file:  # mapped again, to release the pages read before
             while names and size < PART:
                 name = names.pop(0)
                 tensor = file.get_tensor(name)

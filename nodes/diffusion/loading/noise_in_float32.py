@@ -1,8 +1,8 @@
-"""Noise of one seed is the same in every dtype, as far as that can tell its numbers apart.
+"""Noise that is the same for a seed in every dtype, up to rounding.
 
-Some versions of torch draw half precision on the CPU in half precision from the start (seen with 2.11, not with 2.13):
-other numbers than in float32, fewer different ones, and none far from zero (pytorch issue 166853). Since diffusers
-draws noise in the dtype that it computes in, a seed means another picture in each (diffusers issue 11056).
+Some versions of torch draw half precision on the CPU directly in half precision (seen with 2.11, not with 2.13): other
+numbers than in float32, fewer distinct ones, and none far from zero (pytorch issue 166853). Since diffusers draws noise
+in the compute dtype, a seed gives another picture in each (diffusers issue 11056).
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ HALVES = frozenset({torch.float16, torch.bfloat16})
 
 
 def draw_noise_in_float32() -> None:
-    """Where torch needs it, have diffusers draw noise in float32 and round it, in this process and from now on."""
+    """Make diffusers draw noise in float32 and round it, for the rest of this process, if torch needs that."""
     in_half, in_full = (
         torch.randn(64, generator=torch.Generator().manual_seed(0), dtype=dtype)
         for dtype in (torch.float16, torch.float32)
     )
     if not torch.equal(in_half, in_full.half()):
-        # every pipeline and scheduler has randn_tensor under a name of its own; what it calls has one name
+        # every pipeline and scheduler imports randn_tensor by name, so the torch that it calls is replaced instead
         torch_utils.torch = _Torch()
 
 
 def randn(*size: Any, dtype: torch.dtype | None = None, **options: Any) -> torch.Tensor:
-    """`torch.randn`, with numbers in half precision that are those of float32, rounded."""
+    """Draw as `torch.randn`, but half precision as float32, rounded."""
     drawn = torch.randn(*size, dtype=torch.float32 if dtype in HALVES else dtype, **options)
     return drawn if dtype is None else drawn.to(dtype)
 
 
 class _Torch(ModuleType):
-    """torch with another `randn`."""
+    """A stand-in for the module torch with another ``randn``."""
 
     def __init__(self) -> None:
         super().__init__("torch")

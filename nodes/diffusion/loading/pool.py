@@ -1,8 +1,8 @@
-"""Loaded things, kept under a budget of bytes for each device; what was used least recently goes first.
+"""A pool of loaded values under a budget of bytes per device, with least-recently-used eviction.
 
-What goes from an accelerator is kept in the machine's memory while there is room for it, so that it comes back without
-being read again. The pool forgets, it does not destroy: whoever still holds an evicted value may go on using it where
-it is, and its memory is free once nobody does.
+A value evicted from an accelerator is kept in the machine's memory while there is room, so that it can return without
+being read again. Eviction only drops the reference of the pool: a step that still holds the value can go on using it,
+and its memory is freed after that.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["Pool", "default_budget"]
 Value = TypeVar("Value")
 
 HOST = "cpu"
-"""The device that what others have no room for goes to."""
+"""The device that receives values evicted from the others."""
 
 
 def default_budget(device: str) -> int:
-    """Bytes of models kept on a device: 80 % of an accelerator's memory, half of the machine's for the CPU."""
+    """Return the bytes of models to keep on a device: 80 % of an accelerator's memory, half of the machine's."""
     if device.startswith("cuda"):
         return int((device_memory(device) or 0) * 0.8)
     whole = machine_memory()
@@ -36,14 +36,14 @@ class _Entry:
     value: Any
     size: int
     copy: Callable[[Any, str], Any] | None
-    """Makes a copy of the value on a device; None for what cannot be copied."""
+    """Function that copies the value to a device; None for a value that cannot be copied."""
 
 
 class Pool:
     """A thread-safe store of loaded values by device and key. The same key on another device is the same value there.
 
-    Loading happens under the lock: while diffusers and transformers build a model they patch torch for the whole
-    process, so two of them at once would disturb each other.
+    Values are loaded under the lock: diffusers and transformers patch torch for the whole process while they build a
+    model, so two of them at once would interfere.
     """
 
     def __init__(self, budget: Callable[[str], int] = default_budget) -> None:
@@ -52,18 +52,18 @@ class Pool:
         self._limits: dict[str, int] = {}
         self._lock = threading.RLock()
         self.loads = 0
-        """How many values were loaded so far; one that came back from the machine's memory was not."""
+        """Number of values loaded so far, without those that returned from the machine's memory."""
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def nbytes(self, device: str) -> int:
-        """Bytes held for a device."""
+        """Return the bytes held on a device."""
         with self._lock:
             return sum(entry.size for (held_on, _), entry in self._entries.items() if held_on == device)
 
     def limit(self, device: str, nbytes: int | None) -> None:
-        """Keep less on a device than the budget allows, from the next `get` on; None takes that back."""
+        """Limit a device to ``nbytes`` below its budget, from the next `get` on; None removes the limit."""
         with self._lock:
             self._limits.pop(device, None)
             if nbytes is not None:
@@ -79,10 +79,10 @@ class Pool:
         expected: int = 0,
         copy: Callable[[Value, str], Value] | None = None,
     ) -> Value:
-        """The value under ``key``, loaded by ``load`` if it is not there. A value over the budget is kept alone.
+        """Return the value under ``key``, loaded by ``load`` if it is absent. A value over the budget is kept alone.
 
         Room for ``expected`` bytes is made before it is loaded, and for its true ``size`` after. With ``copy``, which
-        makes a copy on a device, it goes to the machine's memory when an accelerator has no more room for it.
+        copies a value to a device, eviction from an accelerator moves it to the machine's memory, if there is room.
         """
         with self._lock:
             entry = self._entries.get((device, key))
@@ -100,7 +100,7 @@ class Pool:
             return found
 
     def _come_back(self, device: str, key: Hashable) -> _Entry | None:
-        """A value that had gone to the machine's memory, on its device again."""
+        """Move a value from the machine's memory back to its device; None where it is not there."""
         kept = self._entries.pop((HOST, key), None)
         if kept is None or kept.copy is None:
             return None
@@ -109,7 +109,7 @@ class Pool:
         return entry
 
     def _evict(self, device: str, wanted: int, besides: Hashable = None) -> None:
-        """Let values go, those used least recently first, until ``wanted`` bytes more fit."""
+        """Evict values, least recently used first and never ``besides``, until ``wanted`` bytes more fit."""
         budget, held = self._budget(device), self.nbytes(device) + wanted
         budget = min(budget, self._limits.get(device, budget))
         for name in [name for name in self._entries if name[0] == device and name[1] != besides]:
@@ -126,6 +126,6 @@ class Pool:
         return min(budget, self._limits.get(HOST, budget))
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all values."""
         with self._lock:
             self._entries.clear()

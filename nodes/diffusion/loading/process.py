@@ -1,4 +1,4 @@
-"""The process that computes: no more threads than it may keep busy, and freed memory given back to the system."""
+"""Resources of the process: a limit on threads, and freed memory returned to the system."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["give_back", "limit_threads"]
 
 
 def limit_threads() -> None:
-    """Take threads from torch that the process has no processors for.
+    """Limit the threads of torch to the number of processors that the process may use.
 
-    torch counts the processors of the machine, and not what a container may use of them; threads that the system holds
-    back make all the others wait. Nothing is changed where OMP_NUM_THREADS is set, or the caller set no more threads.
+    torch counts the processors of the machine, not those of a container, and a thread that is throttled makes all
+    others wait. Nothing changes where OMP_NUM_THREADS is set, or where torch has no more threads than that already.
     """
     usable = usable_processors()
     if usable is not None and "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > usable:
@@ -25,10 +25,10 @@ def limit_threads() -> None:
 
 
 def give_back() -> None:
-    """Have the C library return what it holds free between what is in use; of use after weights were converted.
+    """Return free memory inside the heap of the C library to the system, for use after a conversion of weights.
 
-    What glibc keeps by itself was 0.6 GB of 3.1 for a Stable Diffusion 1.5 in bfloat16 with channels last, whose
-    tensors are laid out anew one by one. Other C libraries are left alone.
+    glibc kept 0.6 GB of 3.1 for a Stable Diffusion 1.5 in bfloat16 with channels last, whose tensors are copied to
+    another layout one by one. Nothing happens with another C library.
     """
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

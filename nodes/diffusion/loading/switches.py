@@ -1,4 +1,4 @@
-"""What the settings of a run do to a loaded network: attention, memory layout, compilation, offloading."""
+"""Settings of a run applied to a loaded network: attention, memory layout, compilation, offloading."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from graphflow.nodes.diffusion.loading.process import give_back
 __all__ = ["copied", "placed", "release"]
 
 PART = 64 << 20
-"""Bytes of weights after which what laying them out left free is given back."""
+"""Bytes of weights to convert between two calls of `give_back`."""
 
 _offloaded: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
-"""Networks that come to their device by themselves when they are called, and leave it when `release` says so."""
+"""Networks that move to their device when they are called, and leave it in `release`."""
 
 
 def placed(network: torch.nn.Module, compute: Compute, *, compiled: bool = False) -> torch.nn.Module:
-    """Set a network up that was just loaded, and put it where the settings say. It is changed in place.
+    """Apply the settings of a run to a network that was just loaded, in place, and move it to its device.
 
-    Worth being ``compiled`` is what runs once a denoise step; a VAE or a text encoder runs once, which never pays.
+    Only networks that run at each denoise step should be ``compiled``: for one run of a VAE or a text encoder it takes
+    longer than it saves.
     """
     if compute.attention == "eager":
         _write_scores_out(network)
@@ -34,7 +35,7 @@ def placed(network: torch.nn.Module, compute: Compute, *, compiled: bool = False
     if compute.channels_last:
         _lay_side_by_side(network)
     if compiled:
-        # as an attribute, so that the hooks of accelerate stay outside of what is compiled
+        # as an attribute, so that the hooks of accelerate stay outside the compiled function
         network.__dict__["forward"] = torch.compile(network.forward)
     device = torch.device(compute.device)
     if compute.offload == "none":
@@ -43,13 +44,13 @@ def placed(network: torch.nn.Module, compute: Compute, *, compiled: bool = False
         cpu_offload_with_hook(network, device)
         _offloaded.add(network)
     else:
-        # as diffusers does it: parameters of the network itself, beside its layers, need their buffers moved too
+        # as in diffusers: a network with parameters of its own, beside its layers, needs its buffers moved too
         cpu_offload(network, device, offload_buffers=bool(network._parameters))
     return network
 
 
 def _lay_side_by_side(network: torch.nn.Module) -> None:
-    """Give convolutions their channels last, layer by layer, and the memory of what they had back in between."""
+    """Convert a network to channels last, layer by layer, returning freed memory to the system in between."""
     laid = 0
     for layer in [*(each for each in network.modules() if not any(each.children())), network]:
         layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -60,7 +61,7 @@ def _lay_side_by_side(network: torch.nn.Module) -> None:
 
 
 def copied(network: torch.nn.Module, device: str) -> torch.nn.Module:
-    """A copy of a network on a device. The network itself stays where it is, for a step that is still using it."""
+    """Copy a network to a device. The network itself stays where it is, since a step may still be using it."""
     copies: dict[int, Any] = {}
     for tensor in [*network.parameters(), *network.buffers()]:
         there = tensor.detach().to(device, copy=True)
@@ -71,7 +72,7 @@ def copied(network: torch.nn.Module, device: str) -> torch.nn.Module:
 
 
 def release(device: str) -> None:
-    """Bring what earlier steps left on an accelerator back into the machine's memory."""
+    """Move the offloaded networks that earlier steps left on a device back to the machine's memory."""
     for network in list(_offloaded):
         if next(network.parameters()).device == torch.device(device):
             network.to("cpu")

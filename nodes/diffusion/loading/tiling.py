@@ -1,4 +1,4 @@
-"""Work on a large tensor in overlapping tiles, blended so that no seam is left."""
+"""Computation on a large tensor in overlapping tiles, blended without a seam."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["in_tiles", "starts"]
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles of a length start so that they cover ``length``, each overlapping the next by ``overlap`` or more."""
+    """Return the starts of tiles that cover ``length``, each overlapping the next by ``overlap`` or more."""
     if length <= tile:
         return [0]
     count = -(-(length - overlap) // (tile - overlap))
@@ -20,10 +20,10 @@ def starts(length: int, tile: int, overlap: int) -> list[int]:
 def in_tiles(
     work: Callable[[slice, slice], torch.Tensor], height: int, width: int, *, tile: int, overlap: int, scale: int = 1
 ) -> torch.Tensor:
-    """The result of ``work`` on a plane of ``height`` x ``width``, put together from tiles of at most ``tile``.
+    """Compute ``work`` on a plane of ``height`` x ``width`` in tiles of at most ``tile`` a side, and blend the results.
 
-    ``work`` takes the rows and columns of a tile and gives (batch, channels, rows x scale, columns x scale). Where
-    tiles overlap their results are mixed, each fading out towards its own rim. One tile is passed on as it is.
+    ``work`` takes the rows and columns of a tile and returns (batch, channels, rows x scale, columns x scale). Where
+    tiles overlap, the weight of each falls linearly towards its edge. The result of a single tile is returned as it is.
     """
     rows, columns = starts(height, tile, overlap), starts(width, tile, overlap)
     if len(rows) == len(columns) == 1:
@@ -48,7 +48,7 @@ def in_tiles(
 
 
 def _fade(length: int, overlap: int, before: bool, after: bool, scale: int) -> torch.Tensor:
-    """Weights along a tile: 1 inside, down to nearly 0 at the ends that another tile overlaps."""
+    """Return the weights along a tile: 1 inside, falling to nearly 0 at the ends that another tile overlaps."""
     weight = torch.ones(length * scale)
     ramp = (torch.arange(overlap * scale) + 0.5) / max(1, overlap * scale)
     if before and overlap:

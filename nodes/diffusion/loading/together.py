@@ -1,4 +1,4 @@
-"""The inputs of several steps as those of one, so that a denoiser computes them at once."""
+"""Inputs of several steps stacked into one batch, which a denoiser computes at once, and its result split again."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["TogetherContext", "alike", "taken_apart", "together"]
 
 
 class TogetherContext(Context):
-    """The context of several steps that are computed at once: what it is told, it tells to theirs.
+    """The context of several steps that are computed as one batch: it forwards reports to the context of each.
 
-    ``seeds`` are those of all their pictures.
+    ``seeds`` are those of all their pictures, in order.
     """
 
     def __init__(self, contexts: Sequence[Context], seeds: tuple[int, ...]) -> None:
@@ -23,23 +23,23 @@ class TogetherContext(Context):
         self.contexts, self.compute, self.memory = contexts, contexts[0].compute, contexts[0].memory
 
     def step(self, done: int, total: int) -> None:
-        """Tell each; raises Cancelled when one of them was asked to stop."""
+        """Report progress to each step. Raises Cancelled when one of them was asked to stop."""
         for context in self.contexts:
             context.step(done, total)
 
     def warn(self, message: str) -> None:
-        """Tell each."""
+        """Report a warning to each step."""
         for context in self.contexts:
             context.warn(message)
 
 
 def alike(arguments: Sequence[Mapping[str, Any]], pictures: str = "latent") -> Iterable[list[int]]:
-    """Which of several arguments of a step can be put together, by what their tensors really are.
+    """Group the arguments of several steps into batches, by the shapes, dtypes and devices of their tensors.
 
-    ``pictures`` is the port that tells how many pictures there are.
+    ``pictures`` is the port whose value has one item per picture. Return the indices of each group.
 
-    Types tell neither how long the prompts are nor in what precision a value is. Arguments that do not fit one another
-    stay alone, so that it is the run of their own step that tells what is wrong.
+    Static types contain neither the length of prompts nor dtypes. Arguments that are inconsistent are a group of their
+    own, so that the run of their own step reports the error.
     """
     groups: dict[Hashable, list[int]] = {}
     for index, given in enumerate(arguments):
@@ -48,7 +48,7 @@ def alike(arguments: Sequence[Mapping[str, Any]], pictures: str = "latent") -> I
 
 
 def together(arguments: Sequence[Mapping[str, Any]], pictures: str = "latent") -> dict[str, Any]:
-    """The values on all ports put together along the batch, with a row for each picture; none but `alike` ones."""
+    """Stack the values on all ports along the batch, with one row per picture, for arguments that are `alike`."""
     import torch
 
     counts = [len(given[pictures]) for given in arguments]
@@ -64,7 +64,7 @@ def together(arguments: Sequence[Mapping[str, Any]], pictures: str = "latent") -
 
 
 def taken_apart(latent: Latent, counts: Sequence[int]) -> list[Latent]:
-    """The latents of each step, each with memory of its own, so that one may go while another is kept."""
+    """Split latents into those of each step, each with memory of its own, so that they can be freed independently."""
     ends = accumulate(counts)
     return [
         replace(latent, data=latent.data[end - count : end].clone()) for end, count in zip(ends, counts, strict=True)
@@ -73,7 +73,7 @@ def taken_apart(latent: Latent, counts: Sequence[int]) -> list[Latent]:
 
 def _kind(given: Mapping[str, Any]) -> Hashable:
     def described(value: Any) -> Hashable:
-        # whose autoencoder reads latents makes no difference to those that are made of them
+        # the model that made latents does not matter to the denoiser
         parts = [getattr(value, each.name) for each in fields(value) if each.name != "model"]
         return tuple((part.shape[1:], part.dtype, part.device) if hasattr(part, "shape") else part for part in parts)
 
@@ -81,7 +81,7 @@ def _kind(given: Mapping[str, Any]) -> Hashable:
 
 
 def _fits(given: Mapping[str, Any], pictures: str) -> bool:
-    """Whether everything is one for all of the pictures, or one for each."""
+    """Return whether each tensor has one row for all pictures, or one row for each."""
     count = len(given[pictures])
     return all(len(part) in (1, count) for _, value in _values(given) for _, part in _tensors(value))
 

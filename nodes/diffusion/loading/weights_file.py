@@ -1,4 +1,4 @@
-"""Weights in a single file, read so that nothing in the file is run."""
+"""Weights in a single file, read without running any code in it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["read_weights"]
 
 
 def read_weights(reference: str, path: Path) -> dict[str, Any]:
-    """The tensors in a .safetensors or .pth file by name, on the CPU; those of a .pth may lie in a dict within a dict.
+    """Read the tensors in a .safetensors or .pth file by name, to the CPU; those of a .pth may be in a nested dict.
 
-    A .pth file is a pickle. torch reads it as weights only: it knows how to rebuild tensors, and calls nothing else
-    that the file names. Raises UnusableError for a file that asks for more, or cannot be read.
+    A .pth file is a pickle. torch reads it as weights only: it rebuilds tensors, and calls nothing else that the file
+    names. Raises UnusableError for a file that needs more, or cannot be read.
     """
     if path.suffix == ".safetensors":
         return dict(safetensors.torch.load_file(path))
@@ -30,7 +30,7 @@ def read_weights(reference: str, path: Path) -> dict[str, Any]:
             weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wants = re.search(r"GLOBAL ([\w.]+)", str(error))
-        # torch's own words advise to read the file with nothing forbidden: they are not passed on
+        # the message of torch advises to load the file without restrictions, so it is not passed on
         raise (_asks_for(reference, wants[1]) if wants else _unreadable(reference, "torch did not write it")) from None
     except Exception as error:  # a damaged pickle can raise anything
         raise _unreadable(reference, f"{type(error).__name__}: {error}") from error

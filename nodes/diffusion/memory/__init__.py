@@ -1,1 +1,1 @@
-"""What memory networks and steps need, from configurations and headers alone. Imports no torch."""
+"""Estimates of the memory of networks and steps, from configurations and headers alone."""

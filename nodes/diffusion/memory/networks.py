@@ -1,12 +1,12 @@
-"""Memory that networks need, from their configurations and the headers of their weights. Imports no torch.
+"""Memory of networks, estimated from their configurations and the headers of their weights.
 
-A network that infers keeps two kinds of tensors: those that wait for a later layer (a UNet's skip connections), and
-those of the layer that computes. So a network is walked through block by block as diffusers computes it, adding up
-what waits and looking for the largest block; the factors are the tensors that are alive at once inside of a block,
-counted in the source of diffusers 0.42. Attention is linear in the tokens, for nobody writes the scores of all pairs
-out, unless it is "eager".
+During inference a network keeps two kinds of tensors: those that a later layer needs (a UNet's skip connections), and
+those of the current layer. So the estimate goes through the blocks in the order of diffusers, sums up the tensors that
+are kept, and finds the largest block. The factors are the numbers of tensors alive at once inside a block, counted in
+the source of diffusers 0.42. Attention is linear in the tokens, since the scores of all pairs are never stored, except
+with "eager".
 
-The tests hold the estimates against what torch allocates.
+The tests compare the estimates with the allocations of torch.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ __all__ = [
 ]
 
 WIDTH = {"float32": 4, "float16": 2, "bfloat16": 2}
-"""Bytes a number, by dtype."""
+"""Bytes per number, by dtype."""
 
 TRANSFORMER = 19
-"""Tensors of a token's width alive in a transformer block's feed-forward part: it is four times as wide and gated (16),
-beside its input, the normed input, and the picture that the whole is added to."""
+"""Tensors of a token's width alive in a transformer block's feed-forward part: 16 in its gated layers, which are four
+times as wide, its input, the normed input, and the residual of the block."""
 ATTENTION = 7
-"""Tensors of a token's width alive in attention: picture, tokens, normed tokens, query, key, value, answer."""
+"""Tensors of a token's width alive in attention: residual, tokens, normed tokens, query, key, value, output."""
 
 
 # Weights -------------------------------------------------------------------------------------------------------------
 
 
 def weight_bytes(component: Component, config: Mapping[str, Any], compute: Compute) -> int | None:
-    """Bytes of a component's weights on the device while it computes, None where its files cannot be read.
+    """Return the bytes of a component's weights on the device while it computes; None for unreadable files.
 
-    ``config`` is the component's own. With offload "sequential" it is the largest tensor alone.
+    ``config`` is the component's own. With offload "sequential" only the largest tensor is on the device.
     """
     files = tuple(file for file in component.files if file.suffix == ".safetensors")
     prefixes = [component.prefix if file == component.checkpoint else "" for file in files]
@@ -61,9 +61,10 @@ def weight_bytes(component: Component, config: Mapping[str, Any], compute: Compu
 
 @lru_cache(maxsize=256)
 def _counted(file: Path, prefix: str, written: int) -> tuple[tuple[int, int], ...] | None:
-    """Of each tensor with a prefix in a safetensors file: how many floating-point numbers, and bytes of anything else.
+    """Count floating-point numbers, and bytes of any others, of each tensor with a prefix in a safetensors file.
 
-    Floating-point numbers are converted when they are read. ``written`` is not read: see `mtime_ns`.
+    They are apart because floating-point numbers are converted when they are read. ``written`` (ns) is a part of the
+    cache key only.
     """
     try:
         header = read_header(file)
@@ -82,16 +83,16 @@ def _counted(file: Path, prefix: str, written: int) -> tuple[tuple[int, int], ..
 def unet_activations(
     config: Mapping[str, Any], rows: int, columns: int, items: int, compute: Compute, *, controlled: bool = False
 ) -> int:
-    """Bytes that a UNet needs for ``items`` latents of ``rows`` x ``columns`` cells, weights excluded.
+    """Return the bytes that a UNet needs for ``items`` latents of ``rows`` x ``columns`` cells, weights excluded.
 
-    Under guidance every picture counts twice. With ``controlled`` it is given the answers of a ControlNet too.
+    Under guidance every picture counts as two items. With ``controlled`` it also takes the outputs of a ControlNet.
     """
     walk = _Walk(config, items, compute)
     groups, waiting, peak = walk.down(rows, columns)
     if controlled:
-        answers = waiting  # as large as the skips, and alive until the end; while they are added both are, and the sums
+        outputs = waiting  # as large as the skips, and alive until the end; skips, outputs and sums are alive at once
         peak = max(peak, 3 * waiting)
-        waiting += answers
+        waiting += outputs
     channels, layers, kinds = _levels(config, "up_block_types")
     before = channels[0]
     size = _cells(rows, columns, len(channels) - 1) * items
@@ -102,7 +103,7 @@ def unet_activations(
         size = _cells(rows, columns, level) * items
         skip = max(groups[level]) // size
         for _ in range(count):
-            # the skips of a level are all let go at its end; beside them stands what the level was given
+            # the skips of a level are freed at its end only, and so is the input of the level
             block = walk.block(before + skip, out, size, attends="Attn" in kinds[place], level=level)
             peak = max(peak, waiting + held + block)
             before = out
@@ -117,7 +118,7 @@ def unet_activations(
 
 
 def controlnet_activations(config: Mapping[str, Any], rows: int, columns: int, items: int, compute: Compute) -> int:
-    """Bytes that a ControlNet needs for ``items`` latents of ``rows`` x ``columns`` cells, weights excluded."""
+    """Return the bytes that a ControlNet needs, weights excluded; arguments are as in `unet_activations`."""
     walk = _Walk(config, items, compute)
     _, waiting, peak = walk.down(rows, columns)
     channels, _, _ = _levels(config, "down_block_types")
@@ -129,7 +130,7 @@ def controlnet_activations(config: Mapping[str, Any], rows: int, columns: int, i
 
 
 class _Walk:
-    """A way through the blocks of a network, counting numbers (not bytes) for all items of a batch together."""
+    """The sizes of a network's blocks, counted in numbers (not bytes) for all items of a batch."""
 
     def __init__(self, config: Mapping[str, Any], items: int, compute: Compute, dtype: str | None = None) -> None:
         self.config, self.items, self.compute = config, items, compute
@@ -137,7 +138,7 @@ class _Walk:
         self.width = WIDTH[self.dtype]
 
     def down(self, rows: int, columns: int) -> tuple[list[list[int]], int, int]:
-        """The way down of a UNet: the skips by the level that uses them on the way up, their sum, and the peak."""
+        """Count the encoder of a UNet: its skips by the level of the decoder that uses them, their sum, the peak."""
         channels, layers, kinds = _levels(self.config, "down_block_types")
         before = channels[0]
         groups = [[before * rows * columns * self.items]]
@@ -158,7 +159,7 @@ class _Walk:
         return groups, waiting, peak
 
     def block(self, before: int, out: int, size: int, *, attends: bool, level: int = -1) -> int:
-        """A residual block from ``before`` to ``out`` channels at ``size`` pixels, and the transformer behind it."""
+        """Count a residual block from ``before`` to ``out`` channels at ``size`` pixels, and its transformer."""
         first = before * size + self.conv(before, out, size)
         second = out * size + self.conv(out, out, size)
         if not attends:
@@ -169,10 +170,10 @@ class _Walk:
         return max(first, second, TRANSFORMER * out * size, ATTENTION * out * size + scores)
 
     def conv(self, before: int, out: int, size: int) -> int:
-        """A convolution of 3 x 3 at ``size`` pixels: its input, the same in the layout it is computed in, its output.
+        """Count a convolution of 3 x 3 at ``size`` pixels: its input, the input in the compute layout, its output.
 
-        On the CPU its weights are laid out anew as well; in a half precision that the processor has no instructions
-        for, the surroundings of each pixel are written out instead.
+        On the CPU its weights are copied to another layout too; in a half precision without instructions of the
+        processor for it, the 9 neighbours of each pixel are stored instead.
         """
         numbers = (2 * before + out) * size
         if not self.compute.on_cpu:
@@ -183,13 +184,13 @@ class _Walk:
 
 
 def _heads(config: Mapping[str, Any], level: int) -> int:
-    """Heads of attention; diffusers calls their number ``attention_head_dim`` where there is no other field."""
+    """Return the number of attention heads, which diffusers may store as ``attention_head_dim``."""
     value = config.get("num_attention_heads") or config.get("attention_head_dim") or 8
     return int(value[level]) if isinstance(value, Sequence) else int(value)
 
 
 def _levels(config: Mapping[str, Any], which: str) -> tuple[list[int], list[int], list[str]]:
-    """Channels, residual blocks and kind of each level, in the order in which they are gone through."""
+    """Return the channels, residual blocks and kind of each level, in the order in which they run."""
     channels = [int(width) for width in config["block_out_channels"]]
     per_level = config.get("layers_per_block", 2)
     layers = (
@@ -203,11 +204,11 @@ def _levels(config: Mapping[str, Any], which: str) -> tuple[list[int], list[int]
 
 
 def _cells(rows: int, columns: int, level: int) -> int:
-    return -(-rows >> level) * -(-columns >> level)  # both halved that often, rounded up
+    return -(-rows >> level) * -(-columns >> level)  # both halved ``level`` times, rounded up
 
 
 def decoder_activations(config: Mapping[str, Any], rows: int, columns: int, compute: Compute) -> int:
-    """Bytes that the decoder of a VAE needs for one latent of ``rows`` x ``columns`` cells, weights excluded."""
+    """Return the bytes that a VAE needs to decode one latent of ``rows`` x ``columns`` cells, weights excluded."""
     walk = _Walk(config, 1, compute, component_dtype(config, compute.dtype))
     channels = [int(width) for width in reversed(config["block_out_channels"])]
     size, before = rows * columns, channels[0]
@@ -222,13 +223,13 @@ def decoder_activations(config: Mapping[str, Any], rows: int, columns: int, comp
 
 
 def encoder_activations(config: Mapping[str, Any], rows: int, columns: int, compute: Compute) -> int:
-    """Bytes that the encoder of a VAE needs for one picture of ``rows`` x ``columns`` latent cells."""
+    """Return the bytes that a VAE needs to encode one picture of ``rows`` x ``columns`` cells, weights excluded."""
     walk = _Walk(config, 1, compute, component_dtype(config, compute.dtype))
     channels = [int(width) for width in config["block_out_channels"]]
     size, before = rows * columns * 4 ** (len(channels) - 1), channels[0]
     peak = 0
     for level, out in enumerate(channels):
-        # what a level was given is held until its end
+        # the input of a level is kept until its end
         peak = max(peak, before * size + walk.block(out, out, size, attends=False))
         if level + 1 < len(channels):
             size //= 4
@@ -237,7 +238,7 @@ def encoder_activations(config: Mapping[str, Any], rows: int, columns: int, comp
 
 
 def _middle(walk: _Walk, width: int, size: int) -> int:
-    """The middle of a VAE: two residual blocks, and attention with one head if it has any."""
+    """Count the middle of a VAE: two residual blocks, and attention with one head if it has any."""
     block = width * size + walk.block(width, width, size, attends=False)
     if not walk.config.get("mid_block_add_attention", True):
         return block
@@ -246,7 +247,7 @@ def _middle(walk: _Walk, width: int, size: int) -> int:
 
 
 def text_activations(config: Mapping[str, Any], tokens: int, compute: Compute) -> int:
-    """Bytes that a text encoder needs for one prompt; the states of all layers may be asked for."""
+    """Return the bytes that a CLIP text encoder needs for one prompt, with the states of all layers kept."""
     width, inner = int(config["hidden_size"]), int(config.get("intermediate_size") or 4 * int(config["hidden_size"]))
     layers, heads = int(config["num_hidden_layers"]), int(config["num_attention_heads"])
     scores = tokens * tokens * (1 + (2 * heads if compute.attention == "eager" else 0))

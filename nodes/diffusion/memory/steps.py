@@ -1,6 +1,7 @@
-"""What memory the steps of a model need: weights of the components they load, and what they compute with. No torch.
+"""Memory of the steps of a model: weights of the components that they load, and activations.
 
-Sizes come from static types, so each answer is None where a size is not known before the run.
+Sizes come from static types, so an estimate is None where a size is not known before the run, or where the blocks of a
+network are not known here.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from graphflow.nodes.diffusion.models.network_info import NetworkInfo
 __all__ = ["decoding_memory", "denoising_memory", "depth_memory", "encoding_memory", "prior_memory", "prompt_memory"]
 
 PLANES = 4
-"""Copies of a finished picture alive at once while it is put together and brought to [0, 1]."""
+"""Copies of a decoded picture alive at once while its items are concatenated and mapped to [0, 1]."""
 
 
 def prompt_memory(info: ModelInfo, compute: Compute) -> Memory | None:
-    """To encode one prompt, whatever its length."""
+    """Estimate the memory to encode one prompt, of any length."""
     names = [name for name in info.components if name.startswith("text_encoder")]
     needs = [_text_need(info, name, compute) for name in names]
     known = [need for need in needs if need is not None]
@@ -42,7 +43,7 @@ def prompt_memory(info: ModelInfo, compute: Compute) -> Memory | None:
 
 
 def prior_memory(info: ModelInfo, compute: Compute, *, guided: bool) -> Memory | None:
-    """To imagine one picture after another with the prior of a decoder, and the text encoder that it reads with."""
+    """Estimate the memory to run the prior of a decoder and its text encoder, one picture at a time."""
     names = [name for name in info.components if name in info.family.prior]
     needs = [_text_need(info, name, compute) or 0 for name in names]
     priors = [info.configs[name] for name in names if _known(info, name, "PriorTransformer")]
@@ -72,7 +73,10 @@ def denoising_memory(
     controlnet: NetworkInfo | None = None,
     tile: int | None = None,
 ) -> Memory | None:
-    """To denoise latents of the size of ``latent``; the UNet sees at most ``tile`` x ``tile`` cells at once."""
+    """Estimate the memory to denoise latents of the size of ``latent``, with tiles of at most ``tile`` cells a side.
+
+    Only a UNet works in tiles.
+    """
     cells = _cells(info, latent)
     name = info.family.denoiser
     if cells is None or latent.batch is None:
@@ -90,7 +94,7 @@ def denoising_memory(
     seen = min(rows, tile or rows), min(columns, tile or columns)
     need = unet_activations(config, seen[0], seen[1], items, compute, controlled=controlnet is not None)
     if seen != cells:
-        # the tiles' answers are added up, beside their weights, and divided
+        # the sum of the tiles' outputs, the sum of their weights, and the quotient
         need += 3 * int(config["out_channels"]) * rows * columns * items * WIDTH[compute.dtype]
     if controlnet is not None:
         pixels = 3 * rows * columns * info.pixels_per_cell**2 * items * WIDTH[compute.dtype]
@@ -99,25 +103,24 @@ def denoising_memory(
 
 
 def _window(info: ModelInfo, encoder: str) -> int:
-    """Return the tokens of a prompt that a denoiser gets from a text encoder; zeros stand for one that is not there."""
-    told = info.family.text_encoders[encoder]
-    return told.window_of(info.configs.get(encoder, {}))
+    """Return the tokens of a prompt that a denoiser gets from a text encoder, which are zeros for an absent one."""
+    return info.family.text_encoders[encoder].window_of(info.configs.get(encoder, {}))
 
 
 def decoding_memory(info: ModelInfo, latent: PortType, tile: int, compute: Compute) -> Memory | None:
-    """To decode latents of the size of ``latent``, item by item, in tiles of ``tile`` pixels at most."""
+    """Estimate the memory to decode latents of the size of ``latent``, item by item, in tiles of ``tile`` pixels."""
     cells = _cells(info, latent)
     name = info.family.autoencoder
     if cells is None or latent.batch is None or not _known(info, name, "AutoencoderKL"):
         return None
     need = decoder_activations(info.autoencoder, *_tile(info, cells, tile), compute)
-    if compute.on_cpu:  # on an accelerator the pictures are put together in the machine's memory
+    if compute.on_cpu:  # with an accelerator the pictures are concatenated in the machine's memory
         need += _picture_bytes(latent) * PLANES
     return _with_weights(info, [name], need, compute)
 
 
 def encoding_memory(info: ModelInfo, image: PortType, tile: int, compute: Compute) -> Memory | None:
-    """To encode pictures of the size of ``image``, item by item, in tiles of ``tile`` pixels at most."""
+    """Estimate the memory to encode pictures of the size of ``image``, item by item, in tiles of ``tile`` pixels."""
     cells = _cells(info, image)
     name = info.family.autoencoder
     if cells is None or image.batch is None or not _known(info, name, "AutoencoderKL"):
@@ -127,9 +130,9 @@ def encoding_memory(info: ModelInfo, image: PortType, tile: int, compute: Comput
 
 
 def depth_memory(network: NetworkInfo, image: PortType, compute: Compute) -> Memory | None:
-    """To estimate depth, picture by picture, each brought to the size that the network was trained at.
+    """Estimate the memory of a depth network, picture by picture, each resized to the size that it was trained at.
 
-    None for the networks of transformers, whose blocks are not known here.
+    Return None for the networks of transformers.
     """
     if network.cls != "UNet2DModel":
         return None
@@ -153,7 +156,7 @@ def _with_weights(
 
 
 def _known(info: ModelInfo, name: str, *classes: str) -> bool:
-    """Whether a component is of a class whose blocks are known here."""
+    """Return whether the model has a component, and it is of one of some classes."""
     return name in info.components and class_of(info.configs["pipeline"], name) in classes
 
 
@@ -164,7 +167,7 @@ def _cells(info: ModelInfo, size: PortType) -> tuple[int, int] | None:
 
 
 def _tile(info: ModelInfo, cells: tuple[int, int], tile: int) -> tuple[int, int]:
-    """Rows and columns of the largest tile, as the adapters cut them."""
+    """Return the rows and columns of the largest tile, as in `AutoencoderFamily`."""
     longest = max(tile // info.pixels_per_cell, 8)
     return min(cells[0], longest), min(cells[1], longest)
 

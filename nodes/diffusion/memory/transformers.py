@@ -1,8 +1,8 @@
-"""The memory of transformers beside their weights: text encoders, denoisers, the prior of Kandinsky. Imports no torch.
+"""Memory of transformers without their weights: text encoders, denoisers, the prior of Kandinsky.
 
-A transformer keeps its tokens and works on them block by block, so its peak is that of one block: so many tensors of a
-token's width. The factors are measured (torch on the CPU, attention of torch's own), and tests hold them; those of a
-denoiser stand with its family (`TokenMemory`).
+A transformer keeps its tokens and works on them block by block, so its peak is that of one block, counted in tensors of
+a token's width. The factors are measured (torch on the CPU, with torch's attention) and tested; those of a denoiser are
+a part of its family (`TokenMemory`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from graphflow.nodes.diffusion.memory.networks import ATTENTION, WIDTH
 __all__ = ["denoiser_activations", "language_model_activations", "prior_activations", "t5_activations"]
 
 PRIOR = 14
-"""Tensors of a token's width alive in a block of the prior, whose tokens are the text's and four more."""
+"""Tensors of a token's width alive in a block of the prior, for the tokens of the text and four more."""
 
 
 def denoiser_activations(
@@ -39,17 +39,17 @@ def prior_activations(config: Mapping[str, Any], items: int, compute: Compute) -
 
 
 def t5_activations(config: Mapping[str, Any], tokens: int, compute: Compute) -> int:
-    """Return the bytes that a T5 encoder needs for one prompt. The scores of all pairs of tokens are written out."""
+    """Return the bytes that a T5 encoder needs for one prompt; it stores the scores of all pairs of tokens."""
     width, inner = int(config["d_model"]), int(config["d_ff"])
     scores = 2 * int(config["num_heads"]) * tokens * tokens
-    places = 2 * 8 * tokens * tokens  # of 8 bytes each
-    return (max(scores, 3 * inner * tokens) + 4 * width * tokens) * WIDTH[compute.dtype] + places
+    positions = 2 * 8 * tokens * tokens  # relative positions: two tensors of 8 bytes per number
+    return (max(scores, 3 * inner * tokens) + 4 * width * tokens) * WIDTH[compute.dtype] + positions
 
 
 def language_model_activations(config: Mapping[str, Any], tokens: int, compute: Compute) -> int:
-    """Return the bytes that a language model needs which encodes one prompt; the states of all layers are kept.
+    """Return the bytes that a language model needs to encode one prompt, with the states of all layers kept.
 
-    The feed-forward part is gated: beside its input stand two tensors of its inner width and their product.
+    The feed-forward part is gated: two tensors of its inner width and their product are alive beside its input.
     """
     width, inner = int(config["hidden_size"]), int(config["intermediate_size"])
     heads, layers = int(config["num_attention_heads"]), int(config["num_hidden_layers"])

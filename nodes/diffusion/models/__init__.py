@@ -1,1 +1,1 @@
-"""What is known of a model without its weights, and what has to be downloaded for it. Imports no torch."""
+"""Models described without reading their weights, and the downloads that they need."""

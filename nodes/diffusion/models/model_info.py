@@ -1,6 +1,6 @@
-"""What the JSON files of a pipeline tell without its weights. Imports no torch.
+"""Pipelines described by their JSON files, without reading the weights.
 
-`find_model` answers with a `ModelInfo` or with the `Problem` that keeps the model from being used.
+`find_model` returns a `ModelInfo`, or the `Problem` that makes the model unusable.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ __all__ = ["ModelInfo", "find_model", "find_problems", "model_digest", "require_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """A model as its folder shows it. Sizes in pixels, unless they say cells."""
+    """A model described by its files. Sizes are in pixels, unless they say cells."""
 
     reference: str
     folder: Path
@@ -66,56 +66,52 @@ class ModelInfo:
     native_width: int
     native_height: int
     text_space: str
-    """Which text encoders may stand for one another: CLIP by its width, and which of its states are taken."""
+    """Name of the embeddings that guide the denoiser: the kind of its text encoders, and their width. Prompts of models
+    with the same name are interchangeable."""
     prompt_window: int
-    """Tokens that the text encoders read at once, the markers at the ends included."""
+    """Tokens that every text encoder reads at once, the markers at the ends included."""
     configs: Mapping[str, Mapping[str, Any]] = field(repr=False)
-    """What the JSON file of each component says; "pipeline" is ``model_index.json``."""
+    """The content of the JSON file of each component; "pipeline" is ``model_index.json``."""
     components: Mapping[str, Component] = field(repr=False)
     tokenizers: Mapping[str, Path] = field(repr=False)
     """The folder of each tokenizer."""
     tokenizer_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
-    """What a tokenizer is given besides its files, where those are of another model."""
+    """Settings that override those of a tokenizer's files, where these belong to another model."""
     defaults: Mapping[Task, Defaults] = field(repr=False)
 
     @property
-    def prediction_type(self) -> str:
-        """What the denoiser was trained to tell, as diffusers names it: "epsilon", "v_prediction"."""
-        return str(self.configs["scheduler"].get("prediction_type", "epsilon"))
-
-    @property
     def max_noise_level(self) -> int:
-        """The strongest noise that a super-resolution model may put on the small picture."""
+        """The highest noise level that a super-resolution model can add to the small picture."""
         return int(self.configs["pipeline"].get("max_noise_level", 350))
 
     @property
     def size_multiple(self) -> int:
-        """What the width and height of a picture made from noise must be multiples of."""
+        """The number of which width and height of a picture made from noise must be multiples, in pixels."""
         return math.lcm(self.family.size_multiple, self.pixels_per_cell)
 
     @property
     def image_multiple(self) -> int:
-        """What the width and height of a picture that is redrawn must be multiples of."""
+        """The number of which width and height of a picture that is encoded must be multiples, in pixels."""
         return math.lcm(self.family.image_multiple, self.pixels_per_cell)
 
     @property
     def tasks(self) -> frozenset[Task]:
-        """What the model can do."""
+        """The tasks that the model can do."""
         return frozenset(self.family.tasks)
 
     @property
     def zeros_for_no_negative(self) -> bool:
-        """Whether zeros stand for a negative prompt that is not given, not an encoded empty text."""
+        """True if a negative prompt that is not given is zeros, not an encoded empty text."""
         return bool(self.configs["pipeline"].get("force_zeros_for_empty_prompt", False))
 
     @property
     def denoiser(self) -> Mapping[str, Any]:
-        """The configuration of the network that takes the noise away."""
+        """The configuration of the denoiser."""
         return self.configs[self.family.denoiser]
 
     @property
     def autoencoder(self) -> Mapping[str, Any]:
-        """The configuration of the network between pixels and latents."""
+        """The configuration of the autoencoder."""
         return self.configs[self.family.autoencoder]
 
     @property
@@ -130,7 +126,7 @@ class ModelInfo:
 
 
 def require_model(reference: str, tasks: Tasks = ()) -> ModelInfo:
-    """What is known of a model. Raises WorkflowError (MissingError where it is only absent) if it cannot be used."""
+    """Describe a model. Raises WorkflowError (MissingError where it is only absent) if it cannot be used."""
     found = find_model(reference, tasks)
     if isinstance(found, Problem):
         raise WorkflowError.of([found])
@@ -139,14 +135,14 @@ def require_model(reference: str, tasks: Tasks = ()) -> ModelInfo:
 
 @file_answer
 def model_digest(reference: str, tasks: Tasks = ()) -> str:
-    """`ModelInfo.digest` of a model. Raises as `require_model`."""
+    """Return the `ModelInfo.digest` of a model. Raises WorkflowError as `require_model`."""
     return require_model(reference, tasks).digest
 
 
 def find_model(reference: str, tasks: Tasks = ()) -> ModelInfo | Problem:
-    """Return what is known of a model that can do one of some tasks, or the problem that keeps it from being used.
+    """Describe a model that can do one of some tasks, or return the problem that makes it unusable.
 
-    Folders are read once, until they change.
+    Descriptions are cached until the files change.
     """
     try:
         return _found(reference, tasks)
@@ -155,7 +151,7 @@ def find_model(reference: str, tasks: Tasks = ()) -> ModelInfo | Problem:
 
 
 def find_problems(reference: str, tasks: Tasks = ()) -> tuple[Problem, ...]:
-    """Return everything that keeps a model from being used, and what is surprising about it."""
+    """Return all problems that make a model unusable, and warnings about it."""
     parsed = parse_reference(reference)
     if not isinstance(parsed, ModelReference):
         return parsed
@@ -172,23 +168,23 @@ def find_problems(reference: str, tasks: Tasks = ()) -> tuple[Problem, ...]:
 
 @file_answer
 def _found(reference: str, tasks: Tasks) -> ModelInfo:
-    """What is known of a model with all of its parts. Raises UnusableError."""
+    """Describe a model with all of its parts. Raises UnusableError."""
     parsed = parse_reference(reference)
     if not isinstance(parsed, ModelReference):
         raise UnusableError(parsed[0])
     place = locate(parsed.base)
     if isinstance(place, Problem):
         raise UnusableError(place)
-    # What has to be as it was for the memory to hold: the configuration, and files that are named by themselves.
+    # The cache key: times of the configuration, and of files that the reference names.
     folder = place.with_suffix("") if place.is_file() else place
     named = folder / "model_index.json", place, *part_files(parsed)
     return _read(reference, parsed, place, tasks, (*_configurations(folder), *map(mtime_ns, named)))
 
 
 def _configurations(folder: Path) -> list[tuple[str, int]]:
-    """The JSON files one folder down, and when they were written (ns).
+    """List the JSON files one folder down, with their modification times (ns).
 
-    With the plain functions of the system, for a run asks dozens of times, and `Path.glob` takes several times as long.
+    It uses `os.scandir`, since a run calls it dozens of times and `Path.glob` takes several times as long.
     """
     found = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
@@ -216,9 +212,9 @@ def _without_index(reference: str, folder: Path) -> Problem:
 
 @lru_cache(maxsize=256)
 def _read(reference: str, parsed: ModelReference, place: Path, tasks: Tasks, written: tuple[Any, ...]) -> ModelInfo:
-    """Raises UnusableError, which is not remembered: a model may be mended or fetched at any time.
+    """Describe a model. ``written`` (ns) is a part of the cache key only.
 
-    ``written`` is not read: it makes the memory forget a model that was written again.
+    Raises UnusableError, which is not cached: a model may be fixed or fetched at any time.
     """
     try:
         return _laid_over(replace(_model_info(parsed.base, place, tasks), reference=reference), parsed)
@@ -232,26 +228,20 @@ def _read(reference: str, parsed: ModelReference, place: Path, tasks: Tasks, wri
 
 
 def _model_info(reference: str, place: Path, tasks: Tasks) -> ModelInfo:
-    """What is known of a model in a folder, or in a checkpoint of one file. Raises UnusableError."""
+    """Describe a model in a folder, or in a checkpoint of one file. Raises UnusableError."""
     single = open_single_file(reference, place) if place.is_file() else None
     folder = single.folder if single else place
     if not (folder / "model_index.json").is_file():
         raise UnusableError(_without_index(reference, folder))
     index = read_json(reference, folder / "model_index.json")
-    family = family_of(index, lambda name: read_json(reference, folder / name / _config_file(name)))
-    if family is None or not family.does_any(tasks):
-        made_for = f"of the family {family.name}" if family else f"made for {index.get('_class_name')}"
-        expected = ", ".join(families_for(*tasks))
-        message = f'the model "{reference}" is {made_for}, expected one of the families {expected}'
-        hint = "choose another model; `graphflow nodes` shows the default of each node"
-        raise UnusableError(model_problem("model.unsupported", message, hint))
+    family = _family(reference, folder, index, tasks)
     if single:
         index = single.index(index, family)
     prior: dict[str, Path] = {}
     if family.prior:
         index, prior = with_prior(reference, folder, family, index)
     weights = _classes(reference, family, index)
-    encoders = {told.tokenizer: name for name, told in family.text_encoders.items() if name in weights}
+    encoders = {encoder.tokenizer: name for name, encoder in family.text_encoders.items() if name in weights}
     pocket = POCKET.get(reference)
     parts = {name: folder / name for name in (*weights, *encoders, *family.schedulers)} | prior
     if pocket:
@@ -269,13 +259,7 @@ def _model_info(reference: str, place: Path, tasks: Tasks) -> ModelInfo:
         tokenizers = {name: find_tokenizer(reference, path, words[name]) for name, path in tokenizers.items()}
     autoencoder, denoiser = configs[family.autoencoder], configs[family.denoiser]
     channels = int(autoencoder.get("latent_channels", 4))
-    wanted = family.denoiser_channels(channels)
-    if denoiser["in_channels"] != wanted:
-        message = (
-            f'the {family.denoiser} of the model "{reference}" takes {denoiser["in_channels"]} channels, expected the '
-            f"{wanted} of {family.channels_text}"
-        )
-        raise UnusableError(model_problem("model.unsupported", message, "it is a model for something else"))
+    _check_channels(reference, family, denoiser["in_channels"], channels)
     cell = family.pixels_per_cell(autoencoder)
     sample = denoiser.get("sample_size") or family.sample_size
     rows, columns = sample if isinstance(sample, list) else (sample, sample)
@@ -292,7 +276,7 @@ def _model_info(reference: str, place: Path, tasks: Tasks) -> ModelInfo:
         native_height=int(rows) * cell,
         text_space=f"{family.encoder_kind}-{configs[component][key]}",
         prompt_window=min(
-            told.window_of(configs[name]) for name, told in family.text_encoders.items() if name in configs
+            encoder.window_of(configs[name]) for name, encoder in family.text_encoders.items() if name in configs
         ),
         configs={**configs, "pipeline": index},
         components=components,
@@ -302,13 +286,36 @@ def _model_info(reference: str, place: Path, tasks: Tasks) -> ModelInfo:
     )  # fmt: skip
 
 
+def _family(reference: str, folder: Path, index: Mapping[str, Any], tasks: Tasks) -> Family:
+    """Find the family of a pipeline. Raises UnusableError for none, and for one that can do none of the tasks."""
+    family = family_of(index, lambda name: read_json(reference, folder / name / _config_file(name)))
+    if family is None or not family.does_any(tasks):
+        made_for = f"of the family {family.name}" if family else f"made for {index.get('_class_name')}"
+        expected = ", ".join(families_for(*tasks))
+        message = f'the model "{reference}" is {made_for}, expected one of the families {expected}'
+        hint = "choose another model; `graphflow nodes` shows the default of each node"
+        raise UnusableError(model_problem("model.unsupported", message, hint))
+    return family
+
+
+def _check_channels(reference: str, family: Family, found: object, latent_channels: int) -> None:
+    """Raise UnusableError for a denoiser whose channels are not those of the family, as in an inpainting model."""
+    expected = family.denoiser_channels(latent_channels)
+    if found != expected:
+        message = (
+            f'the {family.denoiser} of the model "{reference}" takes {found} channels, expected the {expected} of '
+            f"{family.channels_text}"
+        )
+        raise UnusableError(model_problem("model.unsupported", message, "it is a model for something else"))
+
+
 def _config_file(component: str) -> str:
     """Return the name of the JSON file in the folder of a component."""
     return "scheduler_config.json" if component.endswith("scheduler") else "config.json"
 
 
 def _laid_over(info: ModelInfo, parsed: ModelReference) -> ModelInfo:
-    """A model with the other parts of its reference. Raises UnusableError."""
+    """Apply the VAE and the LoRAs of a reference to a model. Raises UnusableError."""
     components, configs = dict(info.components), dict(info.configs)
     index = configs["pipeline"]
     classes = {name: class_of(index, name) or "" for name in components}
@@ -324,7 +331,7 @@ def _laid_over(info: ModelInfo, parsed: ModelReference) -> ModelInfo:
 
 
 def _classes(reference: str, family: Family, index: Mapping[str, Any]) -> dict[str, str]:
-    """The class of each component with weights that the model has. Raises UnusableError for an unexpected one."""
+    """Return the class of each component with weights. Raises UnusableError for an unexpected one."""
     present = {name: cls for name, cls in family.optional.items() if class_of(index, name)}
     expected = {**family.classes, **present}
     for name, cls in expected.items():
@@ -336,18 +343,21 @@ def _classes(reference: str, family: Family, index: Mapping[str, Any]) -> dict[s
 
 
 def _space(family: Family, autoencoder: Mapping[str, Any], channels: int, cell: int, component: Component) -> str:
-    """The latent space of an autoencoder. Shapes cannot tell spaces apart; the scale of a family's own one can."""
+    """Return the latent space of an autoencoder, which its scaling factor identifies within a family."""
     if isinstance(family.spaces, str):
         return family.spaces
     factor = float(autoencoder.get("scaling_factor", 0.18215))  # older Stable Diffusion folders leave it out
-    # One that shifts and stretches each channel besides has a space of its own, whatever its factor.
+    # One that also shifts and scales each channel has a space of its own, whatever its factor.
     plain = autoencoder.get("latents_mean") is None
     known = family.spaces.get((round(factor, 6), channels, cell)) if plain else None
     return _space_of_pocket(component) or known or f"vae-{component.digest[:8]}"
 
 
 def _space_of_pocket(vae: Component) -> str | None:
-    """The space of an embedded model with the same VAE; files of another size are not read."""
+    """Return the space of the embedded model with the same VAE, None where there is none.
+
+    Only files of equal size are read.
+    """
     ours = [path for path in vae.files if path.suffix == ".safetensors"]
     for pocket in POCKET.values():
         theirs = sorted((POCKET_FOLDER / pocket.folder / "vae").glob("*.safetensors"))

@@ -1,7 +1,7 @@
-"""What models are and what has to be downloaded for them: the `graphflow.model_library.ModelLibrary` of this pack.
+"""Descriptions of models, and their downloads: the `graphflow.model_library.ModelLibrary` of this pack.
 
-huggingface_hub does the downloading, into its own cache, where `model_reference` looks: it honours HF_HOME,
-HF_HUB_CACHE, HF_HUB_OFFLINE, HF_TOKEN and HF_ENDPOINT. Imports no torch.
+huggingface_hub downloads into its own cache, where `location` looks; it honours HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE,
+HF_TOKEN and HF_ENDPOINT.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ Answer = TypeVar("Answer")
 
 
 class HubLibrary:
-    """Models that ship with GraphFlow, that lie in folders and files, and that the Hugging Face Hub has."""
+    """Models that ship with GraphFlow, in folders and files, and on the Hugging Face Hub."""
 
     def describe(self, reference: str) -> ModelDescription:
-        """A pipeline, or a single network where it is one."""
+        """Describe a pipeline or a single network; the problems with one that cannot be used are in the result."""
         found = find_model(reference)
         if isinstance(found, ModelInfo):
             files = {file for component in found.components.values() for file in component.files}
@@ -62,7 +62,7 @@ class HubLibrary:
         return ModelDescription(reference=reference, problems=problems or (found,))
 
     def missing(self, reference: str, variant: str | None) -> Sequence[Download]:
-        """What the Hub has to give for a model and its parts. Raises WorkflowError."""
+        """List what has to be downloaded for a model and its parts. Raises WorkflowError with all problems."""
         parsed = parse_reference(reference)
         if not isinstance(parsed, ModelReference):
             raise WorkflowError.of(parsed)
@@ -78,11 +78,11 @@ class HubLibrary:
         return downloads
 
     def fetch(self, download: Download, file: RemoteFile) -> None:
-        """One file into the cache of huggingface_hub. Raises WorkflowError."""
+        """Download one file into the cache of huggingface_hub. Raises WorkflowError."""
         from huggingface_hub import hf_hub_download
 
         hub = HubReference(download.repository, download.revision)
-        # by the name of the revision, not the commit: so the cache learns what that name means
+        # by the name of the revision, not the commit, so that the cache records the commit of that name
         try:
             _asked(hub, lambda: hf_hub_download(hub.repository, file.name, revision=hub.revision))
         except UnusableError as unusable:
@@ -90,11 +90,11 @@ class HubLibrary:
 
 
 library = HubLibrary()
-"""The one of this pack."""
+"""The model library of this pack."""
 
 
 def _of_part(name: str, noun: str, variant: str | None) -> Iterator[Download]:
-    """What has to be downloaded for one part of a reference. Raises UnusableError."""
+    """Yield the downloads of one part of a reference. Raises UnusableError."""
     hub = hub_reference(name)
     if name in POCKET or hub is None or Path(name).expanduser().exists():
         found = locate(name, noun)
@@ -107,7 +107,7 @@ def _of_part(name: str, noun: str, variant: str | None) -> Iterator[Download]:
 
 
 def _of_repository(hub: HubReference, noun: str, variant: str | None, wanted: Iterable[str] = ()) -> Iterator[Download]:
-    """The files of a repository, of the components ``wanted`` if some are named, and those of a prior it needs."""
+    """Yield the files of a repository (of the components ``wanted``, if some are named) and of its prior."""
     from huggingface_hub import HfApi
 
     info = _asked(hub, lambda: HfApi().model_info(hub.repository, revision=hub.revision, files_metadata=True))
@@ -127,7 +127,7 @@ def _of_repository(hub: HubReference, noun: str, variant: str | None, wanted: It
 
 
 def _index(hub: HubReference, noun: str, names: Collection[str]) -> dict[str, Any]:
-    """``model_index.json`` of a repository that is a pipeline, else nothing. It is small, and fetched at once."""
+    """Fetch and read ``model_index.json`` of a repository that is a pipeline; return {} for any other."""
     if hub.file or noun != "model" or INDEX not in names:
         return {}
     from huggingface_hub import hf_hub_download
@@ -139,7 +139,7 @@ def _index(hub: HubReference, noun: str, names: Collection[str]) -> dict[str, An
 def _chosen(
     hub: HubReference, noun: str, names: list[str], index: Mapping[str, Any], variant: str | None, wanted: Iterable[str]
 ) -> list[str]:
-    """The names of the files that make up what a reference means. Raises UnusableError."""
+    """Return the names of the files that a reference needs. Raises UnusableError."""
     if hub.file:
         if hub.file not in names:
             message = f'the repository "{hub.repository}" has no file {hub.file} at the revision {hub.revision}'
@@ -153,7 +153,7 @@ def _chosen(
 
 
 def _prior(hub: HubReference, card: Any) -> HubReference | None:
-    """The repository of the prior that the front matter of a decoder's README names, or that is called like it."""
+    """Return the repository of a decoder's prior, from the front matter of its README or from its own name."""
     named = card.get("prior") if card else None
     first = named if isinstance(named, str) else next(iter(named or ()), None)
     found = hub_reference(str(first)) if first else None
@@ -162,7 +162,7 @@ def _prior(hub: HubReference, card: Any) -> HubReference | None:
 
 
 def _tokenizers(name: str) -> Iterator[Download]:
-    """The vocabulary that a checkpoint of one file lacks: known only once the file is there."""
+    """Yield the vocabulary that a checkpoint of one file lacks, which is known only once the file is there."""
     found = find_model(name)
     source = tokenizer_source(found) if isinstance(found, Problem) else None
     if source is None:
@@ -177,34 +177,32 @@ def _tokenizers(name: str) -> Iterator[Download]:
 
 
 def _asked(hub: HubReference, ask: Callable[[], Answer]) -> Answer:
-    """The answer of the Hub. Raises UnusableError with a sentence for each way in which it may refuse."""
+    """Return the result of ``ask``, a call to the Hub. Raises UnusableError with a message for each of its errors."""
+    from huggingface_hub import errors
+
+    try:
+        return ask()
+    except (errors.HTTPError, OSError) as error:  # its errors derive from one or both
+        message, hint = _refusal(hub, error)
+        raise UnusableError(model_problem("missing.repository", message, hint)) from error
+
+
+def _refusal(hub: HubReference, error: Exception) -> tuple[str, str]:
+    """Return the message and the hint for an error of huggingface_hub."""
     from huggingface_hub import errors
 
     where = f'the repository "{hub.repository}" at the revision {hub.revision}'
-    try:
-        return ask()
-    except errors.GatedRepoError as error:
-        message, hint = (
-            f"{where} is open only to those who agreed to its terms",
-            (f"agree on https://huggingface.co/{hub.repository}, then set HF_TOKEN to a token of yours"),
-        )
-        cause: Exception = error
-    except errors.RepositoryNotFoundError as error:
-        message, hint = (
-            f'the Hub has no repository "{hub.repository}", or it is private',
-            ("look at its spelling; for a private one set HF_TOKEN to a token that may read it"),
-        )
-        cause = error
-    except errors.RevisionNotFoundError as error:
-        message, hint = f'the repository "{hub.repository}" has no revision {hub.revision}', "look at its branches"
-        cause = error
-    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
+    if isinstance(error, errors.GatedRepoError):
+        hint = f"agree on https://huggingface.co/{hub.repository}, then set HF_TOKEN to a token of yours"
+        return f"{where} is open only to those who agreed to its terms", hint
+    if isinstance(error, errors.RepositoryNotFoundError):
+        hint = "look at its spelling; for a private one set HF_TOKEN to a token that may read it"
+        return f'the Hub has no repository "{hub.repository}", or it is private', hint
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f'the repository "{hub.repository}" has no revision {hub.revision}', "look at its branches"
+    if isinstance(error, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)):
         offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
         reason = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
-        message, hint = f"{where} cannot be asked for: {reason}", "try again with a connection"
-        cause = error
-    except (errors.HTTPError, OSError) as error:  # the base class is that of its HTTP library, whichever it is
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
-        message, hint = f"{where} cannot be fetched: {first}", "try again; what was fetched is kept"
-        cause = error
-    raise UnusableError(model_problem("missing.repository", message, hint)) from cause
+        return f"{where} cannot be asked for: {reason}", "try again with a connection"
+    first = str(error).strip().partition("\n")[0] or type(error).__name__
+    return f"{where} cannot be fetched: {first}", "try again; what was fetched is kept"

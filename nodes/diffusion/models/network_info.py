@@ -1,6 +1,6 @@
-"""What the configuration of a single network tells without its weights: a ControlNet, a depth network. No torch.
+"""Single networks (a ControlNet, a depth network) described by their configurations, without reading the weights.
 
-Such a model is a folder with ``config.json`` and safetensors beside it, or a repository of the Hub that is one.
+Such a model is a folder with ``config.json`` and safetensors beside it, or a repository of the Hub in that layout.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ DEPTH_ESTIMATORS = (
 """Classes of transformers that estimate depth, as ``architectures`` in ``config.json`` names them."""
 
 IMAGE_PROCESSOR = "preprocessor_config.json"
-"""How a model of transformers wants its pictures prepared."""
+"""The file with the preparation of pictures for a model of transformers."""
 
 _CLASSES: Mapping[Purpose, tuple[str, ...]] = {
     "controlnet": ("ControlNetModel",),
@@ -56,15 +56,13 @@ _NAMES: Mapping[Purpose, str] = {"controlnet": "a ControlNet", "depth": "a depth
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkInfo:
-    """A network as its folder shows it. ``config`` is what its JSON file says.
-
-    ``cls`` is its class in diffusers or transformers.
-    """
+    """A network described by its files; ``cls`` is its class in diffusers or transformers."""
 
     reference: str
     cls: str
     component: Component
     config: Mapping[str, Any] = field(repr=False)
+    """The content of ``config.json``."""
 
     @property
     def digest(self) -> str:
@@ -73,7 +71,7 @@ class NetworkInfo:
 
 
 def require_network(reference: str, purpose: Purpose) -> NetworkInfo:
-    """What is known of a network. Raises WorkflowError (MissingError where it is only absent) if it cannot be used."""
+    """Describe a network. Raises WorkflowError (MissingError where it is only absent) if it cannot be used."""
     found = find_network(reference, purpose)
     if isinstance(found, Problem):
         raise WorkflowError.of([found])
@@ -81,7 +79,7 @@ def require_network(reference: str, purpose: Purpose) -> NetworkInfo:
 
 
 def find_network(reference: str, purpose: Purpose, field: str = "model") -> NetworkInfo | Problem:
-    """What is known of a network, or why it cannot be used; ``field`` is the parameter that names it."""
+    """Describe a network, or return the problem that makes it unusable; ``field`` is the parameter that names it."""
     found: NetworkInfo | Problem | Path = locate(reference, _NAMES[purpose].partition(" ")[2])
     if isinstance(found, Path):
         found = _read(
@@ -92,7 +90,7 @@ def find_network(reference: str, purpose: Purpose, field: str = "model") -> Netw
 
 @lru_cache(maxsize=256)
 def _read(reference: str, folder: Path, purpose: Purpose, written: tuple[int, ...]) -> NetworkInfo | Problem:
-    """``written`` is not read: it makes the memory forget a folder that was written again."""
+    """Describe the network in a folder. ``written`` (ns) is a part of the cache key only."""
     config_file = folder / "config.json"
     if folder.is_file():
         message = f'the model "{reference}" is a single file; expected {_NAMES[purpose]} in the layout of diffusers'
@@ -120,9 +118,9 @@ def _read(reference: str, folder: Path, purpose: Purpose, written: tuple[int, ..
 
 
 def gives_distance(network: NetworkInfo) -> bool:
-    """Whether a depth network of transformers answers with a distance; the others answer with inverse depth.
+    """Return whether a depth network of transformers predicts a distance; the others predict inverse depth.
 
-    Of DPT those with a projection before the head do, which are DINOv2's; of Depth Anything those that say so.
+    A DPT does with a projection before the head (DINOv2), a Depth Anything where its configuration says "metric".
     """
     if network.cls == "DPTForDepthEstimation":
         return bool(network.config.get("add_projection", False))
@@ -132,7 +130,7 @@ def gives_distance(network: NetworkInfo) -> bool:
 
 
 def check_controlnet(network: NetworkInfo, info: ModelInfo) -> Problem | None:
-    """What keeps a ControlNet from steering a model: it has to be a copy of that model's own encoder."""
+    """Return the problem with a ControlNet that is not a copy of a model's own encoder; None where it fits."""
     unet = info.denoiser
     for name, what in (
         ("cross_attention_dim", "width of the text encoder"),

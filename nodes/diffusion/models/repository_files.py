@@ -1,8 +1,8 @@
-"""Which files of a repository a model consists of: no more than is needed, and never a pickle. Imports no torch.
+"""The files of a repository that a model needs: no others, and never a pickle.
 
-Repositories hold the same weights many times over: plain and in half precision, as pickles, for other frameworks, and
-in one file beside the folders. Of a pipeline the folders of its components are taken, of each the JSON files and one
-set of safetensors files.
+Repositories hold the same weights several times: plain and in half precision, as pickles, for other frameworks, and in
+one file beside the folders. A pipeline needs the folders of its components, with the JSON files and one set of
+safetensors files of each.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 
 def component_names(index: Mapping[str, Any], wanted: Iterable[str] = ()) -> list[str]:
-    """The components that ``model_index.json`` names and GraphFlow loads: ``wanted``, or what its family asks for.
+    """Return the components of ``model_index.json`` that GraphFlow loads: those ``wanted``, or those of its family.
 
-    All of them where the family is none of ours.
+    For an unknown family these are all of them.
     """
     named = {name for name, value in index.items() if isinstance(value, list) and len(value) == 2 and all(value)}
     family = family_of(index)
@@ -38,7 +38,7 @@ def component_names(index: Mapping[str, Any], wanted: Iterable[str] = ()) -> lis
 
 
 def pipeline_files(reference: str, names: Collection[str], components: Iterable[str], variant: str | None) -> list[str]:
-    """The files of a pipeline, of all ``names`` in its repository. Raises UnusableError for weights in pickles only."""
+    """Choose the files of a pipeline from all ``names`` in its repository. Raises UnusableError for pickles only."""
     chosen = [INDEX]
     for component in components:
         inside = {name.removeprefix(f"{component}/") for name in names if name.startswith(f"{component}/")}
@@ -47,12 +47,12 @@ def pipeline_files(reference: str, names: Collection[str], components: Iterable[
 
 
 def network_files(reference: str, names: Collection[str], variant: str | None) -> list[str]:
-    """The files of a single network (a ControlNet, a VAE) at the root of a repository. Raises UnusableError."""
+    """Choose the files of a single network (a ControlNet, a VAE) at the root of a repository. Raises UnusableError."""
     return _folder_files(reference, "the repository", {name for name in names if "/" not in name}, variant)
 
 
 def only_lora(reference: str, names: Iterable[str]) -> str:
-    """The LoRA of a repository that is nothing else. Raises UnusableError where that is not one file."""
+    """Choose the file of a repository that is a LoRA. Raises UnusableError where that is not one file."""
     files = sorted(name for name in names if name.endswith(".safetensors"))
     if USUAL_NAME in files:
         return USUAL_NAME

@@ -1,1 +1,1 @@
-"""Samplers, noise schedules, and how prompts are read. Imports no torch."""
+"""Samplers, noise schedules, seeds of noise, and the syntax of prompts."""

@@ -1,4 +1,4 @@
-"""Seeds of noise: one for each item of a batch. Imports no torch."""
+"""Seeds of noise, one for each item of a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a prompt is read: the parameters of it, and what can be known of them before the run. Imports no torch."""
+"""Parameters that say how a prompt is read, and their checks before the run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from graphflow.nodes.diffusion.sampling.a1111 import PromptError, parse_a1111
 __all__ = ["ClipSkip", "LongPrompts", "PromptReading", "PromptSyntax", "check_prompts", "check_reading", "reading_of"]
 
 CLIP_LAYERS = 12
-"""Layers of a CLIP text encoder whose configuration does not tell, as transformers takes it."""
+"""Layers of a CLIP text encoder whose configuration does not say: the default of transformers."""
 
 ClipSkip = Annotated[
     int | None,
@@ -39,7 +39,7 @@ LongPrompts = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptReading:
-    """How a prompt is read, where a model gives the choice (`Family.accepted_parameters`)."""
+    """The settings for reading a prompt, for families that have a choice (`Family.accepted_parameters`)."""
 
     clip_skip: int | None = None
     prompt_syntax: Literal["plain", "compel", "a1111"] = "plain"
@@ -47,7 +47,7 @@ class PromptReading:
 
     @property
     def varies(self) -> bool:
-        """Whether a prompt may fill more than one window."""
+        """True if a prompt may fill more than one window."""
         return self.prompt_syntax != "plain" or self.long_prompts == "chunk"
 
 
@@ -61,12 +61,12 @@ class _Reads(Protocol):
 
 
 def reading_of(node: _Reads) -> PromptReading:
-    """What the parameters of a node say."""
+    """Return the settings in the parameters of a node."""
     return PromptReading(clip_skip=node.clip_skip, prompt_syntax=node.prompt_syntax, long_prompts=node.long_prompts)
 
 
 def check_reading(info: ModelInfo, node: _Reads) -> Iterator[Problem]:
-    """Layers that the text encoders do not have, and a syntax whose package is not installed."""
+    """Yield errors for layers that the text encoders do not have, and for a syntax whose package is absent."""
     if node.clip_skip is not None and "clip_skip" in info.family.accepted_parameters:
         configs = [info.configs[name] for name in info.family.text_encoders if name in info.configs]
         most = min(int(config.get("num_hidden_layers", CLIP_LAYERS)) for config in configs) - info.family.skipped_layers
@@ -79,7 +79,7 @@ def check_reading(info: ModelInfo, node: _Reads) -> Iterator[Problem]:
 
 
 def check_prompts(node: _Reads, values: Mapping[str, object]) -> Iterator[Problem]:
-    """Prompts, by their ports, that cannot be read. What Compel cannot read only Compel tells, which needs torch."""
+    """Yield errors for prompts (by port) that cannot be parsed, in A1111's syntax only: Compel needs torch."""
     for port, text in values.items() if node.prompt_syntax == "a1111" else ():
         try:
             parse_a1111(str(text))

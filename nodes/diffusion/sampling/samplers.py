@@ -1,7 +1,7 @@
-"""Samplers by name: which diffusers scheduler each one is, and what other programs call it. Imports no torch.
+"""Samplers by name: their schedulers in diffusers, and their names in other programs.
 
-A sampler is a method ("dpm++_2m") and, if one is named, a noise schedule ("dpm++_2m_karras"): how its steps are spread
-over the noise levels. Without one they are spread as the model's own scheduler configuration says.
+A sampler is a method ("dpm++_2m") and, optionally, a noise schedule ("dpm++_2m_karras"), which distributes the steps
+over the noise levels. Without it the scheduler configuration of the model does.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from graphflow.nodes.diffusion.models.model_info import ModelInfo
 __all__ = ["DEFAULT", "SAMPLERS", "Sampler", "SamplerName", "canonical", "check_sampler", "steps_between"]
 
 DEFAULT = "default"
-"""The scheduler that the model's own folder names."""
+"""The name of the model's own scheduler."""
 
 _SIGMAS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """A scheduler class of diffusers, and what it changes in the model's own scheduler configuration."""
+    """A scheduler class of diffusers, and its changes to the model's own scheduler configuration."""
 
     method: str
     scheduler: str
@@ -39,7 +39,7 @@ class Sampler:
 
 @dataclass(frozen=True, slots=True)
 class _Method:
-    """A way of solving, the noise schedules that it can go along, and the names that others give it."""
+    """A method of sampling, its names in other programs, and the noise schedules that it supports."""
 
     scheduler: str
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -76,7 +76,7 @@ _METHODS: Mapping[str, _Method] = {
     "heun": _Method("HeunDiscreteScheduler", schedules=_ALL),
     "lcm": _Method("LCMScheduler"),
     "lms": _Method("LMSDiscreteScheduler", schedules=_ALL, needs=("scipy",)),
-    # without its Runge-Kutta start, as every Stable Diffusion model ships it
+    # without Runge-Kutta steps at its start, as in every Stable Diffusion model
     "pndm": _Method("PNDMScheduler", {"skip_prk_steps": True}, names=("plms",), schedules=_SPACINGS),
     "unipc": _Method("UniPCMultistepScheduler", {"solver_type": "bh2"}, names=("uni_pc_bh2",), schedules=_ALL),
 }  # fmt: skip
@@ -85,13 +85,13 @@ _SCHEDULE_NAMES = {
     "sgm_uniform": "trailing", "simple": "trailing", "ddim_uniform": "leading", "normal": "linspace",
     "uniform": "linspace", "k": "karras", **{name: name for name in _ALL},
 }  # fmt: skip
-"""What ComfyUI, A1111 and InvokeAI call a noise schedule."""
+"""Noise schedules by their names in ComfyUI, A1111 and InvokeAI."""
 
 _NOWHERE = {
     "dpm++_2s_a": "dpm++_2s", "dpm++_2s_ancestral": "dpm++_2s", "dpm_fast": "dpm++_2s", "dpm_adaptive": "dpm++_2m",
     "restart": "heun", "ipndm": "pndm", "euler_cfg_pp": "euler", "heunpp2": "heun",
 }  # fmt: skip
-"""Names from elsewhere of what diffusers has no scheduler for, and what comes near."""
+"""The nearest method to each sampler of other programs for which diffusers has no scheduler."""
 
 
 def _samplers() -> Iterator[tuple[str, Sampler]]:
@@ -109,7 +109,7 @@ SAMPLERS: Mapping[str, Sampler] = dict(_samplers())
 
 
 def canonical(name: str) -> str:
-    """The one name of a sampler in ``SAMPLERS``, whoever's spelling ``name`` is; unchanged where it is unknown.
+    """Return the name in ``SAMPLERS`` of a sampler in any program's spelling; an unknown one unchanged.
 
     >>> canonical("DPM++ 2M Karras"), canonical("sample_euler_ancestral"), canonical("EulerDiscreteScheduler")
     ('dpm++_2m_karras', 'euler_a', 'euler')
@@ -118,7 +118,7 @@ def canonical(name: str) -> str:
 
 
 def _bare(name: str) -> str:
-    """A name without what programs spell differently: case, spaces, "pp" for "++", k-diffusion's prefixes."""
+    """Remove the differences between programs from a name: case, separators, "pp" for "++", prefixes of k-diffusion."""
     return re.sub(r"[\s_\-/]", "", re.sub(r"^(sample_|k_)", "", name.strip().lower()).replace("pp", "++"))
 
 
@@ -144,7 +144,7 @@ SamplerName = Annotated[
 
 
 def check_sampler(info: ModelInfo, name: str, steps: int | None = None) -> Iterator[Problem]:
-    """A sampler that is unknown, that the model cannot work with, that lacks a package, or has too few steps to give.
+    """Yield errors for a sampler that is unknown, not for the model, lacks a package, or supports fewer steps.
 
     ``steps`` is the length of the noise schedule, None where it is not known.
     """
@@ -173,7 +173,7 @@ def check_sampler(info: ModelInfo, name: str, steps: int | None = None) -> Itera
 
 
 def _own(info: ModelInfo) -> Sampler | None:
-    """The method of the scheduler that a model's folder names, None where it is none of these."""
+    """Return the sampler of the model's own scheduler, None where it is none of `SAMPLERS`."""
     cls = str(info.configs["scheduler"].get("_class_name"))
     return next((sampler for sampler in SAMPLERS.values() if sampler.scheduler == cls), None)
 
@@ -189,14 +189,14 @@ def _listed(allowed: frozenset[str] | None) -> str:
 
 
 _PLAIN = ("DDIMScheduler", "DDPMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
-"""Schedulers that visit one timestep a step, spaced by nothing but ``timestep_spacing``."""
+"""Schedulers that visit one timestep per step, spaced by ``timestep_spacing`` alone."""
 
 
 def steps_between(info: ModelInfo, sampler: str, steps: int, start: float | None, end: float | None) -> int | None:
-    """Steps of a schedule of ``steps`` between two shares of it; None where only the scheduler itself can tell.
+    """Count the steps of a schedule of ``steps`` between two shares; None where only the scheduler can.
 
-    A share is a share of the timesteps that the model was trained on, as the SDXL pipelines take ``denoising_start``
-    and ``denoising_end``; it is rounded as they round it.
+    A share is one of the timesteps that the model was trained on, like ``denoising_start`` and ``denoising_end`` of the
+    SDXL pipelines, and is rounded as they do.
     """
     config = dict(info.configs["scheduler"])
     name = str(config.get("_class_name"))
@@ -212,7 +212,7 @@ def steps_between(info: ModelInfo, sampler: str, steps: int, start: float | None
 
 
 def _timesteps(name: str, config: Mapping[str, Any], steps: int, trained: int) -> list[float]:
-    """The timesteps that a plain scheduler visits, for its ``timestep_spacing`` (Lin et al. 2023, table 2)."""
+    """Return the timesteps that a plain scheduler visits, for its ``timestep_spacing`` (Lin et al. 2023, table 2)."""
     whole = "Euler" not in name  # Euler takes fractions of a timestep
     spacing = config.get("timestep_spacing", "leading" if whole else "linspace")
     if spacing == "linspace":

@@ -1,1 +1,1 @@
-"""What the nodes share: base classes, checks, the protocols of adapters, batches. Imports no torch."""
+"""Code that nodes share: base classes, checks, parameters, and the protocols of adapters."""

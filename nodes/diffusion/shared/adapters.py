@@ -1,4 +1,4 @@
-"""What runs a model: the protocols that the adapters of all families satisfy. Imports no torch."""
+"""The protocols of adapters, which run the models of a family."""
 
 from __future__ import annotations
 
@@ -29,18 +29,17 @@ __all__ = [
 ]
 
 Progress = Callable[[int, int], None]
-"""Called with (done, total) after each denoise step; what it raises ends the run."""
+"""A function called with (done, total) after each denoise step; an exception from it ends the run."""
 
 Warn = Callable[[str], None]
-"""Called with something legal but surprising, for the user to read."""
+"""A function called with a warning for the user: something is legal but surprising."""
 
 
 class Encoded(NamedTuple):
-    """A prompt as the text encoders give it: embeddings (1 or batch, tokens, width), pooled (1 or batch, width).
+    """An encoded prompt: embeddings (1 or batch, tokens, width) and pooled ones (1 or batch, width).
 
-    ``mask`` (1 or batch, tokens) is 1 for tokens of the prompt and 0 for those that only fill it up; None where the
-    denoiser attends to all of them. Kandinsky's are embeddings of an imagined picture, (1 or batch, width), and nothing
-    else.
+    ``mask`` (1 or batch, tokens) is 1 for tokens of the prompt and 0 for padding; None where the denoiser attends to
+    all of them. Kandinsky has only the embeddings of a picture from its prior, (1 or batch, width).
     """
 
     embeds: torch.Tensor
@@ -49,7 +48,7 @@ class Encoded(NamedTuple):
 
 
 class Prompts(NamedTuple):
-    """What a picture should show, and what it is guided away from: None without classifier-free guidance."""
+    """A positive and a negative prompt; the negative one is None without classifier-free guidance."""
 
     positive: Encoded
     negative: Encoded | None = None
@@ -57,7 +56,7 @@ class Prompts(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How noise is drawn and taken away."""
+    """The settings of a denoising: its schedule, guidance and seeds."""
 
     steps: int
     """Length of the noise schedule."""
@@ -66,20 +65,20 @@ class Sampling:
     """Item i of a batch draws its noise on the CPU from a fresh generator seeded with ``seeds[i]``."""
     sampler: str
     strength: float = 1.0
-    """Of image-to-image: the share of the schedule that is run again."""
+    """The share of the schedule that image-to-image runs, in (0, 1]."""
     denoising_start: float | None = None
-    """The share of the schedule that another model has run already: latents are noisy, and none is added."""
+    """The share of the schedule that another model has run already: latents are noisy, and no noise is added."""
     denoising_end: float | None = None
     """The share of the schedule after which to stop."""
     after_encoding: bool = False
-    """The latents were sampled with the same seeds: take the noise that follows that draw."""
+    """True if the latents were sampled with the same seeds: the noise is the draw after that one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """How a ControlNet steers: its control pictures (1 or batch, 3, height, width) in [0, 1], how strongly, and when.
+    """A ControlNet, its control pictures (1 or batch, 3, height, width) in [0, 1], and its scale.
 
-    ``start`` and ``end`` are shares of the denoise steps.
+    It runs from ``start`` to ``end``, which are shares of the denoise steps in [0, 1].
     """
 
     network: NetworkInfo
@@ -90,65 +89,65 @@ class Control:
 
 
 class Adapter(Protocol):
-    """What every family can do. Tensors are (batch, channels, height, width); latents are scaled as diffusers does.
+    """The interface of every family. Tensors are (batch, channels, height, width); latents are scaled as in diffusers.
 
     Item i of a batch equals the same picture made alone with its seed.
     """
 
     def encode_prompt(self, text: str, *, negative: bool, warn: Warn) -> Encoded:
-        """A prompt encoded. Raises ValueError for one that no text encoder reads to its end.
+        """Encode a prompt. Raises ValueError for one that no text encoder reads to its end.
 
-        One that only some of them read to its end is told to ``warn``. ``negative`` marks one that tells what a picture
-        should not show: of an empty one some models want zeros.
+        One that only some of them read to its end is reported to ``warn``. ``negative`` marks a negative prompt: some
+        models take zeros for an empty one.
         """
 
     def encode_image(self, pixels: torch.Tensor, seed: int | None, tile: int) -> torch.Tensor:
-        """Latents of pixels in [0, 1]: a sample of the posterior drawn from the seed, or its mode for None.
+        """Encode pixels in [0, 1] to latents: a sample of the posterior drawn from the seed, or its mode for None.
 
-        Item i is drawn from ``seed + i``. In tiles where the picture is larger than ``tile`` pixels.
+        Item i is drawn from ``seed + i``. A picture larger than ``tile`` pixels is encoded in tiles.
         """
 
     def decode(self, latents: torch.Tensor, tile: int) -> torch.Tensor:
-        """Pixels in [0, 1], float32 on the CPU; in tiles where the picture is larger than ``tile`` pixels."""
+        """Decode latents to pixels in [0, 1], float32 on the CPU; a picture larger than ``tile`` pixels in tiles."""
 
 
 class PromptAdapter(Adapter, Protocol):
-    """What a family can do besides whose prompts may be read in several ways (`Family.accepted_parameters`)."""
+    """The interface of a family whose prompts can be read in several ways (`Family.accepted_parameters`)."""
 
     def read_prompt(self, text: str, reading: PromptReading, *, beside: str | None, negative: bool) -> Encoded:
-        """A prompt encoded, in as many windows as ``beside`` fills or more. Raises ValueError as `encode_prompt`."""
+        """Encode a prompt in at least as many windows as ``beside`` fills. Raises ValueError as `encode_prompt`."""
 
 
 class TextToImageAdapter(Adapter, Protocol):
-    """The tasks "text-to-image" and "image-to-image", with a ControlNet if one is given and the family has any."""
+    """The interface for "text-to-image" and "image-to-image", with a ControlNet if one is given and supported."""
 
     def text_to_image(
         self, shape: Sequence[int], prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
-        """Latents of ``shape`` (batch, channels, height, width), from pure noise."""
+        """Return latents of ``shape`` (batch, channels, height, width), denoised from pure noise."""
 
     def image_to_image(
         self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, control: Control | None, progress: Progress
     ) -> torch.Tensor:
-        """Latents, from ``latents`` with the noise of the last steps added, or in them already."""
+        """Return latents, denoised from ``latents`` with the noise of the last steps added or in them already."""
 
 
 class PriorAdapter(Adapter, Protocol):
-    """What a family with a prior can do besides: make of a prompt the embedding of a picture that shows it."""
+    """The interface of a family with a prior, which predicts the embedding of a picture from a prompt."""
 
     def imagine(self, text: str, negative_text: str, sampling: Sampling, progress: Progress) -> tuple[Encoded, Encoded]:
-        """For each seed the embedding of a picture that shows ``text``, and one of what to be guided away from."""
+        """Return the embeddings (seeds, width) of a picture of ``text`` for each seed, and negative ones."""
 
 
 class UpscaleAdapter(Adapter, Protocol):
-    """The task "upscale"."""
+    """The interface for "upscale"."""
 
     def upscale(self, latents: torch.Tensor, prompts: Prompts, sampling: Sampling, progress: Progress) -> torch.Tensor:
-        """Latents of the same pictures with twice the height and width."""
+        """Return latents of the same pictures at twice the height and width."""
 
 
 class SuperResolutionAdapter(Adapter, Protocol):
-    """The task "super-resolution"."""
+    """The interface for "super-resolution"."""
 
     def super_resolve(
         self,
@@ -161,4 +160,7 @@ class SuperResolutionAdapter(Adapter, Protocol):
         overlap: int,
         progress: Progress,
     ) -> torch.Tensor:
-        """Latents (batch, channels, height, width) of pictures four times as large as pixels of that size."""
+        """Return latents (batch, channels, height, width) of pictures four times as large as the given pixels.
+
+        The denoiser works in tiles of at most ``tile`` pixels that overlap by ``overlap``.
+        """

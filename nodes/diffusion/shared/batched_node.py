@@ -1,4 +1,4 @@
-"""What nodes have in common whose steps can be computed as one batch. Imports no torch."""
+"""The base class of nodes whose steps can be computed as one batch."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class BatchedNode(ModelNode, abstract=True):
     """Base class of nodes that denoise, with a parameter ``seed``: item i of a batch draws its noise from ``seed + i``.
 
     Steps of one class that differ in seed, prompts and pictures only can be computed at once, by one `run` on all of
-    their pictures. A class whose ``run`` asks `seeds` for the seed of each says so with `joins`.
+    their pictures. A class declares with `joins` that its ``run`` takes the seed of each picture from `seeds`.
     """
 
     joins: ClassVar[bool] = False
-    """Whether `run` treats each picture by itself. Not inherited: a class with a ``run`` of its own may do more."""
+    """True if `run` treats each picture by itself. Not inherited, since a derived class may have another ``run``."""
     pictures: ClassVar[str] = "latent"
     """The port whose items are the pictures of the batch."""
 
     def seeds(self, context: Context, count: int) -> tuple[int, ...]:
-        """The seed of each of ``count`` pictures; where several steps are computed at once, that of its own step."""
+        """Return the seed of each of ``count`` pictures; in a batch of several steps, that of its own step."""
         return context.seeds if isinstance(context, TogetherContext) else seeds_from(_seed(self), count)
 
     def batch_key(self, inputs: Mapping[str, PortType]) -> Hashable | None:
-        """All parameters but the seed, what is known of the pictures, and whether a negative prompt comes.
+        """Return a key of all parameters but the seed, of the type of the pictures, and of an attached negative prompt.
 
-        None where their size or number is not known before the run, and for a derived class that does not say `joins`
+        None where their size or number is not known before the run, and for a class that does not declare `joins`
         itself.
         """
         source = inputs.get(self.pictures)
@@ -46,7 +46,7 @@ class BatchedNode(ModelNode, abstract=True):
 
     @classmethod
     def run_batch(cls, nodes: Sequence[Self], arguments: Sequence[Mapping[str, Any]]) -> list[Latent]:
-        """All pictures as one batch; those whose encoded prompts are of another length go by themselves."""
+        """Run all steps as one batch; those whose encoded prompts have another length are a batch of their own."""
         made: dict[int, Latent] = {}
         for group in alike(arguments, cls.pictures):
             latents = cls._run_alike([nodes[index] for index in group], [arguments[index] for index in group])
@@ -64,6 +64,5 @@ class BatchedNode(ModelNode, abstract=True):
 
 
 def _seed(node: Any) -> int:
-    """What every derived class has, each where it stands among its own parameters."""
-    seed: int = node.seed
+    seed: int = node.seed  # a field of every derived class, at its own place among the parameters
     return seed

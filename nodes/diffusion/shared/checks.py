@@ -1,4 +1,4 @@
-"""Checks and arithmetic that several nodes share. Imports no torch."""
+"""Checks and arithmetic that several nodes share."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = [
 ]
 
 MOST_STEPS = 1000
-"""The longest noise schedule that a node takes."""
+"""Steps of the longest noise schedule that a node takes."""
 
 
 def check_strength(info: ModelInfo, steps: int, strength: float) -> Iterator[Problem]:
-    """An error where nothing would be denoised; a warning where binary fractions take a step away, or add one."""
+    """Yield an error where no step would run; a warning where rounding in binary removes a step, or adds one."""
     denoise_steps = info.family.denoise_steps
     count, exact = denoise_steps(steps, strength), round(steps * strength, 9)
     if count == 0:
@@ -58,9 +58,9 @@ def check_strength(info: ModelInfo, steps: int, strength: float) -> Iterator[Pro
 def check_redrawing(
     info: ModelInfo, source: PortType, steps: int, strength: float | None, end: float | None
 ) -> Iterator[Problem]:
-    """Errors with the noise that is put on latents, or is in them already.
+    """Yield errors about the noise that is added to latents, or is in them already.
 
-    ``strength`` is None where it was not given; ``end`` is the share of the noise schedule after which to stop.
+    ``strength`` is None where it is not given; ``end`` is the share of the noise schedule after which to stop.
     """
     if end is not None and not info.family.supports_denoising_end:
         yield _no_hand_over(info, "denoising_end")
@@ -90,7 +90,7 @@ def _no_hand_over(info: ModelInfo, field: str | None) -> Problem:
 
 
 def check_negative(info: ModelInfo, guidance_scale: float, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-    """An error for guidance away from a prompt that is not connected."""
+    """Yield an error for classifier-free guidance without a negative prompt connected."""
     if info.family.uses_negative_prompt(guidance_scale) and "negative" not in inputs:
         off = info.family.guidance_threshold
         yield Problem(
@@ -101,7 +101,7 @@ def check_negative(info: ModelInfo, guidance_scale: float, inputs: Mapping[str, 
 
 
 def check_guidance(info: ModelInfo, given: float | None, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
-    """Errors for a negative prompt, and a guidance scale that was ``given``, where the model looks at neither."""
+    """Yield errors for a negative prompt, and for a ``given`` guidance scale, that the model does not use."""
     if info.family.guidance == "classifier-free":
         return
     for port in ("negative", "negative_prompt"):
@@ -114,7 +114,7 @@ def check_guidance(info: ModelInfo, given: float | None, inputs: Mapping[str, Po
 
 
 def check_size(info: ModelInfo, width: int | None, height: int | None) -> Iterator[Problem]:
-    """Errors for a width or height (pixels) that the model cannot make from noise."""
+    """Yield errors for a width or height (pixels) that the model cannot make from noise."""
     multiple = info.size_multiple
     for name, value in (("width", width), ("height", height)):
         if value is not None and value % multiple:
@@ -125,19 +125,19 @@ def check_size(info: ModelInfo, width: int | None, height: int | None) -> Iterat
 
 
 def check_tiles(size: int, overlap: int) -> Iterator[Problem]:
-    """An error for tiles (pixels) of which less than half would be their own."""
+    """Yield an error for an overlap of more than half a tile (pixels)."""
     if 2 * overlap > size:
         message = f"found tile_overlap {overlap}, expected at most half of the tile_size {size}"
         yield Problem("value.tiles", message, "tile_overlap", "use larger tiles, or a smaller overlap")
 
 
 def cut_size(info: ModelInfo | None, source: PortType) -> tuple[int, int] | None:
-    """As `floored`, and None for latents of the model's own space too: they are never cut."""
+    """Return the size as `floored`; None also for latents of the model's own space, which are never cut."""
     return floored(info, source) if info and comes_in_pixels(info, source) else None
 
 
 def floored(info: ModelInfo, source: PortType) -> tuple[int, int] | None:
-    """The size (width, height) a picture is cut down to, to suit the model; None if it does, or is unknown."""
+    """Return the size (width, height) to which a picture is cut for the model; None if it fits or is unknown."""
     if source.width is None or source.height is None:
         return None
     multiple = info.image_multiple
@@ -146,7 +146,7 @@ def floored(info: ModelInfo, source: PortType) -> tuple[int, int] | None:
 
 
 def cut_down(info: ModelInfo, source: PortType, size: tuple[int, int]) -> Problem:
-    """What there is to tell of a picture that is cut down to ``size``: a warning, or an error if nothing is left."""
+    """Return a warning for a picture that is cut to ``size``, or an error if nothing is left of it."""
     found, multiple = f"{source.width} x {source.height} pixels", info.image_multiple
     if 0 in size:
         message = f"found an image of {found}, expected at least {multiple} x {multiple}"
@@ -157,7 +157,7 @@ def cut_down(info: ModelInfo, source: PortType, size: tuple[int, int]) -> Proble
 
 
 def comes_in_pixels(info: ModelInfo, source: PortType) -> bool:
-    """Whether a picture comes as pixels, or in another latent space and so through pixels."""
+    """Return whether a picture comes as pixels, or in another latent space and so through pixels."""
     return source.kind is not Latent or source.space not in (None, info.space)
 
 
@@ -171,7 +171,7 @@ class _Controlled(Protocol):
 
 
 def check_control(node: _Controlled, info: ModelInfo) -> Iterator[Problem]:
-    """A ControlNet that is missing or not made for the model; a stretch of steps that ends before it starts."""
+    """Yield errors for a ControlNet that is missing or not for the model, and for an end before its start."""
     if not info.family.controlnet:
         message = f'the model "{info.reference}" is of the family {info.family.name}, which works with no ControlNet'
         yield Problem("model.controlnet", message, "model", "choose a Stable Diffusion 1.x, 2.x or XL model")
@@ -192,7 +192,7 @@ NodeType = TypeVar("NodeType", bound=Node)
 
 
 def with_smaller_tiles(node: NodeType, *sizes: int) -> Iterator[NodeType]:
-    """The node, which has a parameter ``tile_size``, with those of the sizes (pixels) that are smaller than its own."""
+    """Yield copies of a node with each of the tile sizes (pixels) that is smaller than its own ``tile_size``."""
     given = node.model_dump()
     for size in sizes:
         if size < given["tile_size"]:

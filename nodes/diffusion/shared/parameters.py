@@ -1,6 +1,6 @@
-"""Parameters that several nodes have, each with its range and its description. Imports no torch.
+"""Parameters that several nodes share, with their ranges and descriptions.
 
-A node that means something narrower says so in its own words, and keeps the range::
+A node with a narrower meaning overrides the description and keeps the range::
 
     width: PictureSide = Field(None, description="pixels, without an image")
 """
@@ -38,7 +38,7 @@ Steps = Annotated[int | None, Field(ge=1, le=1000, description="denoise steps; d
 ScheduleSteps = Annotated[
     Steps, Field(description="length of the noise schedule; default: the model's own, or the latents'")
 ]
-"""`Steps` of a node that may run a part of the noise schedule only."""
+"""The `Steps` of a node that can run a part of the noise schedule only."""
 GuidanceScale = Annotated[
     float | None,
     Field(ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"),

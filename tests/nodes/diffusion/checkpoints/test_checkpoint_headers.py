@@ -122,7 +122,8 @@ def test_a_file_of_full_size_is_a_model_once_a_vocabulary_is_there(
     assert info.family.name == ("upscaler" if kind == "x4-upscaler" else "stable-diffusion")
     assert info.native_width == {"stable-diffusion-1": 512, "stable-diffusion-2": 768, "x4-upscaler": 512}[kind]
     assert not is_upscaler_file(str(path)), "SuperRes takes it for a checkpoint, not for an upscaling network"
-    assert info.prediction_type == ("epsilon" if kind == "stable-diffusion-1" else "v_prediction")
+    predicted = info.configs["scheduler"].get("prediction_type", "epsilon")
+    assert predicted == ("epsilon" if kind == "stable-diffusion-1" else "v_prediction")
     assert info.tokenizer_settings["tokenizer"]["pad_token"] == (
         "<|endoftext|>" if kind == "stable-diffusion-1" else "!"
     )
