@@ -54,7 +54,7 @@ class NodeHandle:
     name: str
 
     def __getitem__(self, output: str) -> From:
-        """A named output of the node."""
+        """Return a named output of the node."""
         return From(self.name, output)
 
 
@@ -331,7 +331,7 @@ class ResultError(GraphFlowError, KeyError):
 
 
 def load(path: str | PathLike[str]) -> Workflow:
-    """A workflow from a file, by the name of a saved one, or from a PNG file that GraphFlow saved.
+    """Read a workflow from a file, by the name of a saved one, or from a PNG file that GraphFlow saved.
 
     What made a picture is the default of the inputs of its workflow; paths in that start in the folder of the picture.
     Raises WorkflowError, or MissingError if there is none.
@@ -351,17 +351,17 @@ def load(path: str | PathLike[str]) -> Workflow:
 
 
 def workflow_in_record(record: Any, *, name: str, folder: Path | None) -> tuple[Workflow, dict[str, Any]]:
-    """The workflow of a record, and the values of its inputs. Raises WorkflowError for what is no record."""
+    """Return the workflow of a record, and the values of its inputs. Raises WorkflowError for what is no record."""
     return document_in_record(Workflow, record, name=name, folder=folder)
 
 
 def loads(text: str | bytes) -> Workflow:
-    """A workflow from JSON text. Raises WorkflowError with every fault of form."""
+    """Read a workflow from JSON text. Raises WorkflowError with every fault of form."""
     return Workflow.loads(text)
 
 
 def _validated(part: dict[str, Any]) -> WorkflowDocument:
-    """A part of a document as a document; raises WorkflowError for what no file can hold."""
+    """Make a document of a part of one. Raises WorkflowError for what no file can hold."""
     try:
         return WorkflowDocument.model_validate({"graphflow": FORMAT_VERSION, **part})
     except ValidationError as error:

@@ -66,7 +66,7 @@ class Problem:
     position: Position | None = None
 
     def at(self, *, node: str | None = None, position: Position | None = None) -> Problem:
-        """The same problem with its place filled in where it was still open."""
+        """Return the same problem with its place filled in where it was still open."""
         return replace(self, node=self.node or node, position=self.position or position)
 
     @property
@@ -86,7 +86,7 @@ class Problem:
         return f"{printable(where)}{label}{printable(self.message)} [{self.code}]{hint}"
 
     def to_dict(self) -> dict[str, str | int | None]:
-        """The problem as a flat JSON object."""
+        """Return the problem as a flat JSON object."""
         position = self.position
         return {
             "code": self.code,
@@ -105,7 +105,7 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u
 
 
 def printable(text: str) -> str:
-    """A text that a terminal shows and does not obey: a stranger's file may hold line breaks and control characters."""
+    """Make a text safe for a terminal: a stranger's file may hold line breaks and control characters."""
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
@@ -129,7 +129,7 @@ class WorkflowError(GraphFlowError):
 
     @staticmethod
     def of(problems: Sequence[Problem]) -> WorkflowError:
-        """The fitting exception: MissingError where everything at fault is only absent from this machine."""
+        """Return the fitting exception: MissingError where everything at fault is only absent from this machine."""
         errors = [problem for problem in problems if problem.severity == "error"]
         absent = bool(errors) and all(problem.code.startswith("missing.") for problem in errors)
         return (MissingError if absent else WorkflowError)(problems)
@@ -167,7 +167,7 @@ def in_reading_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that offers the nearest known name, or lists the known ones when there are few and none is near."""
+    """Make a hint that offers the nearest known name, or lists the known ones when there are few and none is near."""
     names = sorted(known)
     lowered = {candidate.lower(): candidate for candidate in names}
     close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)

@@ -149,5 +149,5 @@ _NAMES: dict[type, str] = {
 
 
 def to_dict(event: Event) -> dict[str, Any]:
-    """An event as a flat JSON object with its name under "event"."""
+    """Return an event as a flat JSON object with its name under "event"."""
     return {"event": _NAMES[type(event)], **asdict(event)}

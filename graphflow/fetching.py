@@ -24,7 +24,7 @@ class Fetcher:
         self._asked: dict[tuple[type[Node], str], tuple[Node, Sequence[Problem]]] = {}
 
     def fetch(self, node: Node) -> tuple[Node, Sequence[Problem]]:
-        """The node that stands for ``node``, and what it found wrong or surprising."""
+        """Return the node that stands for ``node``, and what it found wrong or surprising."""
         if not node.fetches or not self.active:
             return node, ()
         key = (type(node), node.model_dump_json())

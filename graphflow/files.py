@@ -36,7 +36,7 @@ def is_file(path: Path) -> bool:
 
 
 def real_path(path: Path) -> Path:
-    """The absolute path with links followed. Where they lead in a circle it ends inside of that, and is no file."""
+    """Return the absolute path with links followed; one that leads in a circle ends inside of it, and is no file."""
     return Path(os.path.realpath(path))  # Path.resolve raises for circles
 
 

@@ -69,7 +69,7 @@ class ModelLibrary(Protocol):
 
 
 def model_library() -> ModelLibrary | None:
-    """The library of the first installed pack that offers one."""
+    """Return the library of the first installed pack that offers one."""
     for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         name = getattr(importlib.import_module(entry.module), "MODEL_LIBRARY", None)
         if name is not None:

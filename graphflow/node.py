@@ -222,7 +222,7 @@ class Node(BaseModel):
         return ()
 
     def weight_files(self) -> Iterable[Path]:
-        """Files of weights that a run reads, or the nodes that it expands into.
+        """Return files of weights that a run reads, or the nodes that it expands into.
 
         The system is asked to read them while earlier steps compute, and on the CPU the largest decides what the dtype
         ``auto`` is.
@@ -230,11 +230,11 @@ class Node(BaseModel):
         return ()
 
     def claims(self) -> tuple[str, ...]:
-        """Files that are written, relative to the output folder."""
+        """Return the files that are written, relative to the output folder."""
         return ()
 
     def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
-        """Number of steps that the progress bar will count (denoise steps), None for a node that is one step."""
+        """Return the number of steps that the progress bar counts (denoise steps), None for a node that is one step."""
         return None
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
@@ -246,7 +246,7 @@ class Node(BaseModel):
         return None
 
     def lighter(self) -> Iterable[Self]:
-        """The node with other parameters that need less memory, to be offered where it does not fit."""
+        """Return the node with other parameters that need less memory, to be offered where it does not fit."""
         return ()
 
     @classmethod

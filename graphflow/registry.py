@@ -38,7 +38,7 @@ class Registry(Mapping[str, type[Node]]):
         return self._classes[type_id]
 
     def get(self, type_id: str, default: Any = None) -> Any:
-        """The class of that id, or ``default``; the mixin's would raise and catch for it."""
+        """Return the class of that id, or ``default``; the mixin's would raise and catch for it."""
         return self._classes.get(type_id, default)
 
     def __iter__(self) -> Iterator[str]:
@@ -90,7 +90,7 @@ class Registry(Mapping[str, type[Node]]):
         self.add(*dict.fromkeys(found))
 
     def copy(self) -> Registry:
-        """An independent registry with the same types."""
+        """Return an independent registry with the same types."""
         return Registry(self.values())
 
     def route(self, source: PortType, target: PortType) -> tuple[Node, ...] | None:
@@ -110,19 +110,19 @@ class Registry(Mapping[str, type[Node]]):
         return None
 
     def loader(self, kind: type) -> type[Node] | None:
-        """The node class that makes a value of ``kind`` from a file, if there is one."""
+        """Return the node class that makes a value of ``kind`` from a file, if there is one."""
         for cls in self._classes.values():
             if cls.loads and next(iter(cls.signature().outputs.values())).kind is kind:
                 return cls
         return None
 
     def convertible_loader(self) -> type[Node] | None:
-        """A node class that makes from a file something that can be converted into other kinds, if there is one."""
+        """Return a node class that loads from a file something that can be converted, if there is one."""
         ports = [port for cls in self._converter_classes for port in cls.signature().inputs.values()]
         return next((cls for port in ports if (cls := self.loader(port.type.kind))), None)
 
     def saver(self, source: PortType) -> type[Node] | None:
-        """The node class that writes a value of type ``source`` to a file, as it is or converted, if there is one."""
+        """Return the node class that writes a value of type ``source``, as it is or converted, if there is one."""
         wanted = {
             cls: next(port for port in cls.signature().inputs.values() if port.required).type
             for cls in self._classes.values()
@@ -156,7 +156,7 @@ def _result(node: Node, source: PortType) -> PortType:
 
 @functools.cache
 def default_registry() -> Registry:
-    """The registry of everything installed, read once per process."""
+    """Return the registry of everything installed, read once per process."""
     registry = Registry()
     for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         try:

@@ -55,7 +55,7 @@ class Replay:
     """Identities of what the recorded steps read from files, by name; empty where they are not recorded."""
 
     def with_values(self, values: Mapping[str, Any]) -> Replay:
-        """The same with values that a person gives, such as a file that lies elsewhere now.
+        """Return the same with values that a person gives, such as a file that lies elsewhere now.
 
         Raises WorkflowError where a value is needed that is in no record, or one is given that is swept.
         """
@@ -192,7 +192,7 @@ def _compared(original: Original, path: Path | None) -> Comparison:
 
 
 def _picture_difference(recorded: Path, current: Path) -> tuple[float | None, str]:
-    """The largest difference of two pictures in steps of 8 bits, and it in words.
+    """Return the largest difference of two pictures in steps of 8 bits, and it in words.
 
     It is None where they cannot be compared, and there are no words where one is no picture.
     """
@@ -228,7 +228,7 @@ def _lost(inputs: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _texts(path: Path, data: Mapping[str, Any]) -> dict[str, str]:
-    """The settings and versions in a record or manifest. Raises WorkflowError where they are none."""
+    """Return the settings and versions in a record or manifest. Raises WorkflowError where they are none."""
     environment = data.get("environment")
     if not isinstance(environment, dict) or not all(isinstance(value, str) for value in environment.values()):
         raise _damaged(path, "it does not say with what was computed")

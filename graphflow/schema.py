@@ -26,7 +26,7 @@ _LITERALS = {"text": str, "model": str, "file": str, "int": int, "seed": int, "f
 
 
 def workflow_schema(registry: Registry) -> dict[str, Any]:
-    """The schema of a workflow file whose nodes are of the types in ``registry``."""
+    """Return the schema of a workflow file whose nodes are of the types in ``registry``."""
     definitions: dict[str, Any] = {
         "from": {
             "type": "object",
@@ -106,7 +106,7 @@ def _named(description: str, item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _input_schema() -> dict[str, Any]:
-    """An input: a default only where the type has literals, and one of that type."""
+    """Describe an input: a default only where the type has literals, and one of that type."""
     fields = InputDeclaration.model_fields
     branches = []
     for kind in INPUT_KINDS:

@@ -85,7 +85,7 @@ def marked(cls: type[BaseModel], marker: str) -> tuple[str, ...]:
 def _ports(
     method: Callable[..., Any], hints: Mapping[str, Any], *, coarse: bool, where: str
 ) -> tuple[dict[str, Port], bool]:
-    """The ports, and whether the context is an argument too."""
+    """Read the ports, and whether the context is an argument too."""
     inputs: dict[str, Port] = {}
     takes_context = False
     for parameter in list(inspect.signature(method).parameters.values())[1:]:
@@ -104,7 +104,7 @@ def _ports(
 
 
 def _outputs(returned: Any, where: str) -> tuple[dict[str, PortType], bool]:
-    """The outputs, and whether they are the fields of a NamedTuple."""
+    """Read the outputs, and whether they are the fields of a NamedTuple."""
     if returned is None or returned is type(None):
         return {}, False
     if isinstance(returned, type) and issubclass(returned, tuple) and hasattr(returned, "_fields"):

@@ -188,7 +188,7 @@ PLAIN_KINDS: dict[type, str] = {str: "Text", int: "Int", float: "Float", bool: "
 
 
 def type_name(kind: type) -> str:
-    """The name people see: Text, Int, Float, Bool, or the class's own."""
+    """Return the name people see: Text, Int, Float, Bool, or the class's own."""
     return PLAIN_KINDS.get(kind) or kind.__name__
 
 

@@ -79,7 +79,7 @@ class ControlNetDepth(ModelNode, version=1):
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """Latents of the image's size and number, or of those asked for."""
-        info, image = self.known, inputs.get("image")
+        info, image = self.model_info(), inputs.get("image")
         if image is not None:
             width, height = cut_size(info, image) or (image.width, image.height)
             return {"latent": self.latent_type(PortType(Latent, width=width, height=height, batch=image.batch))}
@@ -146,7 +146,7 @@ class ControlNetDepth(ModelNode, version=1):
         image: Latent | None = None,
     ) -> Latent:
         """Encode what is not encoded yet, fit the depth map, then denoise under its control."""
-        info = self.required
+        info = self.require_model_info()
         if image is None:
             if depth_map is None:
                 raise ValueError("neither 'depth_map' nor 'image' is connected")

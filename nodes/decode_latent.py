@@ -27,7 +27,7 @@ class DecodeLatent(ModelNode, version=1, converts=True):
         return {"latent": self.latent_type()}
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
-        """As many pictures of the same size."""
+        """Return the output's type: as many pictures of the same size."""
         latent = inputs.get("latent", PortType(Latent))
         return {"image": PortType(Image, width=latent.width, height=latent.height, batch=latent.batch)}
 
@@ -45,12 +45,12 @@ class DecodeLatent(ModelNode, version=1, converts=True):
         return cls(model=source.model) if source.model else None
 
     def networks(self, info: ModelInfo) -> Iterable[str]:
-        """The VAE."""
+        """Return the VAE."""
         return (info.family.autoencoder,)
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
-        """The VAE with one tile at a time, and the pictures."""
-        info = self.known
+        """Estimate the VAE with one tile at a time, and the pictures."""
+        info = self.model_info()
         return decoding_memory(info, inputs["latent"], self.tile_size, compute) if info else None
 
     def lighter(self) -> Iterable[Self]:
@@ -59,7 +59,7 @@ class DecodeLatent(ModelNode, version=1, converts=True):
 
     def run(self, *, latent: Latent, context: Context) -> Image:
         """Decode each picture by itself. Raises ValueError for latents of another space, or that are not clean."""
-        space = self.required.space
+        space = self.require_model_info().space
         if latent.space != space:
             raise ValueError(f'found latents of the space "{latent.space}", expected "{space}"')
         if latent.noise:

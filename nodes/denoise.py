@@ -38,7 +38,7 @@ class Denoise(DenoisingNode, version=1):
     """
 
     tasks: ClassVar[Tasks] = ("text-to-image", "image-to-image")
-    joins: ClassVar[bool] = True
+    batchable: ClassVar[bool] = True
 
     steps: ScheduleSteps = None
     guidance_scale: GuidanceScale = None
@@ -51,11 +51,11 @@ class Denoise(DenoisingNode, version=1):
     after_encoding: AfterEncoding = False
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
-        """As many latents of the same size: clean, or noisy where it stops early."""
+        """Return the output's type: as many latents of the same size: clean, or noisy where it stops early."""
         source = inputs.get("latent", PortType(Latent))
         made = self.latent_type(source)
         if self.denoising_end is not None:
-            made = replace(made, noise=1 - self.denoising_end, steps=self._steps(self.known, source))
+            made = replace(made, noise=1 - self.denoising_end, steps=self._steps(self.model_info(), source))
         return {"latent": made}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
@@ -80,8 +80,8 @@ class Denoise(DenoisingNode, version=1):
         yield from check_guidance(info, self.guidance_scale, inputs)
 
     def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
-        """The denoise steps that run; None where only the scheduler itself knows."""
-        info, latent = self.known, inputs.get("latent", PortType(Latent))
+        """Return the number of denoise steps that run; None where only the scheduler itself knows."""
+        info, latent = self.model_info(), inputs.get("latent", PortType(Latent))
         steps = self._steps(info, latent)
         if info is None or steps is None:
             return None
@@ -113,7 +113,7 @@ class Denoise(DenoisingNode, version=1):
         depth_map: DepthMap | None = None,
     ) -> Latent:
         """Denoise as `run` does, with the ports of a derived class too."""
-        info, found = self.required, PortType(Latent, noise=latent.noise, steps=latent.steps)
+        info, found = self.require_model_info(), PortType(Latent, noise=latent.noise, steps=latent.steps)
         if latent.space != info.space:
             raise ValueError(f'found latents of the space "{latent.space}", expected "{info.space}"')
         steps = self._steps(info, found) or 1

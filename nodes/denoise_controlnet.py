@@ -22,7 +22,7 @@ class DenoiseControlNet(Denoise, version=1):
     the size of the pictures, and be one for all or one for each; `FitDepthMap` sees to the size.
     """
 
-    joins: ClassVar[bool] = True
+    batchable: ClassVar[bool] = True
 
     controlnet: ControlNetRef = "pocket-controlnet-depth"
     conditioning_scale: ConditioningScale = 1.0
@@ -42,15 +42,15 @@ class DenoiseControlNet(Denoise, version=1):
         yield from check_control(self, info)
 
     def identity(self) -> str:
-        """The digests of the model's and the ControlNet's files."""
+        """Return the digests of the model's and the ControlNet's files."""
         return f"{super().identity()} {require_network(self.controlnet, 'controlnet').digest}"
 
     def models(self) -> tuple[str, ...]:
-        """The model and the ControlNet."""
+        """Return the model and the ControlNet."""
         return (self.model, self.controlnet)
 
     def weight_files(self) -> Iterable[Path]:
-        """The files of the denoiser and of the ControlNet."""
+        """Return the files of the denoiser and of the ControlNet."""
         network = find_network(self.controlnet, "controlnet")
         files = network.component.weight_files if isinstance(network, NetworkInfo) else []
         return [*super().weight_files(), *files]
@@ -75,9 +75,9 @@ class DenoiseControlNet(Denoise, version=1):
         return self._denoised(context, latent=latent, positive=positive, negative=negative, depth_map=depth_map)
 
     def _control(self, latent: Latent, depth_map: DepthMap | None) -> Control:
-        """The ControlNet with depth maps of the pictures' size."""
+        """Return the ControlNet with depth maps of the pictures' size."""
         assert depth_map is not None
-        cell = self.required.pixels_per_cell
+        cell = self.require_model_info().pixels_per_cell
         rows, columns = latent.data.shape[-2:]
         if (depth_map.width, depth_map.height) != (columns * cell, rows * cell):
             raise ValueError(

@@ -39,7 +39,7 @@ class DenoisePrior(ModelNode, version=1):
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """Conditioning for decoders of the same kind."""
-        info = self.known
+        info = self.model_info()
         made = PortType(Conditioning, info.text_space if info else None, batch=self.batch_size)
         return {"positive": made, "negative": made}
 
@@ -50,16 +50,16 @@ class DenoisePrior(ModelNode, version=1):
             yield Problem("model.unsupported", message, "model", "use EncodePrompt")
 
     def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
-        """The denoise steps of all pictures, which are imagined one by one."""
+        """Return the number of denoise steps of all pictures, which are imagined one by one."""
         return self.steps * self.batch_size
 
     def networks(self, info: ModelInfo) -> Iterable[str]:
-        """The prior and what it reads with."""
+        """Return the prior and what it reads with."""
         return [name for name in info.components if name in info.family.prior]
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
-        """The prior, one picture at a time, and its text encoder."""
-        info = self.known
+        """Estimate the prior, one picture at a time, and its text encoder."""
+        info = self.model_info()
         return prior_memory(info, compute, guided=self.guidance_scale > 1) if info else None
 
     def run(self, *, text: Text, negative_text: Text = "", context: Context) -> Imagined:
@@ -68,5 +68,5 @@ class DenoisePrior(ModelNode, version=1):
         sampling = Sampling(steps=self.steps, guidance_scale=self.guidance_scale, seeds=seeds, sampler=DEFAULT)
         backend: PriorAdapter = self.adapter(context)
         positive, negative = backend.imagine(text, negative_text, sampling, context.step)
-        space = self.required.text_space
+        space = self.require_model_info().text_space
         return Imagined(Conditioning(positive.embeds, space), Conditioning(negative.embeds, space))

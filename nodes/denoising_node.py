@@ -21,22 +21,22 @@ class DenoisingNode(BatchedNode, abstract=True):
 
     def input_types(self) -> dict[str, PortType]:
         """Latents in the model's space, or pictures; prompts from the model's kind of text encoder."""
-        info = self.known
-        source = PortType(Image) if self.pictures == "image" else self.latent_type()
+        info = self.model_info()
+        source = PortType(Image) if self.batch_port == "image" else self.latent_type()
         prompt = PortType(Conditioning, info.text_space if info else None)
-        return {self.pictures: source, "positive": prompt, "negative": prompt}
+        return {self.batch_port: source, "positive": prompt, "negative": prompt}
 
     def progress_steps(self, inputs: Mapping[str, PortType]) -> int | None:
-        """The denoise steps that run."""
-        info = self.known
+        """Return the number of denoise steps that run."""
+        info = self.model_info()
         return self.setting(info, "steps") if info else None
 
     def networks(self, info: ModelInfo) -> Iterable[str]:
-        """The denoiser."""
+        """Return the denoiser."""
         return (info.family.denoiser,)
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
-        """The denoiser with all pictures at once, in the size of the output, twice under guidance."""
+        """Estimate the denoiser with all pictures at once, in the size of the output, twice under guidance."""
         return self.denoising_memory(inputs, compute)
 
     def denoising_memory(
@@ -48,7 +48,7 @@ class DenoisingNode(BatchedNode, abstract=True):
         tile: int | None = None,
     ) -> Memory | None:
         """Memory of the denoiser, with a ControlNet or with tiles of at most ``tile`` cells; None without a model."""
-        info = self.known
+        info = self.model_info()
         if info is None:
             return None
         guided = info.family.uses_negative_prompt(self.guidance(info))
@@ -56,5 +56,5 @@ class DenoisingNode(BatchedNode, abstract=True):
         return denoising_memory(info, made, compute, guided=guided, controlnet=controlnet, tile=tile)
 
     def guidance(self, info: ModelInfo) -> float:
-        """The guidance scale, or where it is not given the model's own."""
+        """Return the guidance scale, or where it is not given the model's own."""
         return float(self.setting(info, "guidance_scale"))

@@ -29,7 +29,7 @@ class EmptyLatent(ModelNode, version=1, cached=False):
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """Latents of the model with this size."""
-        info = self.known
+        info = self.model_info()
         width, height = (info.native_width, info.native_height) if info else (None, None)
         size = PortType(Latent, width=self.width or width, height=self.height or height, batch=self.batch_size)
         return {"latent": replace(self.latent_type(size), noise=1.0)}
@@ -46,7 +46,7 @@ class EmptyLatent(ModelNode, version=1, cached=False):
         """Make zeros (batch, channels, height / cell, width / cell)."""
         import torch
 
-        info = self.required
+        info = self.require_model_info()
         for problem in check_size(info, self.width, self.height):
             raise ValueError(problem.message)
         rows = (self.height or info.native_height) // info.pixels_per_cell

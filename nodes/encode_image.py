@@ -48,12 +48,12 @@ class EncodeImage(ModelNode, version=1, converts=True):
         return cls(model=target.model) if target.model else None
 
     def networks(self, info: ModelInfo) -> Iterable[str]:
-        """The VAE."""
+        """Return the VAE."""
         return (info.family.autoencoder,)
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
-        """The VAE with one tile at a time, and the pictures."""
-        info = self.known
+        """Estimate the VAE with one tile at a time, and the pictures."""
+        info = self.model_info()
         return encoding_memory(info, inputs["image"], self.tile_size, compute) if info else None
 
     def lighter(self) -> Iterable[Self]:
@@ -63,4 +63,6 @@ class EncodeImage(ModelNode, version=1, converts=True):
     def run(self, *, image: Image, context: Context) -> Latent:
         """Encode each picture by itself. Raises ValueError for a size that does not fill whole latent cells."""
         backend: Adapter = self.adapter(context)
-        return Latent(backend.encode_image(image.pixels, self.seed, self.tile_size), self.required.space, self.model)
+        return Latent(
+            backend.encode_image(image.pixels, self.seed, self.tile_size), self.require_model_info().space, self.model
+        )

@@ -41,7 +41,7 @@ class EncodePrompt(ModelNode, version=1):
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """Conditioning for models with the same kind of text encoder."""
-        info = self.known
+        info = self.model_info()
         return {"conditioning": PortType(Conditioning, info.text_space if info else None)}
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
@@ -56,18 +56,18 @@ class EncodePrompt(ModelNode, version=1):
         yield from check_prompts(self, values)
 
     def identity(self) -> str:
-        """The digest of the model's files, and the version of Compel where it is used."""
+        """Return the digest of the model's files, and the version of Compel where it is used."""
         if self.prompt_syntax == "plain":
             return super().identity()
         return f"{super().identity()} compel {importlib.metadata.version('compel')}"
 
     def networks(self, info: ModelInfo) -> Iterable[str]:
-        """The text encoders."""
+        """Return the text encoders."""
         return [name for name in info.family.text_encoders if name in info.components]
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
-        """The text encoder."""
-        info = self.known
+        """Estimate the text encoder."""
+        info = self.model_info()
         return prompt_memory(info, compute) if info else None
 
     def run(self, *, text: Text, beside: Text | None = None, context: Context) -> Conditioning:
@@ -78,4 +78,4 @@ class EncodePrompt(ModelNode, version=1):
             encoded = backend.encode_prompt(text, negative=self.negative, warn=context.warn)
         else:
             encoded = backend.read_prompt(text, reading, beside=beside, negative=self.negative)
-        return Conditioning(encoded.embeds, self.required.text_space, encoded.pooled, encoded.mask)
+        return Conditioning(encoded.embeds, self.require_model_info().text_space, encoded.pooled, encoded.mask)

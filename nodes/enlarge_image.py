@@ -24,7 +24,7 @@ class EnlargeImage(Node, version=1):
     tile_overlap: TileOverlap = 32
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
-        """As many pictures, larger by the network's factor; of unknown size where only loading it gives the factor."""
+        """Return the output's type: as many pictures, larger by the network's factor (of a .pth: unknown)."""
         image, found = inputs.get("image", PortType(Image)), find_upscaler(self.model)
         scale = found.scale if isinstance(found, UpscalerFile) else None
         width, height = (length * scale if length and scale else None for length in (image.width, image.height))
@@ -38,15 +38,15 @@ class EnlargeImage(Node, version=1):
         yield from check_tiles(self.tile_size, self.tile_overlap)
 
     def identity(self) -> list[str]:
-        """The content of the file, and the version of the library that loads it."""
+        """Return the content of the file, and the version of the library that loads it."""
         return require_upscaler(self.model).identity
 
     def models(self) -> tuple[str, ...]:
-        """The network."""
+        """Return the network."""
         return (self.model,)
 
     def weight_files(self) -> Iterable[Path]:
-        """The file."""
+        """Return the file."""
         found = find_upscaler(self.model)
         return (found.path,) if isinstance(found, UpscalerFile) else ()
 

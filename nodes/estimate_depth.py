@@ -28,7 +28,7 @@ class EstimateDepth(Node, version=1):
     )
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
-        """As many depth maps of the same size."""
+        """Return the output's type: as many depth maps of the same size."""
         image = inputs.get("image", PortType(Image))
         return {"depth_map": PortType(DepthMap, width=image.width, height=image.height, batch=image.batch)}
 
@@ -38,20 +38,20 @@ class EstimateDepth(Node, version=1):
         return [found] if isinstance(found, Problem) else []
 
     def identity(self) -> str:
-        """The digest of the network's files."""
+        """Return the digest of the network's files."""
         return require_network(self.model, "depth").digest
 
     def models(self) -> tuple[str, ...]:
-        """The network."""
+        """Return the network."""
         return (self.model,)
 
     def weight_files(self) -> Iterable[Path]:
-        """The files of the network."""
+        """Return the files of the network."""
         network = find_network(self.model, "depth")
         return network.component.weight_files if isinstance(network, NetworkInfo) else ()
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
-        """The network with one picture at a time."""
+        """Estimate the network with one picture at a time."""
         network = find_network(self.model, "depth")
         return depth_memory(network, inputs["image"], compute) if isinstance(network, NetworkInfo) else None
 

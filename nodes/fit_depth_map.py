@@ -21,7 +21,7 @@ class FitDepthMap(ModelNode, version=1, cached=False):
         return {**super().input_types(), "latent": self.latent_type()}
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
-        """As many depth maps of the size of the pictures."""
+        """Return the output's type: as many depth maps of the size of the pictures."""
         latent, depth_map = inputs.get("latent", PortType(Latent)), inputs.get("depth_map", PortType(DepthMap))
         size = PortType(DepthMap, width=latent.width, height=latent.height, batch=depth_map.batch)
         return {"depth_map": size}
@@ -34,7 +34,7 @@ class FitDepthMap(ModelNode, version=1, cached=False):
         """Resize each map. Maps that fit already are passed on as they are."""
         from torch.nn import functional
 
-        info: ModelInfo = self.required
+        info: ModelInfo = self.require_model_info()
         size = tuple(cells * info.pixels_per_cell for cells in latent.data.shape[-2:])
         if size == (depth_map.height, depth_map.width):
             return depth_map

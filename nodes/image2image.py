@@ -52,8 +52,8 @@ class Image2Image(ModelNode, version=1):
         return {**super().input_types(), "image": self.latent_type()}
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
-        """As many latents, of the size of the image or the one it is cut down to; noisy where it stops early."""
-        info, source = self.known, inputs.get("image", PortType(Latent))
+        """Return the output's type: as many latents, of the (cut) image's size, noisy where it stops early."""
+        info, source = self.model_info(), inputs.get("image", PortType(Latent))
         width, height = cut_size(info, source) or (source.width, source.height)
         size = PortType(Latent, width=width, height=height, batch=source.batch)
         steps = self._steps(info, source) if info else self.steps
@@ -83,7 +83,7 @@ class Image2Image(ModelNode, version=1):
 
     def expand(self, g: Expansion, *, image: Latent, prompt: Text, negative_prompt: Text = "") -> Latent:
         """Encode what is not encoded yet, then denoise again."""
-        info, source = self.required, g.type_of(image)
+        info, source = self.require_model_info(), g.type_of(image)
         latent, after_encoding = encoded_for(g, info, image, self.seed)
         guidance_scale = self.setting(info, "guidance_scale")
         made: Latent = g.add(

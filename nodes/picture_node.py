@@ -52,7 +52,7 @@ class PictureNode(Node, abstract=True):
         return [] if fault is None else [replace(fault, field="path")]
 
     def identity(self) -> str | None:
-        """The SHA-256 of the file; None for a URL whose content is not on this machine."""
+        """Return the SHA-256 of the file; None for a URL whose content is not on this machine."""
         if not is_url(self.path):
             return file_digest(Path(self.path))
         found = self._known()
@@ -81,7 +81,7 @@ class PictureNode(Node, abstract=True):
         return check_url(self.path)
 
     def _known(self) -> Any:
-        """The fetched Picture, or the one that is in the cache; None where there is none."""
+        """Return the fetched Picture, or the one that is in the cache; None where there is none."""
         from graphflow.nodes.web.picture import cached_picture
 
         return self._fetched or cached_picture(self.path)

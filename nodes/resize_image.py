@@ -32,7 +32,7 @@ class ResizeImage(Node, version=1, cached=False):
         return wide // self.multiple * self.multiple, high // self.multiple * self.multiple
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
-        """As many pictures of the new size."""
+        """Return the output's type: as many pictures of the new size."""
         image = inputs.get("image", PortType(Image))
         size = self._known_size(image)
         return {"image": PortType(Image, width=size[0], height=size[1], batch=image.batch)}

@@ -35,7 +35,7 @@ class SaveDepthMap(Node, version=1, effect=True, saves=True):
         return problems
 
     def claims(self) -> tuple[str, ...]:
-        """The file, as it is called for a single map."""
+        """Return the file, as it is called for a single map."""
         stem, suffix = self._split()
         return (stem + suffix,)
 

@@ -34,7 +34,7 @@ class SaveImage(Node, version=1, effect=True, saves=True):
         return list(check_name(self.name)) or _check_format(self.name, self.format)
 
     def claims(self) -> tuple[str, ...]:
-        """The file, as it is called for a single picture."""
+        """Return the file, as it is called for a single picture."""
         stem, suffix = self._split()
         return (stem + suffix,)
 

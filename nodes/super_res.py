@@ -74,11 +74,11 @@ class DenoiseSuperRes(_SuperResolving, DenoisingNode, version=1):
     what `Denoise` says of the last digits.
     """
 
-    joins: ClassVar[bool] = True
-    pictures: ClassVar[str] = "image"
+    batchable: ClassVar[bool] = True
+    batch_port: ClassVar[str] = "image"
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
-        """As many latents, of pictures four times as large."""
+        """Return the output's type: as many latents, of pictures four times as large."""
         return self._enlarged(inputs.get("image", PortType(Image)))
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
@@ -87,7 +87,7 @@ class DenoiseSuperRes(_SuperResolving, DenoisingNode, version=1):
         yield from check_negative(info, self.guidance(info), inputs)
 
     def memory(self, inputs: Mapping[str, PortType], compute: Compute) -> Memory | None:
-        """The denoiser with one tile of all pictures at a time, twice under guidance."""
+        """Estimate the denoiser with one tile of all pictures at a time, twice under guidance."""
         return self.denoising_memory(inputs, compute, tile=self.tile_size)
 
     def lighter(self) -> Iterable[Self]:
@@ -98,7 +98,7 @@ class DenoiseSuperRes(_SuperResolving, DenoisingNode, version=1):
         self, *, image: Image, positive: Conditioning, negative: Conditioning | None = None, context: Context
     ) -> Latent:
         """Enlarge a batch. Raises ValueError where guidance has no negative prompt."""
-        info = self.required
+        info = self.require_model_info()
         guidance_scale = self.guidance(info)
         backend: SuperResolutionAdapter = self.adapter(context)
         data = backend.super_resolve(
@@ -136,7 +136,7 @@ class SuperRes(_SuperResolving, version=1):
     )
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
-        """As many latents, of pictures four times as large; of an upscaler in a file, images."""
+        """Return the output's type: as many latents of pictures four times as large, or such images."""
         if is_upscaler_file(self.model):
             return {"latent": self._enlarging.output_types(inputs)["image"]}
         return self._enlarged(inputs.get("image", PortType(Image)))
@@ -163,7 +163,7 @@ class SuperRes(_SuperResolving, version=1):
         if is_upscaler_file(self.model):
             made = g.add(self._enlarging, image=image)
             return made
-        info = self.required
+        info = self.require_model_info()
         guidance_scale = self.setting(info, "guidance_scale")
         parameters = self.model_dump()
         parameters |= {name: self.setting(info, name) for name in ("steps", "guidance_scale", "noise_level")}

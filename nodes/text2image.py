@@ -56,7 +56,7 @@ class Text2Image(ModelNode, version=1):
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
         """Latents of the model with this size."""
         empty = self._empty().output_types({})["latent"]
-        info = self.known
+        info = self.model_info()
         steps = self.setting(info, "steps") if info else self.steps
         denoise = Denoise(model=self.model, steps=steps, denoising_end=self.denoising_end)
         return denoise.output_types({"latent": empty})
@@ -75,7 +75,7 @@ class Text2Image(ModelNode, version=1):
 
     def expand(self, g: Expansion, *, prompt: Text, negative_prompt: Text = "") -> Latent:
         """Encode the prompts, then denoise from nothing but noise."""
-        info = self.required
+        info = self.require_model_info()
         guidance_scale = self.setting(info, "guidance_scale")
         latent: Latent = g.add(
             Denoise(

@@ -52,12 +52,12 @@ class DenoiseUpscale(_Upscaling, DenoisingNode, version=1):
     prompts and pictures only can be computed as one batch, with what `Denoise` says of the last digits.
     """
 
-    joins: ClassVar[bool] = True
+    batchable: ClassVar[bool] = True
 
     after_encoding: AfterEncoding = False
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
-        """As many latents of twice the width and height."""
+        """Return the output's type: as many latents of twice the width and height."""
         return self._doubled(inputs.get("latent", PortType(Latent)))
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
@@ -72,7 +72,7 @@ class DenoiseUpscale(_Upscaling, DenoisingNode, version=1):
         self, *, latent: Latent, positive: Conditioning, negative: Conditioning | None = None, context: Context
     ) -> Latent:
         """Upscale a batch. Raises ValueError for latents of another space, and for guidance without a negative."""
-        info = self.required
+        info = self.require_model_info()
         guidance_scale = self.guidance(info)
         if latent.space != info.space or latent.noise:
             raise ValueError(f'found {latent!r}, noisy at {latent.noise:g}; expected clean latents of "{info.space}"')
@@ -104,9 +104,9 @@ class Upscale(_Upscaling, version=1):
         return {**super().input_types(), "image": self.latent_type()}
 
     def output_types(self, inputs: Mapping[str, PortType]) -> dict[str, PortType]:
-        """As many latents of twice the width and height."""
+        """Return the output's type: as many latents of twice the width and height."""
         source = inputs.get("image", PortType(Latent))
-        width, height = cut_size(self.known, source) or (source.width, source.height)
+        width, height = cut_size(self.model_info(), source) or (source.width, source.height)
         return self._doubled(PortType(Latent, width=width, height=height, batch=source.batch))
 
     def check_with(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
@@ -118,7 +118,7 @@ class Upscale(_Upscaling, version=1):
 
     def expand(self, g: Expansion, *, image: Latent, prompt: Text = "", negative_prompt: Text = "") -> Latent:
         """Encode what is not encoded yet, then denoise at the doubled size."""
-        info = self.required
+        info = self.require_model_info()
         latent, after_encoding = encoded_for(g, info, image, self.seed)
         guidance_scale = self.setting(info, "guidance_scale")
         made: Latent = g.add(

@@ -16,7 +16,7 @@ __all__ = ["add_file", "add_offline", "add_values", "input_values", "read_workfl
 
 
 def add_file(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """The argument FILE, or FILE…."""
+    """Add the argument FILE, or FILE…."""
     parser.add_argument(
         "files" if several else "file",
         metavar="FILE",
@@ -26,7 +26,7 @@ def add_file(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
 
 
 def add_values(parser: argparse.ArgumentParser) -> None:
-    """The option ``--set``."""
+    """Add the option ``--set``."""
     parser.add_argument(
         "--set",
         dest="values",
@@ -41,12 +41,12 @@ def add_values(parser: argparse.ArgumentParser) -> None:
 
 
 def add_offline(parser: argparse.ArgumentParser, help: str) -> None:
-    """The option ``--offline``."""
+    """Add the option ``--offline``."""
     parser.add_argument("--offline", action="store_true", help=f"{help} (also: GRAPHFLOW_OFFLINE=1)")
 
 
 def read_workflow(file: str) -> Workflow:
-    """The workflow that FILE means. Raises WorkflowError."""
+    """Return the workflow that FILE means. Raises WorkflowError."""
     if file == "-":
         return Workflow.loads(sys.stdin.buffer.read(), name="<stdin>")
     return load(file)
@@ -59,7 +59,7 @@ def stem_of(document: WorkflowDocument) -> str:
 
 
 def input_values(document: WorkflowDocument, assignments: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """The given texts as values of the declared types.
+    """Return the given texts as values of the declared types.
 
     A text that is none of its type is passed on as it stands: binding reports it together with every other fault, as it
     does for a name that is no input. Raises WorkflowError where two texts are for one input.
@@ -76,7 +76,7 @@ def input_values(document: WorkflowDocument, assignments: Iterable[tuple[str, st
 
 
 def value_of(document: WorkflowDocument, name: str, text: str) -> Any:
-    """A text as a value of the type of an input; what is none of that type stays a text."""
+    """Return a text as a value of the type of an input; what is none of that type stays a text."""
     declaration = document.inputs.get(name)
     kind = INPUT_KINDS[declaration.type] if declaration else str
     if kind is bool:

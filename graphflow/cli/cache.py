@@ -25,7 +25,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def add_arguments(parser: Parser) -> None:
-    """The options of ``graphflow cache``."""
+    """Add the options of ``graphflow cache``."""
     parser.add_argument("action", metavar="info|prune|clear", choices=("info", "prune", "clear"), help="what to do")
     parser.add_argument("--json", action="store_true", help="info: print JSON")
     parser.add_argument("--max-size", metavar="SIZE", help="prune: how much may stay, such as 2GB")

@@ -21,13 +21,13 @@ def add_switches(parser: Parser) -> None:
 
 
 def given_switches(options: Options) -> dict[str, Any]:
-    """The switches on the command line, by the names of their fields."""
+    """Return the switches on the command line, by the names of their fields."""
     values = {switch.name: getattr(options, switch.name) for switch in all_switches()}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def switches_for(options: Options) -> Switches:
-    """The switches of a run: those on the command line, and for the rest the defaults."""
+    """Return the switches of a run: those on the command line, and for the rest the defaults."""
     return Switches(**given_switches(options))
 
 
@@ -39,7 +39,7 @@ def add_store(parser: Parser) -> None:
 
 
 def store_for(options: Options) -> Store | None:
-    """The store in which results are looked up and kept; None for nowhere."""
+    """Return the store in which results are looked up and kept; None for nowhere."""
     return None if options.no_cache else default_store()
 
 

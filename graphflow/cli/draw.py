@@ -19,7 +19,7 @@ FORMATS = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid", ".md": "merm
 
 
 def add_arguments(parser: Parser) -> None:
-    """The options of ``graphflow draw``."""
+    """Add the options of ``graphflow draw``."""
     add_file(parser)
     parser.add_argument("--format", choices=("mermaid", "svg"), help="default: by the suffix of --out, else mermaid")
     parser.add_argument("--out", metavar="FILE", help="write to a file instead of stdout; .svg, .mmd or .md")

@@ -30,7 +30,7 @@ VARIANTS = ("fp16", "none")
 
 
 def add_arguments(parser: Parser) -> None:
-    """The options of ``graphflow models``."""
+    """Add the options of ``graphflow models``."""
     parser.add_argument("action", metavar="list|pull", choices=("list", "pull"), help="what to do")
     parser.add_argument(
         "items",
@@ -61,7 +61,7 @@ def run(options: Options) -> int:
 
 
 def _named(options: Options) -> dict[str, list[str]]:
-    """Every model that is meant, with the nodes that need it."""
+    """Return every model that is meant, with the nodes that need it."""
     saved = {name for name, _ in saved_workflows()}
     named: dict[str, list[str]] = {}
     for item in options.items:
@@ -91,7 +91,7 @@ def _list(library: ModelLibrary, named: dict[str, list[str]], options: Options) 
 
 
 def _problems_of(model: ModelDescription, nodes: Iterable[str]) -> list[Problem]:
-    """Problems that keep a model from being used, with the nodes that need it."""
+    """Return the problems that keep a model from being used, with the nodes that need it."""
     names = ", ".join(f"'{name}'" for name in nodes)
     named = []
     for problem in model.problems:

@@ -26,7 +26,7 @@ GROUPS = (
 
 
 def add_arguments(parser: Parser) -> None:
-    """The options of ``graphflow nodes``."""
+    """Add the options of ``graphflow nodes``."""
     parser.add_argument("type", metavar="TYPE", nargs="?", help="a node type to describe")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
             self.add_argument("-V", "--version", action="store_true", help="show the version")
 
     def parse(self, words: Sequence[str]) -> Options | None:
-        """The options on a command line; None where it asked for help, which was printed."""
+        """Read the options on a command line; None where it asked for help, which was printed."""
         if {"-h", "--help"} & set(words[: words.index("--")] if "--" in words else words):
             print(self.format_help(), end="")
             return None
@@ -66,6 +66,6 @@ class Parser(argparse.ArgumentParser):
 
 
 def _paragraphs(text: str) -> str:
-    """A docstring with its long paragraphs wrapped; what is short enough stays as it was written."""
+    """Return a docstring with its long paragraphs wrapped; what is short enough stays as it was written."""
     parts = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(part if max(map(len, part.split("\n"))) < 80 else wrapped(part, width=79) for part in parts)

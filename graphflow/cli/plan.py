@@ -36,7 +36,7 @@ KEY_DIGITS = 8
 
 
 def add_arguments(parser: Parser) -> None:
-    """The options of ``graphflow plan``."""
+    """Add the options of ``graphflow plan``."""
     add_file(parser)
     add_values(parser)
     add_offline(parser, "ask nothing of the network; of URLs, use what was downloaded before")
@@ -131,7 +131,7 @@ def _totals(planned: Plan, forecast: _Forecast) -> str:
 
 
 def _peak(planned: Plan) -> tuple[Step, Memory] | None:
-    """The step that needs most, and what it needs; None where nothing is known of any."""
+    """Return the step that needs most, and what it needs; None where nothing is known of any."""
     needs = [(step, need) for step in planned.steps if (need := planned.memory(step))]
     return max(needs, key=lambda pair: pair[1].total, default=None)
 

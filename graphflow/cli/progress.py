@@ -115,7 +115,7 @@ class PlainProgress(Progress):
 
 
 def warning_text(event: Warned) -> str:
-    """A warning of the plan says itself where it belongs; one of a running node is given its name."""
+    """Print a warning; one of a running node is given its name, one of the plan says itself where it belongs."""
     message = visible(event.message)
     if "warning: " in message.partition("\n")[0]:
         return message

@@ -42,7 +42,7 @@ DIFFERS = 5
 
 
 def add_arguments(parser: Parser) -> None:
-    """The options of ``graphflow replay``."""
+    """Add the options of ``graphflow replay``."""
     parser.add_argument("file", metavar="FILE", help="a manifest, or a PNG file that a run saved")
     parser.add_argument(
         "--out", metavar="DIR", help="folder to save in and keep (default: none, files are compared only)"
@@ -84,7 +84,7 @@ def run(options: Options) -> int:
 
 
 def _settings(given: Mapping[str, Any], recorded: Mapping[str, str], weights: int | None) -> Compute:
-    """The settings that were given, and for the rest the recorded ones where this machine can keep them."""
+    """Return the settings that were given, and for the rest the recorded ones where this machine can keep them."""
     device = recorded.get("device", "cpu")
     asked = dict(given)
     if "device" not in asked:
@@ -99,7 +99,7 @@ def _settings(given: Mapping[str, Any], recorded: Mapping[str, str], weights: in
 
 
 def _run_again(options: Options, replay: Replay, folder: Path) -> list[tuple[str, Path]] | None:
-    """The files that are saved, with the names of their steps; None where the run was interrupted."""
+    """Return the files that are saved, with the names of their steps; None where the run was interrupted."""
     job = prepare(
         replay.workflow,
         replay.inputs,

@@ -37,7 +37,7 @@ NODE_FAILED = 4
 
 
 def add_arguments(parser: Parser) -> None:
-    """The options of ``graphflow run``."""
+    """Add the options of ``graphflow run``."""
     add_file(parser)
     add_values(parser)
     add_offline(parser, "ask nothing of the network; of URLs, use what was downloaded before")

@@ -18,7 +18,7 @@ __all__ = ["bound_with_saved_outputs"]
 def bound_with_saved_outputs(
     workflow: Workflow, values: Mapping[str, Any], *, checking: bool = False, offline: bool = False
 ) -> Graph:
-    """The graph of a workflow in which every declared picture is saved as ``<workflow>-<output>``.
+    """Return the graph of a workflow in which every declared picture is saved as ``<workflow>-<output>``.
 
     What a node of the workflow saves already is left to it. Where the workflow neither declares outputs nor has any
     effect, the pictures of its last nodes are saved. The nodes are added to a copy of the document, so the manifest of

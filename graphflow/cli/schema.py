@@ -18,7 +18,7 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: Parser) -> None:
-    """The options of ``graphflow schema``."""
+    """Add the options of ``graphflow schema``."""
     parser.add_argument("--out", metavar="FILE", help="write to a file instead of stdout")
 
 

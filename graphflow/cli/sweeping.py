@@ -24,7 +24,7 @@ __all__ = ["add_sweep", "prepare_run"]
 
 
 def add_sweep(parser: Parser) -> None:
-    """The options ``--sweep`` and ``--zip``."""
+    """Add the options ``--sweep`` and ``--zip``."""
     parser.add_argument(
         "--sweep",
         dest="axes",

@@ -48,7 +48,7 @@ def table(rows: Sequence[Sequence[str]], *, indent: int = 2, width: int | None =
 
 
 def wrapped(text: str, *, indent: int = 0, width: int | None = None) -> str:
-    """A paragraph of running text."""
+    """Return a paragraph of running text."""
     return textwrap.fill(
         " ".join(text.split()),
         width or line_width(),

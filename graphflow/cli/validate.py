@@ -16,7 +16,7 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: Parser) -> None:
-    """The options of ``graphflow validate``."""
+    """Add the options of ``graphflow validate``."""
     add_file(parser, several=True)
     add_values(parser)
     add_offline(parser, "check for runs without the network: what was not downloaded yet is missing")
@@ -50,7 +50,7 @@ def _problems(file: str, options: Options) -> tuple[list[Problem], int]:
 
 
 def _placed(problem: Problem, file: str) -> str:
-    """The problem with its file, which one that is about the whole file may not name."""
+    """Return the problem with its file, which one that is about the whole file may not name."""
     text = str(problem)
     return text if problem.position is not None or problem.code.startswith("missing.") else f"{file}: {text}"
 

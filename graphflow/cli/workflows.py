@@ -24,7 +24,7 @@ PIN_DIGITS = 16
 
 
 def add_arguments(parser: Parser) -> None:
-    """The options of ``graphflow workflows``."""
+    """Add the options of ``graphflow workflows``."""
     parser.add_argument("name", metavar="NAME", nargs="?", help="a saved workflow or a file to describe")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -104,7 +104,7 @@ def _data(name: str, document: WorkflowDocument, library: Library) -> dict[str, 
 
 
 def _outputs(document: WorkflowDocument) -> list[tuple[str, Any, str | None]]:
-    """The declared outputs with their types, as far as the workflow is sound."""
+    """Return the declared outputs with their types, as far as the workflow is sound."""
     from graphflow.graph.binder import bind
 
     types: dict[str, str] = {}

@@ -71,11 +71,11 @@ class Source:
         return Position(self.name)
 
     def duplicates(self) -> list[tuple[Path, Position]]:
-        """Every key that stands twice in one object: its path, and where it stands for the second time."""
+        """Return every key that stands twice in one object: its path, and where it stands for the second time."""
         return [(path, self.at_offset(offset)) for path, offset in self._places.duplicates]
 
     def scalars(self) -> Iterator[tuple[str, Position]]:
-        """Every number and bare word with its place; what stands inside of texts is none."""
+        """Yield every number and bare word with its place; what stands inside of texts is none."""
         for match in _TOKEN.finditer(self.text):
             if match["scalar"]:
                 yield match["scalar"], self.at_offset(match.start("scalar"))
@@ -86,7 +86,7 @@ class Source:
         return Position(self.name, self.text.count("\n", 0, offset) + 1, offset - line_start + 1)
 
     def broken_texts(self) -> Iterator[Position]:
-        """Every text that holds half of a surrogate pair, which no encoding can write."""
+        """Yield every text that holds half of a surrogate pair, which no encoding can write."""
         for match in _TOKEN.finditer(self.text):
             if match["string"] and _SURROGATE.search(match["string"]):
                 try:
@@ -123,7 +123,7 @@ class Source:
 
 
 def _may_hold_surrogates(text: str) -> bool:
-    """A quick look, which spares most texts the search."""
+    """Check quickly, to spare most texts the search."""
     return not text.isascii() or "\\u" in text
 
 

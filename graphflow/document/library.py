@@ -51,14 +51,14 @@ def shipped_folder() -> Path:
 
 
 def search_folders(caller: Path | None = None) -> list[Path]:
-    """The workflow path, nearest first."""
+    """Return the workflow path, nearest first."""
     listed = [Path(part) for part in os.environ.get("GRAPHFLOW_PATH", "").split(os.pathsep) if part]
     folders = [*([caller] if caller else []), *listed, Path("workflows"), shipped_folder()]
     return list(dict.fromkeys(folder.resolve() for folder in folders))
 
 
 def _shown(path: Path) -> str:
-    """A file as messages call it: from the current folder where it is below that."""
+    """Return a file as messages call it: from the current folder where it is below that."""
     try:
         return str(path.relative_to(Path.cwd()))
     except (ValueError, OSError):
@@ -84,7 +84,7 @@ class Library:
         self._found: dict[tuple[str, Path | None], Path] = {}
 
     def find(self, target: str, caller: Path | None, pin: str | None = None) -> Path | Problem:
-        """The file that a name or a relative path means for a workflow in the folder ``caller``.
+        """Return the file that a name or a relative path means for a workflow in the folder ``caller``.
 
         Whether it is the one that it is pinned to is seen to by whoever asks. What was found once stays found, so that
         a record of a run holds what ran, whatever becomes of the files.
@@ -123,7 +123,7 @@ class Library:
         return path
 
     def load(self, path: Path) -> WorkflowDocument:
-        """The document in a file; raises WorkflowError for faults of form."""
+        """Read the document in a file. Raises WorkflowError for faults of form."""
         if path not in self._documents:
             self._documents[path] = WorkflowDocument.load(path, name=_shown(path))
         return self._documents[path]
@@ -153,7 +153,7 @@ class Library:
         return self._hashes[id(document)]
 
     def called(self, document: WorkflowDocument) -> dict[str, WorkflowDocument]:
-        """The documents that the nodes of a workflow call, by the name of the node."""
+        """Return the documents that the nodes of a workflow call, by the name of the node."""
         called = {}
         for name, entry in document.nodes.items():
             uses = parse_uses(entry.uses) if entry.uses is not None else None

@@ -68,7 +68,7 @@ class From(NamedTuple):
     output: str | None = None
 
     def to_json(self) -> dict[str, str]:
-        """The form in a file."""
+        """Return the form in a file."""
         return {"from": self.node if self.output is None else f"{self.node}.{self.output}"}
 
 
@@ -78,12 +78,12 @@ class Input(NamedTuple):
     name: str
 
     def to_json(self) -> dict[str, str]:
-        """The form in a file."""
+        """Return the form in a file."""
         return {"input": self.name}
 
 
 def parse_reference(value: Any) -> From | Input | str | None:
-    """The reference that a JSON object stands for; a text says what is wrong with it; None: it is a literal."""
+    """Return the reference that a JSON object stands for; a text says what is wrong with it; None: it is a literal."""
     if type(value) is not dict:
         return None
     if len(value) == 1:
@@ -218,7 +218,7 @@ class WorkflowDocument(_Document):
         return cls.loads(data, name=name or str(path), folder=path.resolve().parent)
 
     def to_dict(self) -> dict[str, Any]:
-        """The document as plain JSON data, as it was written: what was left out stays out."""
+        """Return the document as plain JSON data, as it was written: what was left out stays out."""
         data: dict[str, Any] = {} if self.schema_uri is None else {"$schema": self.schema_uri}
         data["graphflow"] = self.graphflow
         if self.description:
@@ -236,7 +236,7 @@ class WorkflowDocument(_Document):
         return data
 
     def dumps(self) -> str:
-        """The document as JSON text, indented by two spaces, with a newline at the end."""
+        """Return the document as JSON text, indented by two spaces, with a newline at the end."""
         return orjson.dumps(self.to_dict(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
 
     def save(self, path: str | Path) -> Path:

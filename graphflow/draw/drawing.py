@@ -72,7 +72,7 @@ class Drawing:
 
 
 def drawing_of_graph(graph: Graph) -> Drawing:
-    """The workflow as it is written: its nodes, those of called workflows in frames, its inputs and outputs."""
+    """Draw the workflow as it is written: its nodes, those of called workflows in frames, its inputs and outputs."""
     frames = {name: Frame(name, f"{_last(name)} · {Path(file).stem}", None) for name, file in graph.called.items()}
     frames = {name: Frame(name, frame.label, _enclosing(name, frames)) for name, frame in frames.items()}
     boxes: list[Box] = []
@@ -116,7 +116,7 @@ def drawing_of_graph(graph: Graph) -> Drawing:
 
 
 def drawing_of_plan(planned: Plan, graph: Graph) -> Drawing:
-    """The fine steps that will run, in frames for the called workflows and coarse nodes that they stand for."""
+    """Draw the fine steps that will run, in frames for the called workflows and coarse nodes that they stand for."""
     labels = {name: f"{_last(name)} · {Path(file).stem}" for name, file in graph.called.items()}
     labels |= {bound.name: f"{_last(bound.name)} · {bound.node.type_id}" for bound in graph if bound.node.coarse}
     labels = {name: labels[name] for name in sorted(labels)}
@@ -174,7 +174,7 @@ def _last(name: str) -> str:
 
 
 def _enclosing(name: str, frames: Mapping[str, Any]) -> str | None:
-    """The innermost frame around a name like ``call/inner/node``."""
+    """Return the innermost frame around a name like ``call/inner/node``."""
     prefix = name.rpartition("/")[0]
     while prefix and prefix not in frames:
         prefix = prefix.rpartition("/")[0]

@@ -208,7 +208,7 @@ class _Planner:
         return block
 
     def _joints(self, frame: str | None, items: dict[str, _Item]) -> list[_Joint]:
-        """The parts of all links that lie in this frame; gates are made where one leaves it."""
+        """Find the parts of all links that lie in this frame; gates are made where one leaves it."""
         joints = []
         for index, link in enumerate(self.links):
             chains = self.around[link.source], self.around[link.target]
@@ -231,7 +231,7 @@ class _Planner:
         return joints
 
     def _member(self, name: str, frame: str | None) -> str:
-        """The item that stands for a box in ``frame``: itself, or the frame right below that holds it."""
+        """Return the item that stands for a box in ``frame``: itself, or the frame right below that holds it."""
         chain = self.around[name]
         place = chain.index(frame)
         return name if place == 0 else f"frame {chain[place - 1]}"
@@ -362,7 +362,7 @@ class _Planner:
     # Arrows --------------------------------------------------------------------------------------------------------
 
     def _route(self, index: int, origins: Mapping[str | None, tuple[float, float]]) -> Route:
-        """The parts of a link in all frames that it goes through, put together from its source to its target."""
+        """Return the parts of a link in all frames that it goes through, put together from its source to its target."""
         link = self.links[index]
         source_chain, target_chain = self.around[link.source], self.around[link.target]
         common = next(frame for frame in source_chain if frame in target_chain)
@@ -425,7 +425,7 @@ def _path(block: _Block, joint: _Joint) -> tuple[list[tuple[float, float]], list
 
 
 def _without_cycles(items: Iterable[str], arrows: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The arrows that point forward; frames as single boxes may form cycles where the nodes inside form none."""
+    """Return the arrows that point forward; frames as single boxes may form cycles where the nodes inside form none."""
     following: dict[str, list[str]] = {}
     for source, target in arrows:
         if source != target:
@@ -520,7 +520,7 @@ def _reduce_crossings(layers: list[list[str]], neighbours: Mapping[str, tuple[li
 
 
 def _crossings(layers: list[list[str]], neighbours: Mapping[str, tuple[list[str], list[str]]]) -> int:
-    """Number of arrows that cross, counted layer by layer with a Fenwick tree (Barth, Jünger and Mutzel 2002)."""
+    """Count the arrows that cross, layer by layer with a Fenwick tree (Barth, Jünger and Mutzel 2002)."""
     total = 0
     for upper, lower in pairwise(layers):
         places = {key: place for place, key in enumerate(lower)}
@@ -575,7 +575,7 @@ def _place_across(
 
 
 def _separated(wanted: Sequence[float], weights: Sequence[float], gaps: Sequence[float]) -> list[float]:
-    """The places nearest to the wanted ones (weighted least squares) with at least these gaps: isotonic regression."""
+    """Find the places nearest to the wanted ones (weighted least squares) with these gaps: isotonic regression."""
     offsets = [0.0]
     for gap in gaps:
         offsets.append(offsets[-1] + gap)

@@ -26,7 +26,7 @@ _SHAPES = {"node": ('["', '"]'), "input": ('(["', '"])'), "output": ('(["', '"])
 
 
 def mermaid(drawing: Drawing) -> str:
-    """The drawing as a Mermaid flowchart."""
+    """Return the drawing as a Mermaid flowchart."""
     names = {box.id: f"n{index}" for index, box in enumerate(drawing.boxes)}
     inner: dict[str | None, list[Box]] = {}
     for box in drawing.boxes:

@@ -59,7 +59,7 @@ _ADVANCES = (
 
 
 def svg(drawing: Drawing) -> str:
-    """The drawing as SVG text."""
+    """Return the drawing as SVG text."""
     return "\n".join(_Canvas(drawing).lines()) + "\n"
 
 
@@ -78,7 +78,7 @@ def text_width(text: str, size: float, *, bold: bool = False) -> float:
 
 
 def _cut(text: str, size: float, limit: float, *, bold: bool = False) -> str:
-    """The text, or as much of its beginning as fits."""
+    """Return the text, or as much of its beginning as fits."""
     text = "".join(
         " " if unicodedata.category(character) in ("Cc", "Cs", "Cn", "Co") else character for character in text
     )
@@ -176,7 +176,7 @@ class _Canvas:
         yield "</svg>"
 
     def _frame_label(self, place: Placed, label: str) -> Iterator[str]:
-        """The name of a frame in its upper edge, where no arrow comes in if there is such a place."""
+        """Yield the name of a frame in its upper edge, where no arrow comes in if there is such a place."""
         width = text_width(label, SMALL, bold=True) + 10
         entries = [
             x
@@ -302,7 +302,7 @@ def _attribute(text: str) -> str:
 
 
 def _n(value: float) -> str:
-    """A number with at most one decimal, so that equal drawings are equal text."""
+    """Return a number with at most one decimal, so that equal drawings are equal text."""
     return (
         f"{value:.1f}".removesuffix(".0").replace("-0", "0") if abs(value) < 0.05 else f"{value:.1f}".removesuffix(".0")
     )

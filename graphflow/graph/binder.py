@@ -85,7 +85,7 @@ def models_named(
     registry: Registry | None = None,
     library: Library | None = None,
 ) -> dict[str, list[str]]:
-    """The models that a workflow names, each with the nodes that name it. They need not be on this machine.
+    """Return the models that a workflow names, each with the nodes that name it. They need not be on this machine.
 
     Nothing else that is wrong with the workflow is reported: nodes that cannot be built are left out.
     """
@@ -190,7 +190,7 @@ class _Binder:
 
     @staticmethod
     def _loaded(bound: BoundNode) -> Iterator[tuple[str, Loaded]]:
-        """The ports of a node whose value is loaded from a file that was given."""
+        """Yield the ports of a node whose value is loaded from a file that was given."""
         for port, source in bound.inputs.items():
             if isinstance(source, Constant) and isinstance(source.value, Loaded):
                 yield port, source.value

@@ -85,7 +85,7 @@ class Graph:
         return digraph
 
     def bound(self, name: str) -> BoundNode:
-        """The bound node of that name."""
+        """Return the bound node of that name."""
         return self.nodes[name]
 
     def __iter__(self) -> Iterator[BoundNode]:
@@ -97,7 +97,7 @@ class Graph:
 
 @cached_answers()
 def largest_weights(graphs: Iterable[Graph]) -> int | None:
-    """Bytes of the largest file of weights that the nodes of some graphs read, None where no model runs."""
+    """Return the bytes of the largest file of weights that the nodes of some graphs read, None where no model runs."""
     nodes = [bound.node for graph in graphs for bound in graph]
     if not any(node.models() for node in nodes):
         return None
@@ -127,7 +127,7 @@ _PLAIN_TYPES = {kind: PortType(kind) for kind in PLAIN_KINDS}
 
 
 def type_of_constant(value: Any) -> PortType:
-    """The static type of a value that is there already."""
+    """Return the static type of a value that is there already."""
     plain = _PLAIN_TYPES.get(type(value))
     if plain is not None:
         return plain

@@ -37,7 +37,7 @@ class Connections:
         return sources
 
     def named(self, edge: Edge, field_name: str, flat: FlatNode | None) -> Edge | None:
-        """The edge with its output spelt out; None where the source is at fault (and that was reported)."""
+        """Return the edge with its output spelt out; None where the source is at fault (and that was reported)."""
         if edge.output is None and edge.source in self._first:
             return self._first[edge.source]
         source = self.nodes.get(edge.source)
@@ -106,7 +106,7 @@ def check_edge(
 
 
 def _givers(target: PortType, registry: Registry) -> str:
-    """A hint that names node types whose output would fit."""
+    """Make a hint that names node types whose output would fit."""
     if target.kind in PLAIN_KINDS:
         return f"write the value itself, or connect a node that gives {target}"
     names = [

@@ -220,7 +220,7 @@ def _check_outputs(frame: _Frame, problems: list[Problem]) -> None:
 
 
 def _call(frame: _Frame, node: FlatNode, library: Library, flat: FlatWorkflow) -> _Frame | None:
-    """The frame of a called workflow with its inputs bound, or None where the call is at fault."""
+    """Return the frame of a called workflow with its inputs bound, or None where the call is at fault."""
 
     def report(code: str, message: str, field_name: str | None = "uses", hint: str = "") -> None:
         place = node.position(field_name, key=code == "field.unknown")

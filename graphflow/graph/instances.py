@@ -134,7 +134,7 @@ class Instances:
         return f'connect a node: {{"from": "{named}"}}'
 
     def _load(self, flat: FlatNode, port: Port, given: Provided) -> Any:
-        """A given path becomes the output of a node that loads it, added once for each input value."""
+        """Turn a given path into the output of a node that loads it, added once for each input value."""
         if not isinstance(given.value, str):
             return given.value
         loader = self.registry.loader(given.kind)
@@ -185,7 +185,7 @@ class Instances:
 
 @functools.cache
 def _kinds_of_parameter(cls: type[Node], key: str) -> tuple[type, ...]:
-    """The plain kinds that a parameter may be; empty where it takes anything else too."""
+    """Return the plain kinds that a parameter may be; empty where it takes anything else too."""
     kinds: list[type] = []
     pending = [cls.model_fields[key].annotation]
     while pending:

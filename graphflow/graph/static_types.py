@@ -79,7 +79,7 @@ class StaticTypes:
         return problem.severity != "error"
 
     def _arriving(self, target: PortType) -> Iterator[type]:
-        """The kinds of input that can get to a port, as they are or converted."""
+        """Yield the kinds of input that can get to a port, as they are or converted."""
         for kind in INPUT_KINDS.values():
             if accepts(target, PortType(kind)) or self.registry.route(PortType(kind), target) is not None:
                 yield kind

@@ -36,7 +36,7 @@ _EXPECTED = "expected lists of values by input, or a list of objects with one va
 
 
 def points_of(document: WorkflowDocument, sweep: Any = None, given: Mapping[str, Any] | None = None) -> list[Point]:
-    """The points of a sweep, by default the document's own; none where nothing is swept.
+    """Return the points of a sweep, by default the document's own; none where nothing is swept.
 
     An input that is ``given`` a value is not swept. Raises WorkflowError with all that is wrong with the sweep.
     """
@@ -91,7 +91,7 @@ def with_other_faults(
 
 
 def folders_of(points: Sequence[Point]) -> list[str]:
-    """The folder of each point: ``seed=1,strength=0.3``; texts are shortened to what paths can hold."""
+    """Return the folder of each point: ``seed=1,strength=0.3``; texts are shortened to what paths can hold."""
     return [_folder(point) for point in points]
 
 
@@ -99,7 +99,7 @@ def folders_of(points: Sequence[Point]) -> list[str]:
 def bind_points(
     points: Sequence[Point], values: Mapping[str, Any], bound: Callable[[Mapping[str, Any]], Graph]
 ) -> dict[str, Graph]:
-    """The graph of each point by its folder; without points the one graph, whose files lie in the output folder itself.
+    """Return the graph of each point by its folder; without points one graph, with files in the output folder itself.
 
     ``bound`` makes a graph of the values of the inputs. Raises WorkflowError with the faults of all points, each once.
     """
@@ -184,7 +184,7 @@ def _folder(point: Point) -> str:
 
 
 def _slug(value: Any) -> str:
-    """A value as a part of a file's name; where it is not the whole value, with a hash of it."""
+    """Return a value as a part of a file's name; where it is not the whole value, with a hash of it."""
     if isinstance(value, (bool, int, float)) or value is None:
         return show(value)
     text = str(value) if isinstance(value, (str, Path)) else digest_of(value)

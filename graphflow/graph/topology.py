@@ -11,7 +11,7 @@ __all__ = ["cycles", "topological_order"]
 
 
 def topological_order(sources: Mapping[str, Collection[str]]) -> list[str]:
-    """The nodes, each after its sources and else as they are given (Kahn 1962).
+    """Sort nodes, each after its sources and else as they are given (Kahn 1962).
 
     ``sources`` maps each node to the nodes it takes values from, as often as it takes some. Nodes on a cycle are left
     out, and so is everything behind them.

@@ -33,7 +33,7 @@ def cuda_available() -> bool:
 
 
 def cuda_memory(number: int) -> int:
-    """Bytes of the whole memory of the device "cuda:<number>", which is there."""
+    """Return the bytes of the whole memory of the device "cuda:<number>", which is there."""
     if "torch" not in sys.modules and _build_of_torch() == "cuda":
         driver, handle, size = _driver(), ctypes.c_int(), ctypes.c_size_t()
         if (
@@ -69,7 +69,7 @@ def _devices_of_driver() -> int:
 
 
 def _driver() -> ctypes.CDLL | None:
-    """The CUDA driver, ready to be asked, None where there is none."""
+    """Load the CUDA driver, ready to be asked, None where there is none."""
     for name in ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so"):
         with contextlib.suppress(OSError, AttributeError):
             driver = ctypes.CDLL(name)

@@ -64,11 +64,11 @@ class Compute:
         return device_kind(self.device) == "cpu"
 
     def on(self, device: str) -> Compute:
-        """The same settings for what one of the devices computes."""
+        """Return the same settings for what one of the devices computes."""
         return replace(self, device=device, devices=(), max_batch=1)
 
     def environment(self) -> Mapping[str, str]:
-        """The settings that change results in their last digits, and so belong into cache keys.
+        """Return the settings that change results in their last digits, and so belong into cache keys.
 
         Offloading and the budget change nothing, and the steps of a batch give what each gives alone, within a
         tolerance that their node states. A switch that is left alone is not mentioned.
@@ -83,7 +83,7 @@ class Compute:
 
 
 def resolve_devices(names: str) -> tuple[str, ...]:
-    """The devices in a text like ``cuda:0,cuda:1``; ``cuda:all`` are all there are.
+    """Find the devices in a text like ``cuda:0,cuda:1``; ``cuda:all`` are all there are.
 
     Raises WorkflowError for an absent device, and for devices that do not go together.
     """

@@ -57,7 +57,7 @@ def show_bytes(count: int) -> str:
 
 
 def parse_bytes(text: str, what: str = "memory budget") -> int:
-    """The bytes that ``8GB``, ``7.5 GiB``, ``900MB`` or ``1000000`` mean. Raises WorkflowError."""
+    """Parse a size: the bytes that ``8GB``, ``7.5 GiB``, ``900MB`` or ``1000000`` mean. Raises WorkflowError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B|)", text.strip(), re.IGNORECASE)
     count = 0
     if match:
@@ -71,17 +71,17 @@ def parse_bytes(text: str, what: str = "memory budget") -> int:
 
 
 def device_kind(device: str) -> str:
-    """The device without its number: "cuda" of "cuda:1"."""
+    """Return the device without its number: "cuda" of "cuda:1"."""
     return device.partition(":")[0]
 
 
 def device_number(device: str) -> int:
-    """The number of a device among those of its kind: 1 of "cuda:1", 0 of "cuda"."""
+    """Return the number of a device among those of its kind: 1 of "cuda:1", 0 of "cuda"."""
     return int(device.partition(":")[2] or 0)
 
 
 def device_memory(device: str) -> int | None:
-    """Bytes that a run can be planned with: all of an accelerator's, and what the machine can still give for the CPU.
+    """Return the bytes to plan with: all of an accelerator's, and for the CPU what the machine can still give.
 
     None where it is unknown.
     """
@@ -95,7 +95,7 @@ def device_memory(device: str) -> int | None:
 
 
 def free_memory(device: str) -> int | None:
-    """Bytes that this process can have now: as `device_memory`, without what others hold on an accelerator."""
+    """Return the bytes that this process can have now: `device_memory` without what others hold on an accelerator."""
     if device_kind(device) != "cuda":
         return device_memory(device)
     import torch
@@ -105,7 +105,7 @@ def free_memory(device: str) -> int | None:
 
 
 def machine_memory(system: Path = Path("/")) -> int | None:
-    """Bytes of the machine's memory, and no more than the control groups around this process allow.
+    """Return the bytes of the machine's memory, and no more than the control groups around this process allow.
 
     None where it is unknown. ``system`` is where /proc and /sys lie.
     """

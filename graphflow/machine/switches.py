@@ -45,7 +45,7 @@ class Switch(NamedTuple):
 def _switch(
     default: Any, help: str, *, choices: Sequence[str] | None = None, metavar: str | None = None, also: str = ""
 ) -> Any:
-    """A field of `Switches`, with its help on the command line and a second spelling that it had before."""
+    """Make a field of `Switches`, with its help on the command line and a second spelling that it had before."""
     return field(default=default, metadata={"help": help, "choices": choices, "metavar": metavar, "also": also})
 
 

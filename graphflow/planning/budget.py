@@ -28,7 +28,7 @@ def refuse_over_budget(plan: Plan) -> None:
 
 @cached_answers()
 def over_budget(plan: Plan) -> list[Problem]:
-    """A Problem for each step that needs more memory than the plan's budget.
+    """Return a Problem for each step that needs more memory than the plan's budget.
 
     Without a budget it is all of an accelerator's memory, and on the CPU what the machine can give. A step whose need
     is unknown is let through.

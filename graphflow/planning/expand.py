@@ -142,7 +142,7 @@ class StepBuilder:
         return value  # type: ignore[no-any-return]
 
     def _fetched(self, name: str, node: Node) -> Node:
-        """The node with what it fetches: of use where a coarse node added it, the others were asked by bind."""
+        """Return the node with what it fetches: of use where a coarse node added it, the others were asked by bind."""
         node, problems = self.fetcher.fetch(node)
         if any(problem.severity == "error" for problem in problems):
             raise WorkflowError.of([problem.at(node=name) for problem in problems])
@@ -183,7 +183,7 @@ class StepBuilder:
         return outputs
 
     def _key(self, node: Node, given: Mapping[str, Any]) -> str:
-        """The key of a node whose inputs are ``given``: keys of steps with outputs, and constants."""
+        """Return the key of a node whose inputs are ``given``: keys of steps with outputs, and constants."""
         cls = type(node)
         common = self._class_digests.get(cls) or self._class_digest(cls)
         # what model_dump gives, without what it does around it, which takes as long
@@ -227,12 +227,12 @@ class Expansion:
         return namedtuple(f"{node.type_id}Outputs", outputs)(**outputs)
 
     def type_of(self, value: Any) -> PortType:
-        """The type of a value, known before the run: kind, space, size, batch."""
+        """Return the type of a value, known before the run: kind, space, size, batch."""
         return self._builder.type_of(value)
 
 
 def _plain(constant: Constant) -> Any:
-    """A constant as it stands in a key."""
+    """Return a constant as it stands in a key."""
     return constant.value if constant.plain else {"digest": digest_of(constant.value)}
 
 

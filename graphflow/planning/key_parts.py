@@ -12,7 +12,7 @@ __all__ = ["key_parts"]
 
 
 def key_parts(step: Step, plan: Plan) -> dict[str, Any]:
-    """All that the key of a step is made of, as JSON data."""
+    """Return all that the key of a step is made of, as JSON data."""
     inputs: dict[str, Any] = {}
     for port, value in step.inputs.items():
         if isinstance(value, Ref):

@@ -19,7 +19,7 @@ Models = tuple[str, ...]
 
 
 def grouped(steps: Sequence[Step], order: list[int], batches: Batches) -> list[int]:
-    """The steps of ``order``, which is topological, in the order of the plan.
+    """Return the steps of ``order``, which is topological, in the order of the plan.
 
     The steps of a batch, which follow each other in ``order``, come after all that any of them needs.
     """
@@ -61,7 +61,7 @@ def grouped(steps: Sequence[Step], order: list[int], batches: Batches) -> list[i
 
 
 def _groups(order: Sequence[int], models: Mapping[int, Models], sources: Mapping[int, set[int]]) -> dict[int, Models]:
-    """The models that each step belongs to, its own or those of a neighbour."""
+    """Return the models that each step belongs to, its own or those of a neighbour."""
     groups: dict[int, Models] = dict(models)
     for index in reversed(order):
         if groups[index]:
@@ -81,7 +81,7 @@ def _next_group(
     places: Mapping[int, int],
     groups: Mapping[int, Models],
 ) -> Models:
-    """The models to go on with: such as share one with those before, else those of the first step that is ready."""
+    """Return the models to go on with: those that share one with the last, else those of the first ready step."""
     sharing = [group for group, ranks in ready.items() if ranks and set(group) & set(current)]
     if sharing:
         return min(sharing, key=lambda group: ready[group][0])

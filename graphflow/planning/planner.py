@@ -196,12 +196,12 @@ class _Part:
                     self._shown.setdefault(source.source, received if isinstance(received, Ref) else inputs[port])
 
     def _ref(self, edge: Edge) -> Ref | None:
-        """The output of the step that stands for an edge, None where its node was left out."""
+        """Return the output of the step that stands for an edge, None where its node was left out."""
         outputs = self._refs.get(edge.source)
         return outputs.get(edge.output or "") if outputs else None
 
     def wanted(self, keep: Collection[str]) -> dict[str, Ref]:
-        """The values that are wanted by name, besides what the effects need."""
+        """Return the values that are wanted by name, besides what the effects need."""
         graph = self._graph
         wanted: dict[str, Ref] = {}
         for name, edge in graph.outputs.items():
@@ -228,7 +228,7 @@ class _Part:
         return wanted
 
     def _presented(self, name: str, ref: Ref) -> Ref:
-        """A latent that leaves the engine as a result becomes a picture; any other value stays what it is."""
+        """Turn a latent that leaves the engine as a result into a picture; any other value stays what it is."""
         builder = self._builder
         found = builder.type_of(ref)
         if self._results and found.kind is Latent and builder.registry.route(found, PortType(Image)):
@@ -262,7 +262,7 @@ def _order(steps: Sequence[Step], roots: Iterable[int], batches: Batches) -> lis
 
 
 def _moved(step: Step, places: Mapping[int, int], batches: Batches) -> Step:
-    """A step at its place in the plan, with references to steps at theirs."""
+    """Return a step at its place in the plan, with references to steps at theirs."""
 
     def moved(ref: Ref) -> Ref:
         return Ref(places[ref.step], ref.output)

@@ -22,7 +22,7 @@ _READ = {".png", ".jpg", ".jpeg", ".webp"}
 
 
 def write_contact_sheets(points: Sequence[Point], files: Sequence[Path], output_folder: Path, stem: str) -> list[Path]:
-    """A sheet for each picture that a point saves, called ``stem``-sheet, and written into the output folder.
+    """Write a sheet for each picture that a point saves, called ``stem``-sheet, into the output folder.
 
     ``files`` are the files of all points. Where two inputs are swept in all combinations, one goes down and the other
     to the right; else the pictures follow each other. Points without the picture stay empty. Returns the paths.

@@ -57,7 +57,7 @@ class Manifest:
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
-        """A manifest from a file. Raises WorkflowError for what is none, or of another version."""
+        """Read a manifest from a file. Raises WorkflowError for what is none, or of another version."""
         try:
             data = orjson.loads(path.read_bytes())
         except (OSError, orjson.JSONDecodeError) as error:
@@ -71,7 +71,7 @@ class Manifest:
         return cls(data)
 
     def dumps(self) -> str:
-        """The manifest as indented JSON."""
+        """Return the manifest as indented JSON."""
         return orjson.dumps(self.data, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
 
     def save(self, path: str | Path) -> Path:
@@ -174,7 +174,7 @@ class ManifestWriter:
         return max(1.0, 20 * cost)
 
     def manifest(self, state: str) -> Manifest:
-        """The manifest of what happened so far; ``state`` is "running", "done", "failed" or "interrupted"."""
+        """Return the manifest of what happened so far; ``state`` is "running", "done", "failed" or "interrupted"."""
         first = next(iter(self.graphs.values()))
         document = first.document
         rest = "unneeded" if state == "done" else "not reached"

@@ -20,7 +20,7 @@ _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 
 
 def with_text(data: bytes, keyword: str, text: str) -> bytes:
-    """A PNG file with a text in it, compressed, in place of what it had under the keyword before."""
+    """Return a PNG file with a text in it, compressed, in place of what it had under the keyword before."""
     body = keyword.encode("latin-1") + b"\0\1\0\0\0" + zlib.compress(text.encode(), 9)
     chunk = struct.pack(">I", len(body)) + b"iTXt" + body + struct.pack(">I", zlib.crc32(b"iTXt" + body))
     kept = b"".join(
@@ -33,7 +33,7 @@ def with_text(data: bytes, keyword: str, text: str) -> bytes:
 
 
 def text_of(data: Bytes, keyword: str) -> str | None:
-    """The international text under a keyword in a PNG file; None where there is none.
+    """Return the international text under a keyword in a PNG file; None where there is none.
 
     Of a mapped file little more is read than the text. Raises ValueError for a file that is cut off or no PNG, and for
     a text that is damaged or too large.

@@ -53,7 +53,7 @@ def make_record(
     environment: Mapping[str, str],
     library: Library | None = None,
 ) -> dict[str, Any]:
-    """The record of a run of ``document`` with values for its inputs. Raises WorkflowError."""
+    """Return the record of a run of ``document`` with values for its inputs. Raises WorkflowError."""
     library = library or document.library or Library()
     called: dict[str, Any] = {}
     waiting: list[WorkflowDocument] = []
@@ -80,7 +80,7 @@ def records_of(
     inputs: Mapping[str, Any],
     environment: Mapping[str, str],
 ) -> dict[str, dict[str, Any]]:
-    """The record of each graph of a run, by its folder: every point of a sweep has its own inputs."""
+    """Return the record of each graph of a run, by its folder: every point of a sweep has its own inputs."""
     own = points or [{}]
     first: dict[str, Any] | None = None
     records = {}
@@ -103,14 +103,14 @@ class RecordedLibrary(Library):
         self._recorded: dict[Path, WorkflowDocument] = {}
 
     def find(self, target: str, caller: Path | None, pin: str | None = None) -> Path | Problem:
-        """A name for the document that the pin stands for."""
+        """Return a name for the document that the pin stands for."""
         if pin is not None and pin in self._called_data:
             return Path(pin, Path(target).name or "workflow")
         hint = "a record has every workflow that it calls: it is damaged, or was changed by hand"
         return Problem("workflow.unknown", f"the record does not hold the workflow '{target}'", hint=hint)
 
     def load(self, path: Path) -> WorkflowDocument:
-        """The document; raises WorkflowError for faults of form."""
+        """Read the document. Raises WorkflowError for faults of form."""
         if path not in self._recorded:
             text = orjson.dumps(self._called_data[path.parent.name])
             self._recorded[path] = WorkflowDocument.loads(
@@ -122,7 +122,7 @@ class RecordedLibrary(Library):
 def document_in_record(
     cls: type[Document], record: Any, *, name: str, folder: Path | None
 ) -> tuple[Document, dict[str, Any]]:
-    """The workflow of a record, of class ``cls``, and the values of its inputs.
+    """Return the workflow of a record, of class ``cls``, and the values of its inputs.
 
     Paths in the workflow start in ``folder``. Raises WorkflowError for what is no record.
     """
@@ -141,7 +141,7 @@ def document_in_record(
 
 
 def record_in_png(path: Path) -> dict[str, Any] | None:
-    """The record in a PNG file; None for a file that is no PNG. Raises WorkflowError for one without a record."""
+    """Read the record in a PNG file; None for a file that is no PNG. Raises WorkflowError for one without a record."""
     if not is_file(path):
         return None  # what is read from a pipe cannot be read a second time, as the workflow that it is
     try:
@@ -197,7 +197,7 @@ def with_inputs(document: WorkflowDocument, inputs: Mapping[str, Any]) -> None:
 
 
 def _pinned(document: WorkflowDocument, library: Library, waiting: list[WorkflowDocument]) -> dict[str, Any]:
-    """A document as data with every call pinned; what it calls is added to ``waiting``."""
+    """Return a document as data with every call pinned; what it calls is added to ``waiting``."""
     data = document.to_dict()
     for name, callee in library.called(document).items():
         uses = parse_uses(data["nodes"][name]["uses"])

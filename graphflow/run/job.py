@@ -55,7 +55,7 @@ class Job:
         return next(iter(self.graphs.values()))
 
     def over_budget(self) -> list[Problem]:
-        """Problems of the steps that need more memory than there is."""
+        """Return the problems of the steps that need more memory than there is."""
         return over_budget(self.plan)
 
     def refuse_over_budget(self) -> None:

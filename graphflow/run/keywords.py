@@ -58,7 +58,7 @@ def takes_inputs(method: Method) -> Method:
 def _values(
     inputs: Any, keywords: Mapping[str, Any], options: Collection[str], declared: Collection[str], method: str
 ) -> dict[str, Any]:
-    """The values of inputs, given either way. Raises WorkflowError for a name that may mean two things."""
+    """Return the values of inputs, given either way. Raises WorkflowError for a name that may mean two things."""
     if inputs is not None and not isinstance(inputs, Mapping):
         message = f"found {type(inputs).__name__} as inputs, expected a mapping of values by the name of an input"
         hint = "an input called 'inputs' is given as inputs={'inputs': …}" if "inputs" in declared else ""
@@ -80,7 +80,7 @@ def _values(
 
 
 def _with_switches(signature: inspect.Signature) -> inspect.Signature:
-    """A signature with a keyword for each switch, as ``help`` and notebooks show it."""
+    """Return a signature with a keyword for each switch, as ``help`` and notebooks show it."""
     kind = inspect.Parameter.KEYWORD_ONLY
     *before, values = signature.parameters.values()
     return signature.replace(

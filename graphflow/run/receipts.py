@@ -27,7 +27,7 @@ _TYPES = {"files": PortType(str)}
 
 
 def find_receipt(store: Store, step: Step, folder: Path, warn: Warn) -> list[Path] | None:
-    """The files that an equal step wrote into ``folder``, if they are there and unchanged."""
+    """Return the files that an equal step wrote into ``folder``, if they are there and unchanged."""
     if not step.node.saves:
         return None
     key = _key(step, folder)

@@ -68,7 +68,7 @@ class DiskStore:
         return os.path.exists(self._path(key))  # noqa: PTH110 - asked for every step of a plan
 
     def get(self, key: str, types: Mapping[str, PortType], warn: Warn) -> Mapping[str, Any] | None:
-        """The outputs under ``key``; None where there are none, or damaged ones, which are reported and removed."""
+        """Return the outputs under ``key``; None if there are none, or damaged ones, which are reported and removed."""
         path = self._path(key)
         try:
             data = Path(path).read_bytes()
@@ -121,7 +121,7 @@ class DiskStore:
     # What a person asks --------------------------------------------------------------------------------------------
 
     def entries(self) -> Iterator[Entry]:
-        """Every file that is kept."""
+        """Yield every file that is kept."""
         for folder in self._folders():
             with contextlib.suppress(OSError), os.scandir(folder) as files:
                 for file in files:
@@ -198,7 +198,7 @@ class DiskStore:
 
 
 def default_store() -> DiskStore | None:
-    """The store of this user, or None where ``GRAPHFLOW_NO_CACHE`` switches it off."""
+    """Return the store of this user, or None where ``GRAPHFLOW_NO_CACHE`` switches it off."""
     return None if flag(NO_CACHE_VARIABLE) else DiskStore()
 
 
@@ -215,6 +215,6 @@ def _runs(process: int) -> bool:
 
 
 def _bytes_wanted() -> int:
-    """The bound in the environment; raises WorkflowError where it is no size."""
+    """Read the bound in the environment. Raises WorkflowError where it is no size."""
     size = os.environ.get(CACHE_SIZE_VARIABLE)
     return parse_bytes(size, f"size {CACHE_SIZE_VARIABLE}") if size else DEFAULT_BYTES

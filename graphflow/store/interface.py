@@ -32,7 +32,7 @@ class Store(Protocol):
         """Check whether there are outputs under ``key``; `get` may still find them damaged, or gone."""
 
     def get(self, key: str, types: Mapping[str, PortType], warn: Warn) -> Mapping[str, Any] | None:
-        """The outputs under ``key``, of these types, or None."""
+        """Return the outputs under ``key``, of these types, or None."""
 
     def put(self, key: str, outputs: Mapping[str, Any], warn: Warn) -> None:
         """Remember the outputs of a step."""
@@ -60,7 +60,7 @@ class MemoryCache:
     def get(
         self, key: str, types: Mapping[str, PortType] | None = None, warn: Warn | None = None
     ) -> Mapping[str, Any] | None:
-        """The outputs under ``key``, or None."""
+        """Return the outputs under ``key``, or None."""
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:

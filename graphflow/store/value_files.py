@@ -36,7 +36,7 @@ class _UnwritableError(Exception):
 
 
 def encode(outputs: Mapping[str, Any]) -> bytes | None:
-    """The content of a file for named values; None where one of them cannot be written.
+    """Return the content of a file for named values; None where one of them cannot be written.
 
     Tensors are copied to the CPU.
     """
@@ -60,7 +60,7 @@ def encode(outputs: Mapping[str, Any]) -> bytes | None:
 
 
 def decode(data: bytes, kinds: Iterable[type] = ()) -> dict[str, Any]:
-    """The named values in a file; dataclasses must be among ``kinds``. Raises DamagedError."""
+    """Read the named values in a file; dataclasses must be among ``kinds``. Raises DamagedError."""
     record = _record(data)
     if record.get("format") != FORMAT:
         raise DamagedError(f"found format {record.get('format')!r}, expected {FORMAT}")

@@ -170,7 +170,7 @@ def _jpeg(data: Bytes) -> ImageHeader:
 
 
 def _webp(data: Bytes) -> ImageHeader:
-    """A RIFF container whose first chunk is VP8, VP8L or VP8X (RFC 9649)."""
+    """Read a RIFF container whose first chunk is VP8, VP8L or VP8X (RFC 9649)."""
     (riff_size,) = struct.unpack_from("<I", data, 4)
     end = 8 + riff_size
     _need(data, end)
@@ -202,7 +202,7 @@ def _webp(data: Bytes) -> ImageHeader:
 
 
 def _gif(data: Bytes) -> ImageHeader:
-    """A screen, then blocks until the trailer (GIF89a). A first frame that sticks out makes the picture larger."""
+    """Read a screen, then blocks until the trailer (GIF89a). A first frame that sticks out makes the picture larger."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position = 13 + _palette(flags)
     frames = 0
@@ -236,7 +236,7 @@ def _palette(flags: int) -> int:
 
 
 def _bmp(data: Bytes) -> ImageHeader:
-    """A file header, then a bitmap header with the size of the pixels."""
+    """Read a file header, then a bitmap header with the size of the pixels."""
     file_size, offset, header_size = struct.unpack_from("<I4xII", data, 2)
     if header_size == 12:
         width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
@@ -252,7 +252,7 @@ def _bmp(data: Bytes) -> ImageHeader:
 
 
 def _exif_orientation(exif: bytes) -> int:
-    """The orientation (tag 0x0112) in the first directory of an EXIF block; 1 where it does not say."""
+    """Read the orientation (tag 0x0112) in the first directory of an EXIF block; 1 where it does not say."""
     exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None:

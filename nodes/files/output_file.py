@@ -116,7 +116,7 @@ def _create(data: bytes, wanted: Path, number: int) -> Path:
 
 
 def _umask() -> int:
-    """The process's mask for new files, read without changing it where the system has it in a file."""
+    """Return the process's mask for new files, read without changing it where the system has it in a file."""
     with contextlib.suppress(OSError):
         match = re.search(r"^Umask:\s*([0-7]+)", Path("/proc/self/status").read_text(), re.MULTILINE)
         if match:

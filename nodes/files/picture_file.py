@@ -16,7 +16,7 @@ __all__ = ["check_picture", "read_picture", "type_of_picture"]
 
 
 def type_of_picture(path: str, kind: type) -> PortType:
-    """The type of one picture of the size in a file's header."""
+    """Return the type of one picture of the size in a file's header."""
     header = inspect_image(path)
     if isinstance(header, Problem):
         return PortType(kind)

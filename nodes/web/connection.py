@@ -46,7 +46,7 @@ class Deadline:
         self._end = time.monotonic() + seconds
 
     def left(self, most: float) -> float:
-        """The longest next wait, in seconds. Raises TimeoutError where no time is left."""
+        """Return the longest next wait, in seconds. Raises TimeoutError where no time is left."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError("the download took too long")
@@ -98,7 +98,7 @@ def _connect(addresses: list[SocketAddress], deadline: Deadline) -> socket.socke
 
 
 def _through_proxy(proxy: str, url: Url, deadline: Deadline) -> socket.socket:
-    """A tunnel (CONNECT, RFC 9110, section 9.3.6) to the host."""
+    """Open a tunnel (CONNECT, RFC 9110, section 9.3.6) to the host."""
     hint = "name one that speaks http, as in https_proxy=http://proxy:3128, or except the host with no_proxy"
     try:
         parts = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")

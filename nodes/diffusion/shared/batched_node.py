@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from graphflow import Context, Latent, PortType
-from graphflow.nodes.diffusion.loading.together import TogetherContext, alike, taken_apart, together
+from graphflow.nodes.diffusion.loading.batch import BatchContext, group_stackable, stack, unstack
 from graphflow.nodes.diffusion.sampling.noise import seeds_from
 from graphflow.nodes.diffusion.shared.model_node import ModelNode
 
@@ -17,26 +17,26 @@ class BatchedNode(ModelNode, abstract=True):
     """Base class of nodes that denoise, with a parameter ``seed``: item i of a batch draws its noise from ``seed + i``.
 
     Steps of one class that differ in seed, prompts and pictures only can be computed at once, by one `run` on all of
-    their pictures. A class declares with `joins` that its ``run`` takes the seed of each picture from `seeds`.
+    their pictures. A class declares with `batchable` that its ``run`` takes the seed of each picture from `seeds`.
     """
 
-    joins: ClassVar[bool] = False
+    batchable: ClassVar[bool] = False
     """True if `run` treats each picture by itself. Not inherited, since a derived class may have another ``run``."""
-    pictures: ClassVar[str] = "latent"
+    batch_port: ClassVar[str] = "latent"
     """The port whose items are the pictures of the batch."""
 
     def seeds(self, context: Context, count: int) -> tuple[int, ...]:
         """Return the seed of each of ``count`` pictures; in a batch of several steps, that of its own step."""
-        return context.seeds if isinstance(context, TogetherContext) else seeds_from(_seed(self), count)
+        return context.seeds if isinstance(context, BatchContext) else seeds_from(_seed(self), count)
 
     def batch_key(self, inputs: Mapping[str, PortType]) -> Hashable | None:
         """Return a key of all parameters but the seed, of the type of the pictures, and of an attached negative prompt.
 
-        None where their size or number is not known before the run, and for a class that does not declare `joins`
+        None where their size or number is not known before the run, and for a class that does not declare `batchable`
         itself.
         """
-        source = inputs.get(self.pictures)
-        if source is None or not vars(type(self)).get("joins", False):
+        source = inputs.get(self.batch_port)
+        if source is None or not vars(type(self)).get("batchable", False):
             return None
         size = (source.width, source.height, source.batch)
         if None in size:
@@ -48,19 +48,19 @@ class BatchedNode(ModelNode, abstract=True):
     def run_batch(cls, nodes: Sequence[Self], arguments: Sequence[Mapping[str, Any]]) -> list[Latent]:
         """Run all steps as one batch; those whose encoded prompts have another length are a batch of their own."""
         made: dict[int, Latent] = {}
-        for group in alike(arguments, cls.pictures):
-            latents = cls._run_alike([nodes[index] for index in group], [arguments[index] for index in group])
+        for group in group_stackable(arguments, cls.batch_port):
+            latents = cls._run_stacked([nodes[index] for index in group], [arguments[index] for index in group])
             made.update(zip(group, latents, strict=True))
         return [made[index] for index in range(len(nodes))]
 
     @classmethod
-    def _run_alike(cls, nodes: Sequence[Self], arguments: Sequence[Mapping[str, Any]]) -> list[Latent]:
+    def _run_stacked(cls, nodes: Sequence[Self], arguments: Sequence[Mapping[str, Any]]) -> list[Latent]:
         if len(nodes) == 1:
             return [nodes[0].run(**arguments[0])]
-        counts = [len(given[cls.pictures]) for given in arguments]
+        counts = [len(given[cls.batch_port]) for given in arguments]
         seeds = [seed for node, count in zip(nodes, counts, strict=True) for seed in seeds_from(_seed(node), count)]
-        context = TogetherContext([given["context"] for given in arguments], tuple(seeds))
-        return taken_apart(nodes[0].run(**together(arguments, cls.pictures), context=context), counts)
+        context = BatchContext([given["context"] for given in arguments], tuple(seeds))
+        return unstack(nodes[0].run(**stack(arguments, cls.batch_port), context=context), counts)
 
 
 def _seed(node: Any) -> int:

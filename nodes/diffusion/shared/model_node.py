@@ -23,7 +23,7 @@ class ModelNode(Node, abstract=True):
     """Base class of nodes with the parameter ``model``.
 
     A missing model must not hide the other faults of a workflow, so the hooks for types do not fail without it:
-    `known` is None, their results have less detail, and `check` reports the problem.
+    `model_info` is None, their results have less detail, and `check` reports the problem.
     """
 
     tasks: ClassVar[Tasks] = ()
@@ -34,23 +34,22 @@ class ModelNode(Node, abstract=True):
         description='"pocket", a hub id with optional @revision, a folder or a .safetensors file; + lora:… + vae:…',
     )
 
-    @property
-    def known(self) -> ModelInfo | None:
-        """The description of the model, None if it cannot be used."""
+    def model_info(self) -> ModelInfo | None:
+        """Return the description of the model, None if it cannot be used."""
         found = find_model(self.model, self.tasks)
         return found if isinstance(found, ModelInfo) else None
 
-    @property
-    def required(self) -> ModelInfo:
-        """The description of the model. Raises WorkflowError if it cannot be used."""
+    def require_model_info(self) -> ModelInfo:
+        """Return the description of the model. Raises WorkflowError if it cannot be used."""
         return require_model(self.model, self.tasks)
 
     def check(self, inputs: Mapping[str, PortType]) -> Iterable[Problem]:
         """Yield problems with the model, with parameters that its family does not use, and those of `check_with`."""
         yield from find_problems(self.model, self.tasks)
-        if self.known:
-            yield from self._ignored(self.known, inputs)
-            yield from self.check_with(self.known, inputs)
+        info = self.model_info()
+        if info is not None:
+            yield from self._ignored(info, inputs)
+            yield from self.check_with(info, inputs)
 
     def _ignored(self, info: ModelInfo, inputs: Mapping[str, PortType]) -> Iterator[Problem]:
         """Yield errors for parameters and ports that are given although the model does not use them."""
@@ -80,7 +79,7 @@ class ModelNode(Node, abstract=True):
 
     def weight_files(self) -> Iterable[Path]:
         """Return the files of weights of `networks`; none for a model that cannot be used."""
-        info = self.known
+        info = self.model_info()
         return [file for name in self.networks(info) for file in info.components[name].weight_files] if info else []
 
     def setting(self, info: ModelInfo, name: str, task: Task | None = None) -> Any:
@@ -94,7 +93,7 @@ class ModelNode(Node, abstract=True):
 
     def latent_type(self, source: PortType | None = None) -> PortType:
         """Return the type of clean latents of this model, with the size and batch of ``source``."""
-        info = self.known
+        info = self.model_info()
         size = source or PortType(Latent)
         space = info.space if info else None
         return PortType(Latent, space, self.model, size.width, size.height, size.batch, noise=0.0)
@@ -103,4 +102,4 @@ class ModelNode(Node, abstract=True):
         """Return the adapter that runs the model. Imports torch. Raises WorkflowError if the model cannot be used."""
         from graphflow.nodes.diffusion.loading.components import adapter
 
-        return adapter(self.required, context.compute, context.memory)
+        return adapter(self.require_model_info(), context.compute, context.memory)

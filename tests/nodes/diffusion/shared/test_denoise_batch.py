@@ -54,7 +54,7 @@ def contexts(tmp_path: Path) -> list[Recorder]:
 
 def prompts(node: Denoise, text: str, context: Recorder) -> Arguments:
     """Encode the prompt of a node; a negative prompt too where it is guided away from one."""
-    info = node.required
+    info = node.require_model_info()
     if info.family.prior:  # as good as what a prior imagines, and sooner there
         noise = torch.Generator().manual_seed(len(text))
         imagined = torch.randn(2, 1, tiny.IMAGINED, generator=noise)
@@ -93,7 +93,7 @@ def steps_of(
 @contextmanager
 def counted(node: Any) -> Iterator[list[int]]:
     """The sizes of the batches that the denoiser is called with meanwhile."""
-    info, rows = node.required, []
+    info, rows = node.require_model_info(), []
     network = load_component(info, info.family.denoiser, Compute())
 
     def called(module: Any, positional: Any, named: Any) -> None:

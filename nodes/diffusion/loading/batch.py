@@ -9,10 +9,10 @@ from typing import Any
 
 from graphflow import Context, Latent
 
-__all__ = ["TogetherContext", "alike", "taken_apart", "together"]
+__all__ = ["BatchContext", "group_stackable", "stack", "unstack"]
 
 
-class TogetherContext(Context):
+class BatchContext(Context):
     """The context of several steps that are computed as one batch: it forwards reports to the context of each.
 
     ``seeds`` are those of all their pictures, in order.
@@ -33,37 +33,37 @@ class TogetherContext(Context):
             context.warn(message)
 
 
-def alike(arguments: Sequence[Mapping[str, Any]], pictures: str = "latent") -> Iterable[list[int]]:
+def group_stackable(arguments: Sequence[Mapping[str, Any]], batch_port: str) -> Iterable[list[int]]:
     """Group the arguments of several steps into batches, by the shapes, dtypes and devices of their tensors.
 
-    ``pictures`` is the port whose value has one item per picture. Return the indices of each group.
+    ``batch_port`` is the port whose value has one item per picture. Return the indices of each group.
 
     Static types contain neither the length of prompts nor dtypes. Arguments that are inconsistent are a group of their
     own, so that the run of their own step reports the error.
     """
     groups: dict[Hashable, list[int]] = {}
     for index, given in enumerate(arguments):
-        groups.setdefault(_kind(given) if _fits(given, pictures) else index, []).append(index)
+        groups.setdefault(_kind(given) if _fits(given, batch_port) else index, []).append(index)
     return groups.values()
 
 
-def together(arguments: Sequence[Mapping[str, Any]], pictures: str = "latent") -> dict[str, Any]:
-    """Stack the values on all ports along the batch, with one row per picture, for arguments that are `alike`."""
+def stack(arguments: Sequence[Mapping[str, Any]], batch_port: str) -> dict[str, Any]:
+    """Stack the values on all ports along the batch, one row per picture, of one group of `group_stackable`."""
     import torch
 
-    counts = [len(given[pictures]) for given in arguments]
+    counts = [len(given[batch_port]) for given in arguments]
 
     def rows(parts: Iterable[Any]) -> Any:
         return torch.cat([part.expand(count, *part.shape[1:]) for part, count in zip(parts, counts, strict=True)])
 
-    def joined(values: Sequence[Any]) -> Any:
+    def stacked(values: Sequence[Any]) -> Any:
         names = [name for name, _ in _tensors(values[0])]
         return replace(values[0], **{name: rows(getattr(value, name) for value in values) for name in names})
 
-    return {port: joined([given[port] for given in arguments]) for port, _ in _values(arguments[0])}
+    return {port: stacked([given[port] for given in arguments]) for port, _ in _values(arguments[0])}
 
 
-def taken_apart(latent: Latent, counts: Sequence[int]) -> list[Latent]:
+def unstack(latent: Latent, counts: Sequence[int]) -> list[Latent]:
     """Split latents into those of each step, each with memory of its own, so that they can be freed independently."""
     ends = accumulate(counts)
     return [
@@ -80,9 +80,9 @@ def _kind(given: Mapping[str, Any]) -> Hashable:
     return frozenset((port, described(value)) for port, value in _values(given))
 
 
-def _fits(given: Mapping[str, Any], pictures: str) -> bool:
+def _fits(given: Mapping[str, Any], batch_port: str) -> bool:
     """Return whether each tensor has one row for all pictures, or one row for each."""
-    count = len(given[pictures])
+    count = len(given[batch_port])
     return all(len(part) in (1, count) for _, value in _values(given) for _, part in _tensors(value))
 
 
