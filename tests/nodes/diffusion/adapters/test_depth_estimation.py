@@ -82,10 +82,10 @@ def test_the_depth_is_what_the_pipeline_predicts_made_inverse_and_stretched(
     folder, photo = folder_of(kind), picture(*size)
     direct = pipeline(folder, monkeypatch)
     with quiet():
-        told = direct(photo)
+        estimate = direct(photo)
         prepared = direct.image_processor(images=photo, return_tensors="pt")
         raw = direct.model(**prepared).predicted_depth.detach()
-    depth = told["predicted_depth"]
+    depth = estimate["predicted_depth"]
     if kind in DISTANCE:
         depth = 1 / depth.clamp(min=max(1e-3, float(raw.min())))
     expected = (depth - depth.min()) / (depth.max() - depth.min())
@@ -96,7 +96,7 @@ def test_the_depth_is_what_the_pipeline_predicts_made_inverse_and_stretched(
     assert (ours[0, 0] - expected).abs().max() <= 1e-4
     assert (float(ours.min()), float(ours.max())) == (0, 1)
     if kind not in DISTANCE:
-        shown = torch.from_numpy(np.asarray(told["depth"]).copy()) / 255
+        shown = torch.from_numpy(np.asarray(estimate["depth"]).copy()) / 255
         assert (ours[0, 0] - shown).abs().max() <= 1.01 / 255, "the pipeline's own picture, which it cuts to 8 bits"
 
 

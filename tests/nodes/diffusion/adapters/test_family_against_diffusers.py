@@ -29,7 +29,7 @@ pytestmark = pytest.mark.numeric
 
 @pytest.fixture(scope="module")
 def parts(direct: Any) -> dict[str, Any]:
-    """What the pocket models share."""
+    """The components that the pocket models share."""
     return {name: getattr(direct, name) for name in ("vae", "text_encoder", "tokenizer")}
 
 

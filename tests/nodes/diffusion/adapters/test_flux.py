@@ -194,27 +194,27 @@ def validated(tmp_path: Path, nodes: dict[str, Any]) -> tuple[int, str]:
 def test_a_negative_prompt_is_refused(dev: Path, schnell: Path, tmp_path: Path) -> None:
     draw = {"type": "Text2Image", "prompt": PROMPT, "negative_prompt": "a cone"}
     for model in (dev, schnell):
-        status, told = validated(tmp_path, {"draw": {**draw, "model": str(model)}})
+        status, printed = validated(tmp_path, {"draw": {**draw, "model": str(model)}})
         assert status == 2
-        assert "node 'draw', field 'negative_prompt': found a negative prompt, but the model" in told
-        assert told.count("[value.ignored]") == 1
+        assert "node 'draw', field 'negative_prompt': found a negative prompt, but the model" in printed
+        assert printed.count("[value.ignored]") == 1
     text = {"type": "EncodePrompt", "model": str(dev), "text": PROMPT}
     latent = {"type": "EmptyLatent", "model": str(dev)}
     fine = {"type": "Denoise", "model": str(dev), "latent": {"from": "latent"}, "positive": {"from": "text"}}
     assert validated(tmp_path, {"text": text, "latent": latent, "denoise": fine})[0] == 0
     led = {**fine, "negative": {"from": "text"}}
-    status, told = validated(tmp_path, {"text": text, "latent": latent, "denoise": led})
+    status, printed = validated(tmp_path, {"text": text, "latent": latent, "denoise": led})
     assert status == 2
-    assert "field 'negative': found a negative prompt" in told
+    assert "field 'negative': found a negative prompt" in printed
 
 
 def test_a_guidance_scale_is_refused_where_none_is_taken(dev: Path, schnell: Path, tmp_path: Path) -> None:
     first = {"type": "Text2Image", "prompt": PROMPT, "guidance_scale": 3.5}
     again = {"type": "Image2Image", "prompt": PROMPT, "guidance_scale": 7.0, "image": {"from": "first"}}
     nodes = {"first": {**first, "model": str(schnell)}, "again": {**again, "model": str(schnell)}}
-    status, told = validated(tmp_path, nodes)
+    status, printed = validated(tmp_path, nodes)
     assert status == 2
-    assert told.count("takes no guidance [value.ignored]") == 2
+    assert printed.count("takes no guidance [value.ignored]") == 2
     off = {name: {**node, "guidance_scale": 0.0} for name, node in nodes.items()}
     assert validated(tmp_path, off)[0] == 0
     assert validated(tmp_path, {name: {**node, "model": str(dev)} for name, node in nodes.items()})[0] == 0
@@ -225,8 +225,8 @@ def test_a_prompt_that_only_t5_reads_to_its_end_is_told_of_once(dev: Path, conte
     encode.run(text=PROMPT, context=context)
     assert context.warnings == []
     ours = encode.run(text=BETWEEN, context=context)
-    (told,) = context.warnings
-    assert told.startswith("text_encoder reads only the first 30 of the ")
+    (warning,) = context.warnings
+    assert warning.startswith("text_encoder reads only the first 30 of the ")
     with torch.no_grad():
         theirs, pooled, _ = direct("FluxPipeline", dev).encode_prompt(BETWEEN)
     assert difference(ours.embeds, theirs) <= 1e-4

@@ -233,7 +233,7 @@ def test_two_models_of_one_space_hand_latents_over(models: dict[str, Path], tmp_
 
 
 def hops(run: gf.Run) -> int:
-    """How often the plan encodes pixels, beside a picture that was loaded."""
+    """Count the encodings of pixels in the plan, without that of a loaded picture."""
     kinds = [step.node.type_id for step in run.plan.steps]
     return kinds.count("EncodeImage") - kinds.count("LoadImage")
 

@@ -37,7 +37,7 @@ def loaded(cls: str, folder: Path) -> Any:
 
 @cache
 def imagined(decoder: Path, seed: int, count: int, negative: str = "") -> tuple[torch.Tensor, torch.Tensor]:
-    """What the prior gives, as its documentation calls it, one picture at a time."""
+    """Call the prior as its documentation does, one picture at a time."""
     prior = loaded("KandinskyV22PriorPipeline", decoder.parent / "prior")
     pairs = [
         prior(PROMPT, negative_prompt=negative or None, generator=generator, return_dict=False)

@@ -194,9 +194,9 @@ def test_a_prompt_that_only_t5_reads_to_its_end_is_told_of_once(whole: Path, con
     encode.run(text=PROMPT, context=context)
     assert context.warnings == []
     ours = encode.run(text=BETWEEN, context=context)
-    (told,) = context.warnings
-    assert told.startswith("text_encoder and text_encoder_2 read only the first 30 of the ")
-    assert "text_encoder_3 the whole of it" in told
+    (warning,) = context.warnings
+    assert warning.startswith("text_encoder and text_encoder_2 read only the first 30 of the ")
+    assert "text_encoder_3 the whole of it" in warning
     with torch.no_grad():
         theirs, _, pooled, _ = direct("StableDiffusion3Pipeline", whole).encode_prompt(
             BETWEEN, None, None, do_classifier_free_guidance=False

@@ -244,12 +244,12 @@ def test_a_malicious_pickle_is_refused_from_the_command_line(
     }
     (tmp_path / "evil.json").write_text(json.dumps({"graphflow": 1, "nodes": nodes}))
     assert main(["run", str(tmp_path / "evil.json"), "--out", str(tmp_path / "out"), "--device", "cpu"]) != 0
-    told = capsys.readouterr().err
-    assert "asks for posix.system" in told
-    assert "[model.unsafe]" in told
-    assert "'large" in told
-    assert "weights_only" not in told
-    assert "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert "asks for posix.system" in printed
+    assert "[model.unsafe]" in printed
+    assert "'large" in printed
+    assert "weights_only" not in printed
+    assert "Traceback" not in printed
     assert not trap.exists()
 
 

@@ -1,4 +1,4 @@
-"""What holds of every family with a diffusion transformer: offloading, and half precision against diffusers."""
+"""Every family with a diffusion transformer: offloading, and half precision against diffusers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint of one file is, and that it is whole, from its header alone."""
+"""Recognition of a checkpoint in one file, and of a truncated one, from its header alone."""
 
 from __future__ import annotations
 

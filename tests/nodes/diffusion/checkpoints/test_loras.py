@@ -118,7 +118,7 @@ LAYOUTS = {"diffusers": diffusers_layout, "kohya": kohya_layout}
 
 @pytest.fixture(autouse=True)
 def _peft(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What only looks at headers needs the package to seem installed; what lays LoRAs over weights needs it."""
+    """Skip tests that fuse LoRAs without the package peft; for those of headers it only has to seem installed."""
     if request.node.get_closest_marker("parametrize") and "layout" in request.fixturenames:
         pytest.importorskip("peft")
     else:

@@ -132,9 +132,9 @@ def test_without_spandrel_validate_says_what_to_install(
     }
     (tmp_path / "large.json").write_text(json.dumps({"graphflow": 1, "nodes": nodes}))
     assert main(["validate", str(tmp_path / "large.json")]) == 3
-    told = capsys.readouterr().err
-    assert told.count("[missing.package]") == 2
-    assert 'pip install "graphflow-diffusion[spandrel]"' in told
+    printed = capsys.readouterr().err
+    assert printed.count("[missing.package]") == 2
+    assert 'pip install "graphflow-diffusion[spandrel]"' in printed
 
 
 def test_a_file_in_the_hub_cache(

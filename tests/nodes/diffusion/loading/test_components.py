@@ -122,11 +122,11 @@ def test_threads_load_once() -> None:
 
 @pytest.mark.parametrize("library", ["diffusers", "transformers"])
 def test_quiet_lets_only_errors_through_and_puts_everything_back(library: str) -> None:
-    told: list[str] = []
+    logged: list[str] = []
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            told.append(record.getMessage())
+            logged.append(record.getMessage())
 
     handler, logger = Handler(logging.INFO), logging.getLogger(f"{library}.somewhere")
     root, bars = logging.getLogger(library), importlib.import_module(f"{library}.utils.logging")
@@ -143,6 +143,6 @@ def test_quiet_lets_only_errors_through_and_puts_everything_back(library: str) -
         logger.warning("afterwards")
     finally:
         root.removeHandler(handler)
-    assert told == ["an error", "afterwards"]
+    assert logged == ["an error", "afterwards"]
     assert handler.level == logging.INFO
     assert bars.is_progress_bar_enabled() == before

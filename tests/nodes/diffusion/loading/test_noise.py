@@ -1,4 +1,4 @@
-"""What a seed draws does not depend on the dtype."""
+"""Noise of one seed in each dtype."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pool holds under a budget, what goes to the machine's memory, and how often models are loaded for it."""
+"""The content of the pool under a budget, eviction to the machine's memory, and the number of loads."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from tests.helpers.recorder import Recorder
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 REDUCED = 0.05
-"""What 8 bits of mantissa over a few steps may change of a picture in [0, 1]."""
+"""Tolerance, for a picture in [0, 1], of 8 bits of mantissa over a few steps."""
 
 
 def drawn(model: str, compute: Compute, context: Recorder) -> torch.Tensor:

@@ -230,7 +230,7 @@ class TestWeights:
 
 
 def test_a_step_is_given_room_by_the_pool(context: Recorder) -> None:
-    """What earlier steps loaded goes, least recently used first, so that the step fits into the budget."""
+    """Models of earlier steps are evicted, least recently used first, so that the step fits into the budget."""
     pool.clear()
     encode = EncodePrompt()
     encode.run(text="a red ball", context=context)

@@ -109,7 +109,7 @@ def test_the_plan_knows_each_step_that_reads_or_draws_and_the_weights_that_it_lo
     workflow = gf.Workflow()
     workflow.output("image", workflow.add("draw", Text2Image(model=str(folder), width=64, height=64), prompt="a ball"))
     planned = workflow.plan()
-    told = {step.node.type_id: planned.memory(step) for step in planned.steps}
+    estimates = {step.node.type_id: planned.memory(step) for step in planned.steps}
     parts = {
         "EncodePrompt": [part for part in info.components if part.startswith("text_encoder")],
         "DenoisePrior": [part for part in info.components if part in info.family.prior],
@@ -117,8 +117,8 @@ def test_the_plan_knows_each_step_that_reads_or_draws_and_the_weights_that_it_lo
     }
     checked = 0
     for step, names in parts.items():
-        if step in told:
-            need = told[step]
+        if step in estimates:
+            need = estimates[step]
             assert need is not None and need.activations > 0
             networks = [load_component(info, part, Compute()) for part in names]
             # T5 has its embeddings under two names

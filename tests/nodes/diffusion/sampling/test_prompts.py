@@ -1,4 +1,4 @@
-"""How prompts are read: earlier layers, weights, several windows. Against diffusers, and against Compel where it is."""
+"""Prompts with earlier layers, weights and several windows, against diffusers, and Compel where it is installed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def ours_and_theirs(
     folders: dict[str, Path], family: str, task: str, negative: str, fields: dict[str, Any], given: dict[str, Any],
     prompt: str = PROMPT,
 ) -> float:  # fmt: skip
-    """How far a coarse node with ``fields`` is from the pipeline of diffusers with the arguments ``given``."""
+    """Return the distance of a coarse node with ``fields`` from the pipeline of diffusers with arguments ``given``."""
     model, pixels = str(folders[family]), picture(1, 40, 64)
     if task == "text":
         node: gf.Node = Text2Image(model=model, width=64, height=40, steps=2, seed=5, **fields)
@@ -256,7 +256,7 @@ def compel_for(pipeline: Any, family: str) -> Any:
 
 
 def embeddings(folders: dict[str, Path], family: str, task: str, prompt: str, negative: str) -> dict[str, Any]:
-    """What Compel gives, as a pipeline takes it."""
+    """Encode prompts with Compel, to arguments of a pipeline."""
     pipeline = direct(folders, family, task)
     if family != "sd":
         for name in ("tokenizer", "tokenizer_2"):
@@ -390,7 +390,7 @@ def test_a1111_syntax(text: str, parts: list[list[tuple[str, float]]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("a AND b", "AND, which denoises prompts side by side, at character 3"),
         ("a <lora:style:0.8> b", "<lora:style:0.8>, which loads weights, at character 3"),
@@ -404,15 +404,15 @@ def test_a1111_syntax(text: str, parts: list[list[tuple[str, float]]]) -> None:
         ("a (red:-0.5) ball", "the weight -0.5, expected at least 0"),
     ],
 )
-def test_what_a1111_syntax_cannot_say_here_is_refused(text: str, told: str) -> None:
+def test_what_a1111_syntax_cannot_say_here_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match="found") as caught:
         parse_a1111(text)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "; " in str(caught.value), "no word on what to do"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("a cat.swap(dog)", r"\.swap\(\)"),
         ("a ball withLora(style, 0.8)", "LoRA"),
@@ -421,10 +421,10 @@ def test_what_a1111_syntax_cannot_say_here_is_refused(text: str, told: str) -> N
     ],
 )
 def test_what_compel_would_leave_out_in_silence_is_refused(
-    folders: dict[str, Path], text: str, told: str, context: Recorder
+    folders: dict[str, Path], text: str, message: str, context: Recorder
 ) -> None:
     pytest.importorskip("compel")
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         encoded(folders["sd"], text, context, prompt_syntax="compel")
 
 
@@ -452,9 +452,9 @@ def test_without_the_package_weights_are_refused_before_the_run(
                 json.dumps({"graphflow": 1, "nodes": {"a": {"type": kind, "prompt_syntax": syntax, **text}}})
             )
             assert main(["validate", str(file)]) == 3
-            told = capsys.readouterr().err
-            assert "missing.package" in told
-            assert 'pip install "graphflow-diffusion[compel]"' in told
+            printed = capsys.readouterr().err
+            assert "missing.package" in printed
+            assert 'pip install "graphflow-diffusion[compel]"' in printed
 
 
 def test_plain_signs_mean_themselves(folders: dict[str, Path], context: Recorder) -> None:

@@ -51,7 +51,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
     "unipc": ("UniPCMultistepScheduler", {}),
 }
-"""What the documentation of diffusers says to use for each, written down apart from the table that is tested."""
+"""The scheduler of each sampler in the documentation of diffusers, written independently of the tested table."""
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     "": {},

@@ -53,7 +53,7 @@ def contexts(tmp_path: Path) -> list[Recorder]:
 
 
 def prompts(node: Denoise, text: str, context: Recorder) -> Arguments:
-    """What a node takes for a prompt, encoded; a negative prompt too where it is led away from one."""
+    """Encode a prompt for a node, and a negative one where the node is guided by it."""
     info = node.required
     if info.family.prior:  # as good as what a prior imagines, and sooner there
         noise = torch.Generator().manual_seed(len(text))
@@ -108,20 +108,20 @@ def counted(node: Any) -> Iterator[list[int]]:
 
 
 def check_equal(nodes: Sequence[Any], arguments: Sequence[Arguments]) -> list[Latent]:
-    """Computed at once they are what they are alone, in as many calls of the denoiser as one of them takes."""
-    alone, calls, told = [], [], []
+    """Compare one batch with runs of each step alone: equal results, and as many calls of the denoiser as for one."""
+    alone, calls, reported = [], [], []
     for node, given in zip(nodes, arguments, strict=True):
         given["context"].progress.clear()
         with counted(node) as rows:
             alone.append(node.run(**given))
         calls.append(list(rows))
-        told.append(list(given["context"].progress))
+        reported.append(list(given["context"].progress))
         given["context"].progress.clear()
     with counted(nodes[0]) as rows:
         together = type(nodes[0]).run_batch(nodes, arguments)
     assert rows == [sum(each) for each in zip(*calls, strict=True)]
-    assert told[0]
-    assert [given["context"].progress for given in arguments] == told
+    assert reported[0]
+    assert [given["context"].progress for given in arguments] == reported
     for one, other in zip(together, alone, strict=True):
         assert (one.space, one.model, one.noise, one.steps) == (other.space, other.model, other.noise, other.steps)
         assert one.data.dtype == other.data.dtype
@@ -154,7 +154,7 @@ def test_steps_computed_at_once_are_what_they_are_alone(
 
 @pytest.mark.parametrize("family", ["pocket", *families_for("text-to-image")])
 def test_each_picture_is_of_its_own_prompt(family: str, models: Mapping[str, str], contexts: list[Recorder]) -> None:
-    """With one seed nothing else tells the steps apart; a difference that is far more than what is allowed."""
+    """With one seed the steps differ in prompts only; the difference is far beyond the tolerance."""
     node = Denoise(model=models[family], steps=4, guidance_scale=0.0 if family == "flux-schnell" else 4.0)
     nodes, arguments = steps_of(node, "text", 1, contexts, seeds=(3, 3, 3))
     alone = [each.run(**given) for each, given in zip(nodes, arguments, strict=True)]
