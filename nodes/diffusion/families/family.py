@@ -189,9 +189,9 @@ class Family:
     """Pixels across a latent cell, from the configuration of the autoencoder."""
     tasks: Mapping[Task, Defaults]
     size_multiple: int
-    """The number of which its text-to-image pipeline requires multiples as width and height, in pixels."""
+    """Required divisor of width and height in text-to-image, in pixels, whatever the autoencoder."""
     image_multiple: int = 1
-    """The number of which its image-to-image pipeline requires multiples as width and height, in pixels."""
+    """Required divisor of width and height in image-to-image, in pixels, whatever the autoencoder."""
     sample_size: int = 64
     """Latent cells across and down that the denoiser was trained at, where its configuration does not say."""
     adapter: str

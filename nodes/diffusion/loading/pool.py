@@ -63,7 +63,7 @@ class Pool:
             return sum(entry.size for (held_on, _), entry in self._entries.items() if held_on == device)
 
     def limit(self, device: str, nbytes: int | None) -> None:
-        """Limit a device to ``nbytes`` below its budget, from the next `get` on; None removes the limit."""
+        """Limit a device to ``nbytes``, if that is below its budget, from the next `get` on; None removes the limit."""
         with self._lock:
             self._limits.pop(device, None)
             if nbytes is not None:

@@ -86,12 +86,12 @@ class ModelInfo:
 
     @property
     def size_multiple(self) -> int:
-        """The number of which width and height of a picture made from noise must be multiples, in pixels."""
+        """Required divisor of the width and height of a picture made from noise, in pixels."""
         return math.lcm(self.family.size_multiple, self.pixels_per_cell)
 
     @property
     def image_multiple(self) -> int:
-        """The number of which width and height of a picture that is encoded must be multiples, in pixels."""
+        """Required divisor of the width and height of a picture that is encoded, in pixels."""
         return math.lcm(self.family.image_multiple, self.pixels_per_cell)
 
     @property

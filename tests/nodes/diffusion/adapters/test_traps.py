@@ -148,7 +148,7 @@ def test_super_resolution_keeps_every_pixel_of_an_odd_size(one_thread: None) -> 
 
 
 def test_super_resolution_of_latents_decodes_them_first() -> None:
-    """The pipeline tells of an incorrect configuration, or of a wrong batch size."""
+    """The pipeline would report an incorrect configuration, or a wrong batch size."""
     workflow = gf.Workflow()
     draft = workflow.add("draft", Text2Image(steps=1), prompt=PROMPT)
     large = workflow.add("large", Upscale(steps=1), image=draft)

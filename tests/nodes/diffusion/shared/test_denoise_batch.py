@@ -154,7 +154,7 @@ def test_steps_computed_at_once_are_what_they_are_alone(
 
 @pytest.mark.parametrize("family", ["pocket", *families_for("text-to-image")])
 def test_each_picture_is_of_its_own_prompt(family: str, models: Mapping[str, str], contexts: list[Recorder]) -> None:
-    """With one seed nothing else tells the steps apart; a difference that is far more than what is allowed."""
+    """With one seed the steps differ in prompts only; the difference is far beyond the tolerance."""
     node = Denoise(model=models[family], steps=4, guidance_scale=0.0 if family == "flux-schnell" else 4.0)
     nodes, arguments = steps_of(node, "text", 1, contexts, seeds=(3, 3, 3))
     alone = [each.run(**given) for each, given in zip(nodes, arguments, strict=True)]
