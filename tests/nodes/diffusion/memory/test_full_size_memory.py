@@ -185,7 +185,7 @@ def test_switches_that_cannot_be_are_reported_before_anything_loads(
 ) -> None:  # fmt: skip
     loaded: list[Any] = []
     forbidden: Callable[..., None] = lambda *_, **__: loaded.append(1)  # noqa: E731
-    monkeypatch.setattr("graphflow.cli.run.execute", forbidden)
+    monkeypatch.setattr("graphflow.run.job.execute", forbidden)
     assert main(["run", str(file), "--device", "cpu", "--out", str(tmp_path / "out"), *words]) == 2
     err = capsys.readouterr().err
     assert f"[{code}]" in err
