@@ -183,26 +183,31 @@ def _asked(hub: HubReference, ask: Callable[[], Answer]) -> Answer:
     try:
         return ask()
     except (errors.HTTPError, OSError) as error:  # its errors derive from one or both
-        message, hint = _refusal(hub, error)
-        raise UnusableError(model_problem("missing.repository", message, hint)) from error
+        raise UnusableError(_refusal(hub, error)) from error
 
 
-def _refusal(hub: HubReference, error: Exception) -> tuple[str, str]:
-    """Return the message and the hint for an error of huggingface_hub."""
+def _refusal(hub: HubReference, error: Exception) -> Problem:
+    """Return the problem for an error of huggingface_hub."""
     from huggingface_hub import errors
 
     where = f'the repository "{hub.repository}" at the revision {hub.revision}'
     if isinstance(error, errors.GatedRepoError):
         hint = f"agree on https://huggingface.co/{hub.repository}, then set HF_TOKEN to a token of yours"
-        return f"{where} is open only to those who agreed to its terms", hint
+        return model_problem("missing.repository", f"{where} is open only to those who agreed to its terms", hint)
     if isinstance(error, errors.RepositoryNotFoundError):
         hint = "look at its spelling; for a private one set HF_TOKEN to a token that may read it"
-        return f'the Hub has no repository "{hub.repository}", or it is private', hint
+        return model_problem(
+            "missing.repository", f'the Hub has no repository "{hub.repository}", or it is private', hint
+        )
     if isinstance(error, errors.RevisionNotFoundError):
-        return f'the repository "{hub.repository}" has no revision {hub.revision}', "look at its branches"
+        message = f'the repository "{hub.repository}" has no revision {hub.revision}'
+        return model_problem("missing.repository", message, "look at its branches")
     if isinstance(error, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)):
         offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
         reason = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
-        return f"{where} cannot be asked for: {reason}", "try again with a connection"
+        return model_problem(
+            "missing.repository", f"{where} cannot be asked for: {reason}", "try again with a connection"
+        )
     first = str(error).strip().partition("\n")[0] or type(error).__name__
-    return f"{where} cannot be fetched: {first}", "try again; what was fetched is kept"
+    message = f"{where} cannot be fetched: {first}"
+    return model_problem("missing.repository", message, "try again; what was fetched is kept")
