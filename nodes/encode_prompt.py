@@ -27,7 +27,7 @@ class EncodePrompt(ModelNode, version=1):
     The text encoder reads a window of tokens (77 for Stable Diffusion, two of which mark its ends). A longer prompt is
     never cut: it raises ValueError, or is read in several windows. A prompt and a negative prompt must fill equally
     many: give each the other's text at ``beside``, and the shorter one is filled up with the empty prompt. Of several
-    text encoders the one with the longest window (T5 in SD3 and FLUX: 256 or 512) must read it all; where CLIP reads
+    text encoders the one with the longest window (T5 and Qwen3: 256 or 512) must read it all; where CLIP reads
     only its beginning, a warning says so. The result is float (1, tokens, width); for models that want it, a pooled
     vector (1, width) comes with it.
     """

@@ -41,7 +41,11 @@ ScheduleSteps = Annotated[
 """The `Steps` of a node that can run a part of the noise schedule only."""
 GuidanceScale = Annotated[
     float | None,
-    Field(ge=0, le=100, description="how strictly the prompt is followed, off up to 1; default: the model's own"),
+    Field(
+        ge=0,
+        le=100,
+        description="how strictly the prompt is followed, off up to 1 (of some families at 0); default: the model's own",
+    ),
 ]
 Strength = Annotated[
     float | None,
