@@ -28,9 +28,9 @@ class Denoise(DenoisingNode, version=1):
     """Run the noise schedule of a model over latents.
 
     Latents that are pure noise (from `EmptyLatent`) are made into pictures; clean ones get noise for the last
-    ``int(steps * strength)`` steps (of flow-matching models a step that is begun counts) and are redrawn (SDEdit, Meng et
-    al. 2021); noisy ones that another model left part of the way through the schedule are finished. Item i of a batch draws
-    its noise from ``seed + i`` and equals the same picture made alone.
+    ``int(steps * strength)`` steps (rounded up for flow-matching models) and are redrawn (SDEdit, Meng et al. 2021);
+    noisy ones that another model left part of the way through the schedule are finished. Item i of a batch draws its
+    noise from ``seed + i`` and equals the same picture made alone.
 
     Steps that differ in seed and prompts only, and in the pictures that are redrawn, can be computed as one batch. In
     float32 on the CPU the latents then differ from those of each step alone by at most 4.8e-5, of values in the tens

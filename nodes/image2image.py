@@ -29,7 +29,7 @@ class Image2Image(ModelNode, version=1):
 
     Latents of the model's space go in as they are; a picture is encoded first, with the VAE's sample drawn from the
     seed as diffusers draws it. A picture whose size does not fill whole latent cells is resized to the next
-    smaller one that does. ``int(steps * strength)`` steps run; of flow-matching models a step that is begun counts.
+    smaller one that does. ``int(steps * strength)`` steps run, rounded up for flow-matching models.
 
     Noisy latents that another model left at its ``denoising_end`` are finished on the same noise schedule, as an SDXL
     refiner does for a base; nothing is added to them, and ``strength`` is left out.

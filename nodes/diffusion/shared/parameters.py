@@ -44,7 +44,7 @@ GuidanceScale = Annotated[
     Field(
         ge=0,
         le=100,
-        description="how strictly the prompt is followed, off up to 1 (of some families at 0); default: the model's own",
+        description="how strictly the prompt is followed, off up to 1 (some families: at 0); default: the model's own",
     ),
 ]
 Strength = Annotated[
