@@ -52,7 +52,6 @@ default_role = "py:obj"
 nitpick_ignore_regex = [("py:.*", r"(torch|PIL|networkx|nx|pydantic|pydantic_core|collections|typing|threading)\b.*")]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
 
 CONTENTS: dict[str, dict[str, tuple[str, ...]]] = {
     "README": {
@@ -68,7 +67,12 @@ CONTENTS: dict[str, dict[str, tuple[str, ...]]] = {
             "docs/problems",
         ),
         "Extend": ("docs/write-a-node", "docs/add-a-family", "examples/tiny_pack/README", "CONTRIBUTING"),
-        "Reference": ("docs/reference/graphflow", "docs/reference/nodes", "docs/reference/events"),
+        "Reference": (
+            "docs/reference/graphflow",
+            "docs/reference/nodes",
+            "docs/reference/events",
+            "docs/reference/packs",
+        ),
         "Understand": ("docs/principles", "docs/design"),
         "Results": (
             "benchmarks/README",
@@ -142,10 +146,17 @@ def table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
 def shorten_signature(
     app: Sphinx, kind: str, name: str, obj: object, options: Any, signature: str | None, returned: str | None
 ) -> tuple[str, str | None] | None:
-    """Leave out the fields of pydantic's classes; those of a node type stand in its table."""
+    """Leave out the fields of pydantic's classes, which stand in the table of a node type, and the inside of defaults.
+
+    autodoc cannot take defaults from the source: methods with the switches of a run have more than stand there.
+    """
     if kind == "class" and isinstance(obj, type) and issubclass(obj, BaseModel):
         return "", None
-    return None
+    if signature is None:
+        return None
+    signature = re.sub(r"\b(Switches|Compute)\([^()]*\)", r"\1()", signature)
+    signature = re.sub(r"PosixPath\('(.*?)'\)", r"Path('\1')", signature)
+    return signature.replace("<factory>", "..."), returned
 
 
 def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element) -> nodes.Element | None:
