@@ -35,9 +35,6 @@ __all__ = ["Context", "Node", "Port", "Ref"]
 
 JsonValue = Any
 
-_WORDS = ("abstract", "cached", "converts", "effect", "id", "loads", "saves", "version")
-"""Words of a class line."""
-
 
 class Ref(NamedTuple):
     """An output of a step; what ``Expansion.add`` returns and takes."""
@@ -133,7 +130,8 @@ class Node(BaseModel):
         super().__pydantic_init_subclass__()
         name = f"node class {cls.__name__} in {cls.__module__}"
         for word in unknown:
-            raise NodeDefinitionError(f"{name}: unknown word '{word}' in the class line; {nearest(word, _WORDS)}")
+            words = inspect.getfullargspec(cls.__pydantic_init_subclass__).kwonlyargs
+            raise NodeDefinitionError(f"{name}: unknown word '{word}' in the class line; {nearest(word, words)}")
         cls.abstract = abstract
         cls._signature = None
         if abstract:

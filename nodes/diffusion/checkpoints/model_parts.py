@@ -27,6 +27,7 @@ __all__ = [
     "part_names",
     "part_problem",
     "peft_is_installed",
+    "scaling_factor",
     "single_parts",
     "with_loras",
     "with_vae",
@@ -67,13 +68,17 @@ def with_vae(
     return component_in(reference, found), theirs
 
 
+def scaling_factor(autoencoder: Mapping[str, Any]) -> float:
+    """Return the scaling factor in the configuration of an autoencoder; older Stable Diffusion folders leave it out."""
+    return float(autoencoder.get("scaling_factor") or 0.18215)
+
+
 _KIND = ("a scaling factor of", "a shift of", "channels:", "pixels a cell:")
 
 
 def _kind_of(config: Mapping[str, Any]) -> tuple[float, float, float, float]:
-    factor = float(config.get("scaling_factor") or 0.18215)  # older folders leave it out
-    shift = float(config.get("shift_factor") or 0)
-    return round(factor, 5), shift, int(config.get("latent_channels", 4)), 2 ** (len(config["block_out_channels"]) - 1)
+    factor, shift = round(scaling_factor(config), 5), float(config.get("shift_factor") or 0)
+    return factor, shift, int(config.get("latent_channels", 4)), 2 ** (len(config["block_out_channels"]) - 1)
 
 
 def with_loras(

@@ -21,9 +21,9 @@ from graphflow.nodes.diffusion.checkpoints.location import hub_cache, model_prob
 from graphflow.nodes.diffusion.checkpoints.model_files import UnusableError, read_json
 from graphflow.nodes.files.file_digest import file_digest
 
-__all__ = ["SETTINGS", "find_tokenizer", "settings_of", "tokenizer_record", "tokenizer_source"]
+__all__ = ["find_tokenizer", "settings_of", "tokenizer_record", "tokenizer_source"]
 
-SETTINGS = ("pad_token", "model_max_length")
+_SETTINGS = ("pad_token", "model_max_length")
 
 _FILES = {
     "CLIPTokenizer": ("vocab.json", "merges.txt"),
@@ -62,7 +62,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
     if _complete(folder):
         return {}
     config = json.loads((folder / "tokenizer_config.json").read_bytes())
-    return {name: config[name] for name in SETTINGS if name in config}
+    return {name: config[name] for name in _SETTINGS if name in config}
 
 
 def tokenizer_record(folder: Path, settings: Mapping[str, Any]) -> list[Any]:

@@ -29,6 +29,7 @@ from graphflow.nodes.diffusion.checkpoints.model_files import (
 from graphflow.nodes.diffusion.checkpoints.model_parts import (
     part_files,
     part_problem,
+    scaling_factor,
     single_parts,
     with_loras,
     with_vae,
@@ -346,10 +347,9 @@ def _space(family: Family, autoencoder: Mapping[str, Any], channels: int, cell: 
     """Return the latent space of an autoencoder, which its scaling factor identifies within a family."""
     if isinstance(family.spaces, str):
         return family.spaces
-    factor = float(autoencoder.get("scaling_factor", 0.18215))  # older Stable Diffusion folders leave it out
     # One that also shifts and scales each channel has a space of its own, whatever its factor.
     plain = autoencoder.get("latents_mean") is None
-    known = family.spaces.get((round(factor, 6), channels, cell)) if plain else None
+    known = family.spaces.get((round(scaling_factor(autoencoder), 6), channels, cell)) if plain else None
     return _space_of_pocket(component) or known or f"vae-{component.digest[:8]}"
 
 
