@@ -8,11 +8,11 @@ The engine knows no models. A pack that does names an object in its module, whic
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from graphflow.environment import entry_points
 from graphflow.errors import Problem
 from graphflow.registry import ENTRY_POINT_GROUP
 
@@ -70,7 +70,7 @@ class ModelLibrary(Protocol):
 
 def model_library() -> ModelLibrary | None:
     """Return the library of the first installed pack that offers one."""
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+    for entry in entry_points(ENTRY_POINT_GROUP):
         name = getattr(importlib.import_module(entry.module), "MODEL_LIBRARY", None)
         if name is not None:
             module, _, attribute = name.partition(":")

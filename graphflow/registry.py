@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
+from graphflow.environment import entry_points
 from graphflow.errors import NodeDefinitionError
 from graphflow.node import Node
 from graphflow.types import PortType, accepts
@@ -158,7 +158,7 @@ def _result(node: Node, source: PortType) -> PortType:
 def default_registry() -> Registry:
     """Return the registry of everything installed, read once per process."""
     registry = Registry()
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+    for entry in entry_points(ENTRY_POINT_GROUP):
         try:
             module = importlib.import_module(entry.module)
         except ImportError as error:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from graphflow import NodeDefinitionError
+from graphflow.environment import entry_points
 from graphflow.nodes.diffusion.families.family import (
     PROMPT_PARAMETERS,
     Config,
@@ -105,7 +105,7 @@ def all_families() -> tuple[Family, ...]:
 
 
 def _families_of_packs() -> Iterator[Family]:
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+    for entry in entry_points(ENTRY_POINT_GROUP):
         try:
             module = importlib.import_module(entry.module)
         except ImportError as error:

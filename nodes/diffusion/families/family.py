@@ -90,7 +90,7 @@ def heads_times_width(denoiser: Config) -> int:
     return int(denoiser["num_attention_heads"]) * int(denoiser["attention_head_dim"])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TextEncoder:
     """A text encoder of a family, with its tokenizer and its window."""
 
@@ -106,7 +106,7 @@ class TextEncoder:
         return int(config["max_position_embeddings"]) if self.window is None else self.window
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TokenMemory:
     """The memory of a denoiser that keeps its tokens and works on them block by block, as transformers do.
 
@@ -124,7 +124,7 @@ class TokenMemory:
     """The text encoders whose tokens the denoiser takes, concatenated along the tokens."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SingleFileLayout:
     """The layout of a family's checkpoints in one file: how to recognise them and find the tensors of the denoiser."""
 
@@ -140,7 +140,7 @@ class SingleFileLayout:
     """A folder for each kind, in the layout of diffusers, with JSON files only."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LoraLayout:
     """The layout of a family's LoRAs: the pipeline of diffusers that reads them, and signs of other families."""
 
@@ -155,7 +155,7 @@ class LoraLayout:
     """Further arguments of the pipeline's reader."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Family:
     """A family of pipelines that one adapter runs."""
 
