@@ -24,7 +24,7 @@ from graphflow.nodes.diffusion.models.model_info import find_problems, require_m
 from tests.helpers import tiny
 from tests.helpers.drawing import PROMPT, drawn, goes_through_pixels
 from tests.helpers.libraries import diffusers, quietly, transformers
-from tests.helpers.measure import check_estimate, peak_of, run_on
+from tests.helpers.measure import check_estimate, peak_of
 from tests.helpers.numerics import difference, generators
 from tests.helpers.pictures import picture
 from tests.helpers.recorder import Recorder
@@ -315,13 +315,6 @@ def test_a_transformer_in_one_file_without_the_rest_is_refused(turbo: Path, tmp_
     with torch.device("meta"):
         whole = diffusers().ZImageTransformer2DModel.from_config(config)
     assert sum(parameter.numel() for parameter in whole.parameters()) == 6_154_908_736
-
-
-@pytest.mark.parametrize("offload", ["model", "sequential"])
-def test_offloaded_it_draws_the_same(offload: str, turbo: Path) -> None:
-    node = Image2Image(model=str(turbo), steps=4, strength=0.5, seed=3)
-    plain, offloaded = (run_on(node, gf.Compute(offload=how), gf.Image(picture(1))) for how in ("none", offload))
-    assert torch.equal(plain, offloaded)
 
 
 @pytest.mark.parametrize(("rows", "columns", "text", "items"), [(64, 64, 77, 1), (32, 32, 333, 2), (24, 40, 512, 1)])
