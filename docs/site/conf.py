@@ -156,7 +156,7 @@ def shorten_signature(
         return None
     signature = re.sub(r"\b(Switches|Compute)\([^()]*\)", r"\1()", signature)
     signature = re.sub(r"PosixPath\('(.*?)'\)", r"Path('\1')", signature)
-    return signature.replace("<factory>", "..."), returned
+    return signature.replace("<factory>", "...").replace("= Ellipsis", "= ..."), returned
 
 
 def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element) -> nodes.Element | None:
