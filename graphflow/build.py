@@ -280,7 +280,8 @@ class Run(Mapping[str, Any]):
             if name in self._job.graph.order:
                 hint = f"its value was dropped after its last use; run(keep=[{name!r}]) keeps it"
             else:
-                hint = nearest(name, self.outcome.results) or "this run kept no values"
+                known = "list(run) has the names" if self.outcome.results else "this run kept no values"
+                hint = nearest(name, self.outcome.results) or known
             raise ResultError(f"the run has no value '{name}': {hint}") from None
 
     def __iter__(self) -> Iterator[str]:

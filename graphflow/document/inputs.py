@@ -93,7 +93,8 @@ def declared_inputs(
     """Bind each declared input of the outermost workflow; faults are added to ``problems``."""
     for name in given:
         if name not in document.inputs:
-            hint = nearest(name, document.inputs) or "this workflow has no inputs"
+            known = "`graphflow workflows FILE` lists its inputs" if document.inputs else "this workflow has no inputs"
+            hint = nearest(name, document.inputs) or known
             problems.append(
                 Problem(
                     "input.unknown", f"the workflow has no input '{name}'", hint=hint, position=Position(document.name)

@@ -77,6 +77,25 @@ def test_inputs_that_are_no_mapping() -> None:
     assert "inputs={'inputs': …}" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("count", "hint"), [(0, "has no inputs"), (2, "known here: in0, in1"), (20, "lists its inputs")]
+)
+def test_an_unknown_name_has_a_hint_that_is_true(count: int, hint: str) -> None:
+    w = echoing(*(f"in{index}" for index in range(count)))
+    w.add("some", Join(), left="", right="")
+    with pytest.raises(gf.WorkflowError, match="no input 'zzzz'") as error:
+        w.run({"zzzz": "text"}, registry=REGISTRY)
+    assert hint in str(error.value)
+
+
+@pytest.mark.parametrize(("count", "hint"), [(2, "known here: said_in0, said_in1"), (20, "list(run) has the names")])
+def test_a_value_that_was_not_kept_has_a_hint_that_is_true(count: int, hint: str) -> None:
+    run = echoing(*(f"in{index}" for index in range(count))).run(registry=REGISTRY, cache=False)
+    with pytest.raises(KeyError) as error:
+        run["zzzz"]
+    assert hint in str(error.value)
+
+
 def test_switches_are_given_one_by_one_or_at_once() -> None:
     w = echoing("text")
     one = w.plan(device="cpu", dtype="float16", registry=REGISTRY)
