@@ -1,21 +1,17 @@
-"""The environment of GraphFlow: its variables, how those are read that switch something on, and installed packs.
+"""The environment variables of GraphFlow, and how those are read that switch something on.
 
 Public: node packs read their own switches with `flag`, so that 0 means the same everywhere.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-from functools import cache
-from typing import Any
 
 __all__ = [
     "CACHE_SIZE_VARIABLE",
     "CACHE_VARIABLE",
     "NO_CACHE_VARIABLE",
     "OFFLINE_VARIABLE",
-    "entry_points",
     "flag",
     "is_offline",
 ]
@@ -45,14 +41,3 @@ def flag(name: str, *, strict: bool = False) -> bool:
 def is_offline() -> bool:
     """Tell whether the environment forbids the network."""
     return flag(OFFLINE_VARIABLE)
-
-
-def entry_points(group: str) -> importlib.metadata.EntryPoints:
-    """Return the entry points of a group in all installed distributions, whose files are read once per process."""
-    found: importlib.metadata.EntryPoints = _entry_points().select(group=group)
-    return found
-
-
-@cache
-def _entry_points() -> Any:  # of another class in Python 3.11 than in later ones
-    return importlib.metadata.entry_points()

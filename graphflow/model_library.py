@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from graphflow.environment import entry_points
 from graphflow.errors import Problem
-from graphflow.registry import ENTRY_POINT_GROUP
+from graphflow.registry import ENTRY_POINT_GROUP, import_packs
 
 __all__ = ["Download", "ModelDescription", "ModelLibrary", "RemoteFile", "model_library"]
 
@@ -70,8 +69,8 @@ class ModelLibrary(Protocol):
 
 def model_library() -> ModelLibrary | None:
     """Return the library of the first installed pack that offers one."""
-    for entry in entry_points(ENTRY_POINT_GROUP):
-        name = getattr(importlib.import_module(entry.module), "MODEL_LIBRARY", None)
+    for pack in import_packs(ENTRY_POINT_GROUP, "the node pack"):
+        name = getattr(pack, "MODEL_LIBRARY", None)
         if name is not None:
             module, _, attribute = name.partition(":")
             found: ModelLibrary = getattr(importlib.import_module(module), attribute)

@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
-from graphflow.environment import entry_points
 from graphflow.errors import NodeDefinitionError
 from graphflow.node import Node
 from graphflow.types import PortType, accepts
 
-__all__ = ["ENTRY_POINT_GROUP", "Registry", "default_registry"]
+__all__ = ["ENTRY_POINT_GROUP", "Registry", "default_registry", "import_packs"]
 
 ENTRY_POINT_GROUP = "graphflow.nodes"
 
@@ -158,14 +158,29 @@ def _result(node: Node, source: PortType) -> PortType:
 def default_registry() -> Registry:
     """Return the registry of everything installed, read once per process."""
     registry = Registry()
-    for entry in entry_points(ENTRY_POINT_GROUP):
+    for module in import_packs(ENTRY_POINT_GROUP, "the node pack"):
+        registry.collect(module)
+    return registry
+
+
+def import_packs(group: str, what: str) -> Iterator[ModuleType]:
+    """Import the modules of an entry point group; ``what`` says in errors what they are.
+
+    Raises NodeDefinitionError for one that cannot be imported.
+    """
+    for entry in _entry_points().select(group=group):
         try:
             module = importlib.import_module(entry.module)
         except ImportError as error:
             owner = entry.dist.name if entry.dist else "an unknown distribution"
             raise NodeDefinitionError(
-                f"the node pack '{entry.name}' of {owner} cannot be imported from {entry.module}: {error}; "
+                f"{what} '{entry.name}' of {owner} cannot be imported from {entry.module}: {error}; "
                 f"mend it or uninstall {owner}"
             ) from error
-        registry.collect(module)
-    return registry
+        yield module
+
+
+@functools.cache
+def _entry_points() -> Any:  # of another class in Python 3.11 than in later ones
+    """Read the entry points of all installed distributions, once per process for all groups."""
+    return importlib.metadata.entry_points()

@@ -96,11 +96,12 @@ def test_no_public_name_shadows_a_module() -> None:
 
 PUBLIC_MODULES = {
     "graphflow": "what everybody needs",
-    "graphflow.environment": "names of environment variables, installed packs",
+    "graphflow.environment": "names of environment variables, for messages",
     "graphflow.machine.memory": "memory of a device",
     "graphflow.machine.processor": "processors and their instructions",
     "graphflow.model_library": "what a pack tells the command line about models",
     "graphflow.record": "records in pictures",
+    "graphflow.registry": "the modules of installed packs",
 }
 """Modules whose names in ``__all__`` nodes may use, and what for."""
 

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from graphflow import NodeDefinitionError
-from graphflow.environment import entry_points
 from graphflow.nodes.diffusion.families.family import (
     PROMPT_PARAMETERS,
     Config,
@@ -45,6 +44,7 @@ from graphflow.nodes.diffusion.families.sdxl import SDXL, SDXL_REFINER
 from graphflow.nodes.diffusion.families.stable_diffusion import STABLE_DIFFUSION
 from graphflow.nodes.diffusion.families.upscalers import LATENT_UPSCALER, UPSCALER
 from graphflow.nodes.diffusion.families.z_image import Z_IMAGE, Z_IMAGE_TURBO
+from graphflow.registry import import_packs
 
 __all__ = [
     "BUILT_IN",
@@ -105,15 +105,7 @@ def all_families() -> tuple[Family, ...]:
 
 
 def _families_of_packs() -> Iterator[Family]:
-    for entry in entry_points(ENTRY_POINT_GROUP):
-        try:
-            module = importlib.import_module(entry.module)
-        except ImportError as error:
-            owner = entry.dist.name if entry.dist else "an unknown distribution"
-            raise NodeDefinitionError(
-                f"the families '{entry.name}' of {owner} cannot be imported from {entry.module}: {error}; mend it or "
-                f"uninstall {owner}"
-            ) from error
+    for module in import_packs(ENTRY_POINT_GROUP, "the families"):
         found = {id(value): value for value in vars(module).values() if isinstance(value, Family)}
         yield from (family for family in found.values() if not any(family is each for each in BUILT_IN))
 
